@@ -1,0 +1,45 @@
+// Package alert is the life cycle of alerts: rules, and what one twin remembers of them.
+//
+// PURE: no I/O, no clock, no goroutines. Time comes with every call, as event time where there is
+// data and as the logged time of a tick where there is none.
+package alert
+
+// Severity of an alert or level; the numbers are those of the public API.
+type Severity uint8
+
+// Severities, mildest first.
+const (
+	Info     Severity = 1
+	Warning  Severity = 2
+	Critical Severity = 3
+)
+
+// State of an alert; the numbers are those of the public API.
+type State uint8
+
+// The life cycle.
+const (
+	Pending  State = 1
+	Firing   State = 2
+	Resolved State = 3
+)
+
+// Alert is one alert of one twin as it stands after a transition. All times are unix nanoseconds of
+// logged inputs, 0 meaning not yet.
+type Alert struct {
+	ID          uint64 // shown as 16 hex digits
+	Rule        string
+	RuleVersion uint64
+	Metric      string // empty for rules that watch no metric
+	Severity    Severity
+	State       State
+
+	CreateTime, FireTime, ResolveTime, UpdateTime int64
+
+	Value, Score   float64
+	BaselineCount  uint64
+	BaselineMean   float64
+	BaselineStddev float64
+	Boot, Seq      uint64 // sample that caused the last transition
+	Reason         string // one sentence for people
+}

@@ -1,0 +1,115 @@
+package host
+
+import (
+	"context"
+
+	"github.com/doppel-iot/doppel/actors/alert"
+	"github.com/doppel-iot/doppel/actors/twin"
+)
+
+// Record is one record of a partition's changelog on its way out. Key and Value stay untouched until
+// it is acknowledged. Key nil: a Claim.
+type Record struct {
+	N          uint64 // count in the epoch; 0 for a Claim
+	Key, Value []byte
+}
+
+// Acks takes the acknowledgements of one owner loop. Ack is called exactly once for each record, in
+// the order they were appended, from a goroutine of the log, and must not block. offset is -1 when
+// the log does not know it.
+type Acks interface {
+	Ack(n uint64, offset int64, err error)
+}
+
+// LogRecord is one record as it stands in the log. Key and Value are valid during the callback only.
+type LogRecord struct {
+	Offset     int64
+	Key, Value []byte
+}
+
+// Changelog is doppel.telemetry: the log whose fold is the state of every twin.
+type Changelog interface {
+	// Append hands records of partition p to the log, in order, with acks from all replicas. It
+	// blocks while the client's buffer is full (that is the back-pressure of the partition).
+	Append(ctx context.Context, p int32, recs []Record, acks Acks)
+	// Bounds are the first offset still there and the offset behind the last.
+	Bounds(ctx context.Context, p int32) (start, end int64, err error)
+	// Read calls fn for each record with from <= offset < to, in order, and returns when to is
+	// reached: it waits for offsets that are not readable yet and skips ones that never will be.
+	Read(ctx context.Context, p int32, from, to int64, fn func(LogRecord) error) error
+}
+
+// DeadLetter is a refused message as it came.
+type DeadLetter struct {
+	Device      string
+	Payload     []byte
+	Reason      twin.Reason
+	Detail      string // precise: index and field
+	SourceTopic string
+	ContentType string
+	ReceivedAt  int64 // unix nanoseconds
+	Node        string
+	Attempts    int
+}
+
+// DeadLetters is doppel.dlq. done is called exactly once, from another goroutine, when the letter is
+// durable or could not be made so. Payload stays untouched until then.
+type DeadLetters interface {
+	Put(ctx context.Context, d DeadLetter, done func(error))
+}
+
+// Transition is an alert transition with its place in the log, the identity of the effect.
+type Transition struct {
+	Partition int32
+	Offset    int64
+	Index     int // among the transitions of that record
+	Device    string
+	Alert     alert.Alert
+}
+
+// AlertLog is doppel.alerts. done is called exactly once, from another goroutine.
+type AlertLog interface {
+	Publish(ctx context.Context, t Transition, done func(error))
+}
+
+// Watchers is told of released changes. Its methods are called from the partition's goroutine and
+// must neither block nor keep what they are given.
+type Watchers interface {
+	// TwinsWatched is false while nobody watches twins; TwinChanged is then not called.
+	TwinsWatched() bool
+	TwinChanged(p int32, device string, version uint64)
+	AlertChanged(t *Transition)
+}
+
+// Cursor is a reader's position in a partition's log: always the three together.
+type Cursor struct {
+	Next  int64  // next offset to read
+	Epoch uint64 // epoch in force
+	N     uint64 // last valid count in it
+}
+
+// Row is one sample on its way to the time series store.
+type Row struct {
+	Device    string
+	Boot, Seq uint64 // unnumbered: 0 and the twin's applied count
+	Time      int64  // unix nanoseconds
+	Late      bool
+	Readings  []twin.ScoredReading
+}
+
+// Rows are the rows of released records From.Next <= offset < To.Next of one partition. The receiver
+// owns it and gives it back with Recycle.
+type Rows struct {
+	Partition int32
+	From, To  Cursor
+	Samples   []Row
+	Alerts    []Transition
+	Readings  []twin.ScoredReading // backing array of Samples[i].Readings
+	Recycle   func(*Rows)
+}
+
+// RowSink is the time series store. Offer never blocks; false: it has no room (or no use) for them,
+// the caller recycles them and the store reads them from the changelog later.
+type RowSink interface {
+	Offer(r *Rows) bool
+}
