@@ -6,7 +6,7 @@ package placement
 // Partition is the partition of a device among n: the default partitioner of Kafka's own clients
 // (murmur2 of the key, sign bit cleared), so that any producer that keys by device id agrees.
 func Partition(device []byte, n int32) int32 {
-	return int32(murmur2(device)&0x7fffffff) % n //nolint:gosec // masked to 31 bits
+	return int32(murmur2(device)&0x7fffffff) % n
 }
 
 func murmur2(b []byte) uint32 {
@@ -15,7 +15,7 @@ func murmur2(b []byte) uint32 {
 		m    = 0x5bd1e995
 		r    = 24
 	)
-	h := uint32(seed) ^ uint32(len(b)) //nolint:gosec // as specified
+	h := uint32(seed) ^ uint32(len(b))
 	for len(b) >= 4 {
 		k := uint32(b[3])<<24 | uint32(b[2])<<16 | uint32(b[1])<<8 | uint32(b[0])
 		b = b[4:]
