@@ -11,16 +11,19 @@ package baseline
 
 import "math"
 
-// panes is how many parts the window has: seven whole ones and the one that fills.
-const panes = 8
+// The window has eight panes: seven whole ones and the one that fills.
+const (
+	panes = 8
+	whole = panes // index of the merge of the whole ones
+)
 
 // Baseline remembers one metric. The zero value is ready. Copy it only to keep a second one.
 //
 // The newest sample is not part of the window until the next one comes: the window shown is always
 // the one that the newest sample was scored against, without a second copy of it.
 type Baseline struct {
-	ring [panes]moments
-	past moments // of the whole panes: all of ring but ring[current]
+	ring [panes + 1]spread // the panes, and at [whole] the merge of all but the current one
+	n    [panes + 1]uint32 // samples in each
 
 	last  float64 // newest sample, not learned yet
 	start int64   // event time at which the current pane begins, unix nanoseconds
@@ -39,11 +42,11 @@ type Stats struct {
 	Mean, Stddev, Min, Max float64 // Stddev is the sample's (n-1)
 }
 
-// Score is how far a sample lies from the window before it. OK is false, and all else 0, while the
-// window is too small or has no spread to measure with.
+// Score is how far a sample lies from the window before it, all of it finite. OK is false, and all
+// else 0, while the window is too small or the values are too large to be measured.
 type Score struct {
 	OK    bool
-	Z     float64 // (x - mean) / stddev of the window, as Before shows it
+	Z     float64 // (x - mean) / stddev of the window, as Before shows it; over the floor if stddev is 0
 	Plain float64 // Z with a floor under sigma, so that a quiet metric's twitch is no sensation
 	Score float64 // Plain where it tops the decaying peak, else 0: a rise is reported once
 }
@@ -62,38 +65,58 @@ func (b *Baseline) Step(c *Config, t int64, x float64) Score {
 
 // Before describes the window that the newest sample was scored against.
 func (b *Baseline) Before(*Config) Stats {
-	w := b.window()
-	return w.stats()
-}
-
-func (b *Baseline) window() moments {
-	w := b.past
-	w.merge(&b.ring[b.current])
-	return w
-}
-
-func (b *Baseline) score(c *Config, x float64) Score {
-	w := b.window()
-	if w.n < 2 || uint64(w.n) < uint64(max(c.MinSamples, 0)) {
-		return Score{}
+	n, mean, m2 := b.window()
+	if n == 0 {
+		return Stats{}
 	}
-	sigma, distance := w.stddev(), x-w.mean
-	floored := max(sigma, c.FloorShare*(b.high-b.low))
-	var s Score
+	s := b.ring[whole]
+	if b.n[whole] == 0 {
+		s = b.ring[b.current]
+	} else if b.n[b.current] > 0 {
+		s.include(b.ring[b.current].low, b.ring[b.current].high)
+	}
+	return Stats{Count: uint64(n), Mean: mean, Stddev: deviation(n, m2), Min: s.low, Max: s.high}
+}
+
+// window merges the whole panes and the current one.
+func (b *Baseline) window() (n uint32, mean, m2 float64) {
+	p, w := &b.ring[b.current&(panes-1)], &b.ring[whole]
+	np, nw := b.n[b.current&(panes-1)], b.n[whole]
 	switch {
-	case !(math.Abs(distance) <= math.MaxFloat64 && floored <= math.MaxFloat64):
-		return Score{} // beyond what a float64 can square: no opinion rather than a wrong one
-	case distance == 0:
-		s.OK = true
-	case sigma > 0:
-		s = Score{OK: true, Z: distance / sigma, Plain: distance / floored}
-	case floored > 0:
-		s = Score{OK: true, Z: distance / floored, Plain: distance / floored}
-	default:
-		return Score{} // a constant so far: no scale to say how far this is
+	case nw == 0:
+		return np, p.mean, p.m2
+	case np == 0:
+		return nw, w.mean, w.m2
 	}
-	if math.Abs(s.Z) > math.MaxFloat64 || math.Abs(s.Plain) > math.MaxFloat64 {
+	return pooled(nw, np, w.mean, p.mean, w.m2, p.m2)
+}
+
+// score measures x against the window. It has no opinion rather than a wrong one where a float64
+// cannot square the distances, and a window without spread borrows the floor as its sigma.
+func (b *Baseline) score(c *Config, x float64) Score {
+	n, mean, m2 := b.window()
+	if n < 2 || int64(n) < int64(c.MinSamples) {
 		return Score{}
+	}
+	sigma, distance := deviation(n, m2), x-mean
+	floor := b.floor(c, x)
+	floored := math.Sqrt(float64(sigma*sigma) + float64(floor*floor))
+	if !finite(distance) || !finite(floored) {
+		return Score{}
+	}
+	s := Score{OK: true}
+	if distance != 0 {
+		if floored == 0 {
+			return Score{}
+		}
+		s.Plain = distance / floored
+		s.Z = s.Plain
+		if sigma > 0 {
+			s.Z = distance / sigma
+		}
+		if !finite(s.Z) || !finite(s.Plain) {
+			return Score{}
+		}
 	}
 	b.peak *= c.holdDecay()
 	if rise := math.Abs(s.Plain); rise > b.peak {
@@ -102,23 +125,42 @@ func (b *Baseline) score(c *Config, x float64) Score {
 	return s
 }
 
+// floor is what is added to sigma, in squares, so that it fades where the metric is lively. The
+// range is that before x; a metric that never moved has none, and its first move is its range.
+func (b *Baseline) floor(c *Config, x float64) float64 {
+	low, high := b.low, b.high
+	if low == high {
+		low, high = min(low, x), max(high, x)
+	}
+	return float64(c.FloorShare * (high - low))
+}
+
+func finite(x float64) bool { return math.Abs(x) <= math.MaxFloat64 }
+
 // learn takes x into the current pane and the range.
 func (b *Baseline) learn(c *Config, x float64) {
-	if c.Window <= 0 && int(b.ring[b.current].n) >= c.paneSamples() {
+	if c.Window <= 0 && int(b.n[b.current]) >= c.paneSamples() {
 		b.rotate(1)
 	}
-	b.ring[b.current].add(x)
+	b.n[b.current]++
+	b.ring[b.current].add(b.n[b.current], x)
 	if !b.ranged {
 		b.low, b.high, b.ranged = x, x, true
 		return
 	}
-	b.low, b.high = min(b.low, x), max(b.high, x)
+	if x < b.low {
+		b.low = x
+	}
+	if x > b.high {
+		b.high = x
+	}
 }
 
 // turn opens the pane in which event time t lies, when the window is one of time. Time that stands
 // still or runs back stays in the current pane.
 func (b *Baseline) turn(c *Config, t int64) {
 	if c.Window <= 0 {
+		b.start = t
 		return
 	}
 	width := max(int64(c.Window)/panes, 1)
@@ -135,27 +177,28 @@ func (b *Baseline) turn(c *Config, t int64) {
 func (b *Baseline) rotate(n int) {
 	for range n {
 		b.current = (b.current + 1) % panes
-		b.ring[b.current] = moments{}
+		b.ring[b.current], b.n[b.current] = spread{}, 0
 	}
-	b.past = moments{}
+	var m moments
 	for i := 1; i < panes; i++ {
-		b.past.merge(&b.ring[(int(b.current)+i)%panes])
+		p := (int(b.current) + i) % panes
+		m.merge(&moments{spread: b.ring[p], n: b.n[p]})
 	}
-	b.forget()
+	b.ring[whole], b.n[whole] = m.spread, m.n
+	if m.n > 0 {
+		b.forget(m.low, m.high)
+	}
 }
 
-// forget lets the range shrink towards the window, so that one outlier does not blind the floor for
-// good. A range too wide for a float64 starts again from the window.
-func (b *Baseline) forget() {
-	if b.past.n == 0 {
+// forget lets the range shrink towards that of the window, so that one outlier does not blind the
+// floor for good. A range whose square is too wide for a float64 starts again from the window.
+func (b *Baseline) forget(low, high float64) {
+	if width := b.high - b.low; !finite(float64(width * width)) {
+		b.low, b.high = low, high
 		return
 	}
-	if !(b.high-b.low <= math.MaxFloat64) {
-		b.low, b.high = b.past.low, b.past.high
-		return
-	}
-	b.low = min(b.past.low, b.past.low-float64((b.past.low-b.low)*rangeDecay))
-	b.high = max(b.past.high, b.past.high+float64((b.high-b.past.high)*rangeDecay))
+	b.low = low - float64((low-b.low)*rangeDecay)
+	b.high = high + float64((b.high-high)*rangeDecay)
 }
 
 func floorDiv(a, b int64) int64 {

@@ -23,8 +23,8 @@ func Default() Config {
 }
 
 const (
-	hold150    = 0.99538967910322996 // 2^(-1/150)
-	rangeDecay = 0.99368271852786905 // 2^(-64/7000), once a pane of 64
+	hold150    = 0.9953896791032291 // 2^(-1/150)
+	rangeDecay = 0.9977843871238888 // 2^(-64/20000), once a pane of 64: half in 20,000 samples
 )
 
 func (c *Config) paneSamples() int {

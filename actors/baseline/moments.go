@@ -2,23 +2,38 @@ package baseline
 
 import "math"
 
-// moments of a set of samples: Welford's while they come one by one, Chan's when two sets meet.
-type moments struct {
-	n         uint32
+// spread of a set of samples whose count is kept apart: together they would be padded.
+type spread struct {
 	mean, m2  float64 // m2 is the sum of squared distances from the mean
 	low, high float64
 }
 
-func (m *moments) add(x float64) {
-	m.n++
-	if m.n == 1 {
-		*m = moments{n: 1, mean: x, low: x, high: x}
+// add takes x in as the n-th sample (Welford).
+func (s *spread) add(n uint32, x float64) {
+	if n == 1 {
+		*s = spread{mean: x, low: x, high: x}
 		return
 	}
-	d := x - m.mean
-	m.mean += d / float64(m.n)
-	m.m2 += float64(d * (x - m.mean))
-	m.low, m.high = min(m.low, x), max(m.high, x)
+	d := x - s.mean
+	s.mean += d / float64(n)
+	s.m2 += float64(d * (x - s.mean))
+	s.include(x, x)
+}
+
+// include widens [low, high]. Plain comparisons: min and max cost more for the sake of NaN.
+func (s *spread) include(low, high float64) {
+	if low < s.low {
+		s.low = low
+	}
+	if high > s.high {
+		s.high = high
+	}
+}
+
+// moments is a spread with its count.
+type moments struct {
+	spread
+	n uint32
 }
 
 func (m *moments) merge(o *moments) {
@@ -29,23 +44,23 @@ func (m *moments) merge(o *moments) {
 		*m = *o
 		return
 	}
-	a, b := float64(m.n), float64(o.n)
-	d := o.mean - m.mean
-	share := b / (a + b)
-	m.mean += float64(d * share)
-	m.m2 += o.m2 + float64(float64(d*d)*float64(a*share))
-	m.low, m.high = min(m.low, o.low), max(m.high, o.high)
-	m.n += o.n
+	m.n, m.mean, m.m2 = pooled(m.n, o.n, m.mean, o.mean, m.m2, o.m2)
+	m.include(o.low, o.high)
 }
 
-// stddev of the sample (n-1); 0 for fewer than two.
-func (m *moments) stddev() float64 {
-	if m.n < 2 {
+// pooled is count, mean and sum of squared distances of two sets together, neither of them empty
+// (Chan, Golub and LeVeque).
+func pooled(na, nb uint32, meanA, meanB, m2A, m2B float64) (n uint32, mean, m2 float64) {
+	a, b := float64(na), float64(nb)
+	d := meanB - meanA
+	share := b / (a + b)
+	return na + nb, meanA + float64(d*share), m2A + m2B + float64(float64(d*d)*float64(a*share))
+}
+
+// deviation is the standard deviation of a sample (n-1); 0 for fewer than two.
+func deviation(n uint32, m2 float64) float64 {
+	if n < 2 {
 		return 0
 	}
-	return math.Sqrt(m.m2 / float64(m.n-1))
-}
-
-func (m *moments) stats() Stats {
-	return Stats{Count: uint64(m.n), Mean: m.mean, Stddev: m.stddev(), Min: m.low, Max: m.high}
+	return math.Sqrt(m2 / float64(n-1))
 }
