@@ -1,0 +1,78 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Client is a connection to the log with its topics in place. One producer serves all of them.
+type Client struct {
+	cfg    Config
+	topics Topics
+	cl     *kgo.Client // produces, and answers admin requests
+	adm    *kadm.Client
+	log    *Changelog
+	out    *outbox
+	once   sync.Once
+}
+
+// Open connects, makes the topics that are missing and refuses those that are wrong. It gives up when
+// ctx ends, or after 30 s.
+func Open(ctx context.Context, cfg Config) (*Client, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	cl, err := kgo.NewClient(append(cfg.connection(), cfg.producing()...)...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka client: %w", err)
+	}
+	c := &Client{cfg: cfg, topics: topicNames(cfg.TopicPrefix), cl: cl, adm: kadm.NewClient(cl)}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if err := c.ensureTopics(ctx); err != nil {
+		cl.Close()
+		return nil, fmt.Errorf("kafka %v: %w", cfg.Brokers, err)
+	}
+	c.log, c.out = newChangelog(c), newOutbox(c)
+	return c, nil
+}
+
+// Close stops the client. Records not acknowledged yet are answered with an error: their fate is
+// unknown, as after a crash.
+func (c *Client) Close() error {
+	c.once.Do(func() {
+		c.log.close()
+		c.cl.Close()
+		c.log.drained()
+	})
+	return nil
+}
+
+// Ping returns nil if a broker answers.
+func (c *Client) Ping(ctx context.Context) error { return c.cl.Ping(ctx) }
+
+// Topics are the names of the topics.
+func (c *Client) Topics() Topics { return c.topics }
+
+// Partitions of ingest, telemetry, state and alerts.
+func (c *Client) Partitions() int32 { return c.cfg.Partitions }
+
+// Options connect another client to the same log: a group member, a reader.
+func (c *Client) Options() []kgo.Opt { return c.cfg.connection() }
+
+// Producer is the producing client, for records of other topics: its partitioner is manual.
+func (c *Client) Producer() *kgo.Client { return c.cl }
+
+// Changelog is doppel.telemetry.
+func (c *Client) Changelog() *Changelog { return c.log }
+
+// DeadLetters is doppel.dlq.
+func (c *Client) DeadLetters() *DeadLetters { return &DeadLetters{out: c.out} }
+
+// AlertLog is doppel.alerts.
+func (c *Client) AlertLog() *AlertLog { return &AlertLog{out: c.out} }

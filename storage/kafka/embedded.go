@@ -1,0 +1,153 @@
+package kafka
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/gofrs/flock"
+	"github.com/twmb/franz-go/pkg/kfake"
+)
+
+// embeddedSegmentBytes is the size of a segment file. Small, because what is deleted is deleted by
+// the segment, and because a segment is read whole when the log is reopened.
+const embeddedSegmentBytes = 32 << 20
+
+// EmbeddedConfig says where an Embedded log listens and lives.
+type EmbeddedConfig struct {
+	// Addr is the HOST:PORT to listen on; port 0 takes a free one. "127.0.0.1:9092" if empty.
+	Addr string
+	// Advertise is the HOST:PORT that clients are told to come to; the listener's if empty. It is
+	// needed where Addr names no host (":9092").
+	Advertise string
+	// DataDir keeps the log. It must not be shared: a lock file in it sees to that. Empty: the log
+	// is in memory and ends with the process, for tests.
+	DataDir string
+	// Fsync writes each batch through to the disk before it is acknowledged. Without it an
+	// acknowledged record survives the death of the process, not that of the machine.
+	Fsync bool
+	// Logger gets the broker's warnings; nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// Embedded is a log of one node in this process: a broker of the Kafka protocol on local disk, to
+// which programs outside may connect as well.
+type Embedded struct {
+	cluster *kfake.Cluster
+	addr    string
+	lock    *flock.Flock
+	once    sync.Once
+}
+
+// OpenEmbedded starts the log, with all that was acknowledged before.
+func OpenEmbedded(cfg EmbeddedConfig) (*Embedded, error) {
+	cfg.Addr = cmp.Or(cfg.Addr, "127.0.0.1:9092")
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	e := &Embedded{}
+	opts := []kfake.Opt{
+		kfake.NumBrokers(1),
+		kfake.WithLogger(brokerLogger{cfg.Logger}),
+		kfake.BrokerConfigs(map[string]string{"log.cleaner.backoff.ms": neverMillis}),
+		kfake.ListenFn(func(string, string) (net.Listener, error) { return e.listen(cfg) }),
+	}
+	if cfg.DataDir != "" {
+		if err := e.take(cfg.DataDir); err != nil {
+			return nil, err
+		}
+		opts = append(opts, kfake.DataDir(cfg.DataDir))
+		if cfg.Fsync {
+			opts = append(opts, kfake.SyncWrites())
+		}
+	}
+	cluster, err := kfake.NewCluster(opts...)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("embedded log: %w", err), e.release())
+	}
+	e.cluster = cluster
+	return e, nil
+}
+
+// neverMillis is 100 years: the broker's own cleaner must not run. It compacts by deleting a
+// partition's files before it writes new ones (a kill in between loses the partition), and it stops
+// the whole broker meanwhile.
+const neverMillis = "3153600000000"
+
+// take locks the directory against a second process.
+func (e *Embedded) take(dir string) error {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return fmt.Errorf("embedded log: %w", err)
+	}
+	e.lock = flock.New(filepath.Join(dir, "lock"))
+	ok, err := e.lock.TryLock()
+	if err != nil {
+		return fmt.Errorf("embedded log: lock %s: %w", dir, err)
+	}
+	if !ok {
+		return fmt.Errorf("embedded log: %s is in use by another process", dir)
+	}
+	return nil
+}
+
+func (e *Embedded) release() error {
+	if e.lock == nil {
+		return nil
+	}
+	return e.lock.Unlock()
+}
+
+func (e *Embedded) listen(cfg EmbeddedConfig) (net.Listener, error) {
+	ln, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", cfg.Addr)
+	if err != nil {
+		return nil, err
+	}
+	e.addr = ln.Addr().String()
+	return &advertised{Listener: ln, addr: advertisedAddr(cmp.Or(cfg.Advertise, e.addr))}, nil
+}
+
+// Addr is the HOST:PORT it listens on.
+func (e *Embedded) Addr() string { return e.addr }
+
+// Close stops the log. Nothing acknowledged is lost, with or without it.
+func (e *Embedded) Close() error {
+	var err error
+	e.once.Do(func() {
+		e.cluster.Close()
+		err = e.release()
+	})
+	return err
+}
+
+// advertised is a listener that tells the broker which address to tell its clients.
+type advertised struct {
+	net.Listener
+	addr net.Addr
+}
+
+func (a *advertised) Addr() net.Addr { return a.addr }
+
+type advertisedAddr string
+
+func (advertisedAddr) Network() string  { return "tcp" }
+func (a advertisedAddr) String() string { return string(a) }
+
+// brokerLogger hands on the broker's warnings.
+type brokerLogger struct{ l *slog.Logger }
+
+func (b brokerLogger) Logf(level kfake.LogLevel, format string, args ...any) {
+	if level > kfake.LogLevelWarn || level == kfake.LogLevelNone {
+		return
+	}
+	lv := slog.LevelWarn
+	if level == kfake.LogLevelError {
+		lv = slog.LevelError
+	}
+	b.l.Log(context.Background(), lv, "embedded log", "detail", fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,109 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/doppel-iot/doppel/actors/host"
+)
+
+// ErrTruncated is in the chain of the error of a Read that starts before the first record that is
+// still there: what it asks for is gone.
+var ErrTruncated = errors.New("log is truncated")
+
+// TruncatedError says where the log begins now. It is an ErrTruncated.
+type TruncatedError struct {
+	Partition   int32
+	From, Start int64
+}
+
+// Error implements error.
+func (e *TruncatedError) Error() string {
+	return fmt.Sprintf("p%d: offset %d is gone, the log starts at %d", e.Partition, e.From, e.Start)
+}
+
+// Is makes errors.Is(err, ErrTruncated) true.
+func (e *TruncatedError) Is(target error) bool { return target == ErrTruncated }
+
+// Offsets of a ListOffsets request that stand for an end of the log.
+const (
+	listStart = -2
+	listEnd   = -1
+)
+
+// Bounds implements host.Changelog.
+func (l *Changelog) Bounds(ctx context.Context, p int32) (start, end int64, err error) {
+	if start, err = l.c.offset(ctx, l.c.topics.Telemetry, p, listStart); err != nil {
+		return 0, 0, err
+	}
+	end, err = l.c.offset(ctx, l.c.topics.Telemetry, p, listEnd)
+	return start, end, err
+}
+
+// offset asks the leader of a partition for one offset. An acknowledged record is below the end: with
+// acks=all the broker answers only when all replicas in sync have it.
+func (c *Client) offset(ctx context.Context, topic string, p int32, which int64) (int64, error) {
+	rp := kmsg.NewListOffsetsRequestTopicPartition()
+	rp.Partition, rp.Timestamp = p, which
+	rt := kmsg.NewListOffsetsRequestTopic()
+	rt.Topic = topic
+	rt.Partitions = append(rt.Partitions, rp)
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.ReplicaID = -1
+	req.Topics = append(req.Topics, rt)
+
+	resp, err := req.RequestWith(ctx, c.cl)
+	if err != nil {
+		return 0, fmt.Errorf("offsets of %s p%d: %w", topic, p, err)
+	}
+	for i := range resp.Topics {
+		for j := range resp.Topics[i].Partitions {
+			got := &resp.Topics[i].Partitions[j]
+			if err := kerr.ErrorForCode(got.ErrorCode); err != nil {
+				return 0, fmt.Errorf("offsets of %s p%d: %w", topic, p, err)
+			}
+			return got.Offset, nil
+		}
+	}
+	return 0, fmt.Errorf("offsets of %s p%d: empty answer", topic, p)
+}
+
+// Read implements host.Changelog. It fetches ahead of fn, on connections of its own, so that reads of
+// several partitions do not wait for each other nor for the producer.
+func (l *Changelog) Read(ctx context.Context, p int32, from, to int64, fn func(host.LogRecord) error) error {
+	if from >= to {
+		return nil
+	}
+	cl, err := kgo.NewClient(l.c.cfg.connection()...)
+	if err != nil {
+		return fmt.Errorf("read p%d: %w", p, err)
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	f := &fetcher{cl: cl, topic: l.c.topics.Telemetry, partition: p}
+	chunks := make(chan chunk)
+	go f.run(ctx, from, to, chunks)
+	for {
+		select {
+		case c, ok := <-chunks:
+			if !ok {
+				return nil
+			}
+			if c.err != nil {
+				return fmt.Errorf("read p%d: %w", p, c.err)
+			}
+			if err := eachRecord(c.batches, from, to, fn); err != nil {
+				return fmt.Errorf("read p%d: %w", p, err)
+			}
+		case <-l.closed:
+			return fmt.Errorf("read p%d: %w", p, ErrClosed)
+		}
+	}
+}
