@@ -1,0 +1,23 @@
+package api
+
+import (
+	"context"
+
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+// fleetService serves the state of the fleet. What it does not define is UNIMPLEMENTED.
+type fleetService struct {
+	doppelv1.UnimplementedFleetServiceServer
+	fleet Fleet
+}
+
+// GetStatus returns nodes, partitions and totals.
+func (s *fleetService) GetStatus(ctx context.Context, _ *doppelv1.GetStatusRequest) (*doppelv1.Status, error) {
+	return s.fleet.Status(ctx)
+}
+
+// GetAudit returns the accounts.
+func (s *fleetService) GetAudit(ctx context.Context, _ *doppelv1.GetAuditRequest) (*doppelv1.Audit, error) {
+	return s.fleet.Audit(ctx)
+}

@@ -1,0 +1,89 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// unary is around every unary call: it maps errors, catches panics and logs.
+func (a *API) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+	start := time.Now()
+	defer func() {
+		err = a.finish(ctx, info.FullMethod, start, recover(), err)
+		if err != nil {
+			resp = nil
+		}
+	}()
+	return handler(ctx, req)
+}
+
+// stream is around every streaming call.
+func (a *API) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	start := time.Now()
+	defer func() { err = a.finish(ss.Context(), info.FullMethod, start, recover(), err) }()
+	return handler(srv, ss)
+}
+
+// finish turns what a handler left behind into the status of its call.
+func (a *API) finish(ctx context.Context, method string, start time.Time, panicked any, err error) error {
+	if panicked != nil {
+		a.log.LogAttrs(ctx, slog.LevelError, "rpc panicked", slog.String("method", method),
+			slog.String("panic", fmt.Sprint(panicked)), slog.String("stack", string(debug.Stack())))
+		return status.Error(codes.Internal, "internal error")
+	}
+	out := toStatus(err)
+	code := status.Code(out)
+	level := slog.LevelDebug
+	if code == codes.Internal || code == codes.Unknown {
+		level = slog.LevelError
+	}
+	if a.log.Enabled(ctx, level) {
+		attrs := []slog.Attr{
+			slog.String("method", method), slog.String("code", code.String()), slog.Duration("duration", time.Since(start)),
+		}
+		if err != nil {
+			attrs = append(attrs, slog.Any("error", err))
+		}
+		a.log.LogAttrs(ctx, level, "rpc", attrs...)
+	}
+	return out
+}
+
+// local runs a watch without a connection, through the same interceptor.
+func local[M any](ctx context.Context, a *API, method string, send func(*M) error, watch func(grpc.ServerStreamingServer[M]) error) error {
+	ss := &localStream[M]{ctx: ctx, send: send}
+	info := &grpc.StreamServerInfo{FullMethod: method, IsServerStream: true}
+	return a.stream(a, ss, info, func(any, grpc.ServerStream) error { return watch(ss) })
+}
+
+var errNoStream = errors.New("not a stream of this type")
+
+// localStream is the stream of a watch that runs in process.
+type localStream[M any] struct {
+	ctx  context.Context //nolint:containedctx // what grpc.ServerStream is
+	send func(*M) error
+}
+
+func (s *localStream[M]) Context() context.Context     { return s.ctx }
+func (s *localStream[M]) Send(m *M) error              { return s.send(m) }
+func (s *localStream[M]) SetHeader(metadata.MD) error  { return nil }
+func (s *localStream[M]) SendHeader(metadata.MD) error { return nil }
+func (s *localStream[M]) SetTrailer(metadata.MD)       {}
+func (s *localStream[M]) RecvMsg(any) error            { return io.EOF }
+
+func (s *localStream[M]) SendMsg(m any) error {
+	if msg, ok := m.(*M); ok {
+		return s.send(msg)
+	}
+	return errNoStream
+}

@@ -1,0 +1,49 @@
+// Package api is the gRPC door: it serves doppel.v1 from the twins a node can reach.
+//
+// It reads, filters, pages and streams. It owns no twin and changes none: what it serves comes
+// through the ports below, and what changed is told to its Hub by the partitions. It listens on
+// nothing; whoever wires the node gives it a listener.
+//
+// Concurrency: an API is safe for concurrent use. Every call runs on the goroutine that gRPC gave
+// it; the package starts no other goroutines. A subscriber owns no queue: it reads shared, bounded
+// structures at its own pace, so a slow one costs nobody anything.
+package api
+
+import (
+	"context"
+
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+// Twins reads twins, wherever they are. What it returns is released state only: effects of inputs
+// that are durable in the log. Messages belong to the caller, who may keep and change them.
+type Twins interface {
+	// Twin returns one twin, or host.ErrUnknownDevice.
+	Twin(ctx context.Context, id string) (*doppelv1.Twin, error)
+	// Twins returns those of the ids that exist, in any order.
+	Twins(ctx context.Context, ids []string) ([]*doppelv1.Twin, error)
+	// EachTwin calls fn, from the caller's goroutine, once for every twin in any order until fn
+	// returns false. fn may block (it writes to a network), so no partition may wait for it.
+	EachTwin(ctx context.Context, fn func(*doppelv1.Twin) bool) error
+	// Count is cheap and may lag a little.
+	Count() (twins, online, openAlerts uint64)
+}
+
+// Alerts reads alerts. A transition told to the Hub must already be visible here.
+type Alerts interface {
+	// Alerts returns the open ones and those resolved within 24 h, in any order.
+	Alerts(ctx context.Context) ([]*doppelv1.Alert, error)
+	// Alert returns one of those, or host.ErrUnknownAlert.
+	Alert(ctx context.Context, id string) (*doppelv1.Alert, error)
+}
+
+// Fleet tells how the nodes are doing.
+type Fleet interface {
+	Status(ctx context.Context) (*doppelv1.Status, error)
+	Audit(ctx context.Context) (*doppelv1.Audit, error)
+}
+
+// Rules lists the alert rules in force.
+type Rules interface {
+	Rules(ctx context.Context) ([]*doppelv1.Rule, error)
+}

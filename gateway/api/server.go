@@ -1,0 +1,129 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+const (
+	// maxReceive bounds one request.
+	maxReceive = 1 << 20
+	// A client may ping every pingMin, also while nothing runs; idle ones are pinged every pingIdle.
+	pingMin     = 10 * time.Second
+	pingIdle    = 30 * time.Second
+	pingTimeout = 10 * time.Second
+	// maxStreams bounds the calls of one connection.
+	maxStreams = 20_000
+)
+
+// Config of an API. Twins, Alerts, Fleet, Hub and Log must be set.
+type Config struct {
+	Twins  Twins
+	Alerts Alerts
+	Fleet  Fleet
+	Rules  Rules // nil: ListRules is UNIMPLEMENTED
+	Hub    *Hub
+	Log    *slog.Logger
+}
+
+// API is the services of doppel.v1 over the ports.
+type API struct {
+	log    *slog.Logger
+	twins  *twinService
+	alerts *alertService
+	fleet  *fleetService
+	rules  *ruleService
+	health *health.Server
+}
+
+// New makes the services. It starts nothing.
+func New(cfg Config) (*API, error) {
+	if cfg.Twins == nil || cfg.Alerts == nil || cfg.Fleet == nil || cfg.Hub == nil || cfg.Log == nil {
+		return nil, errors.New("api: a port, the hub or the logger is missing")
+	}
+	twinFilter, err := newFilterEnv(&doppelv1.Twin{})
+	if err != nil {
+		return nil, err
+	}
+	alertFilter, err := newFilterEnv(&doppelv1.Alert{})
+	if err != nil {
+		return nil, err
+	}
+	a := &API{
+		log:    cfg.Log,
+		twins:  &twinService{twins: cfg.Twins, hub: cfg.Hub, filter: twinFilter},
+		alerts: &alertService{alerts: cfg.Alerts, hub: cfg.Hub, filter: alertFilter},
+		fleet:  &fleetService{fleet: cfg.Fleet},
+		rules:  &ruleService{rules: cfg.Rules},
+		health: health.NewServer(),
+	}
+	a.SetServing(false)
+	return a, nil
+}
+
+// Server returns a gRPC server with every service, health and reflection on it. The caller serves
+// and stops it; before GracefulStop it closes the Hub, or watches keep the server from stopping.
+func (a *API) Server(opts ...grpc.ServerOption) *grpc.Server {
+	own := []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(a.unary),
+		grpc.ChainStreamInterceptor(a.stream),
+		grpc.MaxRecvMsgSize(maxReceive),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingMin, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingIdle, Timeout: pingTimeout}),
+		grpc.WaitForHandlers(true),
+	}
+	s := grpc.NewServer(append(own, opts...)...)
+	doppelv1.RegisterTwinServiceServer(s, a.twins)
+	doppelv1.RegisterAlertServiceServer(s, a.alerts)
+	doppelv1.RegisterFleetServiceServer(s, a.fleet)
+	doppelv1.RegisterRuleServiceServer(s, a.rules)
+	healthv1.RegisterHealthServer(s, a.health)
+	reflection.Register(s)
+	return s
+}
+
+// SetServing sets what grpc.health.v1 says, of the server and of each service. A new API does not
+// serve.
+func (a *API) SetServing(serving bool) {
+	st := healthv1.HealthCheckResponse_NOT_SERVING
+	if serving {
+		st = healthv1.HealthCheckResponse_SERVING
+	}
+	for _, name := range []string{
+		"",
+		doppelv1.TwinService_ServiceDesc.ServiceName,
+		doppelv1.AlertService_ServiceDesc.ServiceName,
+		doppelv1.FleetService_ServiceDesc.ServiceName,
+		doppelv1.RuleService_ServiceDesc.ServiceName,
+	} {
+		a.health.SetServingStatus(name, st)
+	}
+}
+
+// WatchTwins serves a watch in process, as the gRPC server would: for doors that speak another
+// protocol. ctx carries the caller's metadata as incoming metadata.
+func (a *API) WatchTwins(ctx context.Context, req *doppelv1.WatchTwinsRequest, send func(*doppelv1.WatchTwinsResponse) error) error {
+	return local(ctx, a, doppelv1.TwinService_WatchTwins_FullMethodName, send,
+		func(ss grpc.ServerStreamingServer[doppelv1.WatchTwinsResponse]) error {
+			return a.twins.WatchTwins(req, ss)
+		})
+}
+
+// WatchAlerts is the same for alerts.
+func (a *API) WatchAlerts(ctx context.Context, req *doppelv1.WatchAlertsRequest, send func(*doppelv1.WatchAlertsResponse) error) error {
+	return local(ctx, a, doppelv1.AlertService_WatchAlerts_FullMethodName, send,
+		func(ss grpc.ServerStreamingServer[doppelv1.WatchAlertsResponse]) error {
+			return a.alerts.WatchAlerts(req, ss)
+		})
+}

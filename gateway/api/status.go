@@ -1,0 +1,83 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/doppel-iot/doppel/actors/host"
+)
+
+// retryAfter is what clients are told to wait while a partition moves.
+const retryAfter = 500 * time.Millisecond
+
+// errorTable is the one place where errors become gRPC codes. The first match wins; what matches
+// nothing is a fault of ours: Internal, logged, its text kept from the caller.
+var errorTable = []struct {
+	err   error
+	code  codes.Code
+	retry time.Duration // above 0: RetryInfo goes with it
+}{
+	{err: host.ErrUnknownDevice, code: codes.NotFound},
+	{err: host.ErrUnknownAlert, code: codes.NotFound},
+	{err: host.ErrUnavailable, code: codes.Unavailable, retry: retryAfter},
+	{err: host.ErrClosed, code: codes.Unavailable, retry: retryAfter},
+	{err: errHubClosed, code: codes.Unavailable, retry: retryAfter},
+	{err: errFilterCost, code: codes.ResourceExhausted},
+	{err: context.Canceled, code: codes.Canceled},
+	{err: context.DeadlineExceeded, code: codes.DeadlineExceeded},
+}
+
+// toStatus maps err to a gRPC status; nil stays nil and a status stays as it is.
+func toStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	var bad *violation
+	if errors.As(err, &bad) {
+		return withDetails(codes.InvalidArgument, bad.Error(), &errdetails.BadRequest{
+			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: bad.field, Description: bad.text}},
+		})
+	}
+	for _, row := range errorTable {
+		if !errors.Is(err, row.err) {
+			continue
+		}
+		if row.retry > 0 {
+			return withDetails(row.code, err.Error(), &errdetails.RetryInfo{RetryDelay: durationpb.New(row.retry)})
+		}
+		return status.Error(row.code, err.Error())
+	}
+	if st, ok := status.FromError(err); ok {
+		return st.Err()
+	}
+	return status.Error(codes.Internal, "internal error")
+}
+
+// violation says which field of a request is wrong, and why.
+type violation struct {
+	field, text string
+}
+
+func (v *violation) Error() string { return v.field + ": " + v.text }
+
+// invalid makes the violation of one field; field is its name in the proto file.
+func invalid(field, format string, args ...any) error {
+	return &violation{field: field, text: fmt.Sprintf(format, args...)}
+}
+
+func withDetails(code codes.Code, text string, details ...protoadapt.MessageV1) error {
+	st := status.New(code, text)
+	// WithDetails fails only for code OK and for messages that can't be encoded.
+	if d, err := st.WithDetails(details...); err == nil {
+		st = d
+	}
+	return st.Err()
+}

@@ -1,0 +1,161 @@
+package api
+
+import (
+	"context"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/doppel-iot/doppel/actors/codec"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+// maxIDs bounds the ids of one request.
+const maxIDs = 1000
+
+// twinService serves reads of twins. What it does not define is UNIMPLEMENTED.
+type twinService struct {
+	doppelv1.UnimplementedTwinServiceServer
+	twins  Twins
+	hub    *Hub
+	filter *filterEnv
+}
+
+// GetTwin returns one twin as it is now.
+func (s *twinService) GetTwin(ctx context.Context, req *doppelv1.GetTwinRequest) (*doppelv1.Twin, error) {
+	if err := checkDevice("id", req.GetId()); err != nil {
+		return nil, err
+	}
+	m, err := newMask(req.GetReadMask(), &doppelv1.Twin{})
+	if err != nil {
+		return nil, err
+	}
+	if req.GetAsOf() != nil {
+		return nil, status.Error(codes.Unimplemented, "as_of: reading a past state is not served; leave version and time out")
+	}
+	t, err := s.twins.Twin(ctx, req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	m.prune(t.ProtoReflect())
+	return t, nil
+}
+
+// BatchGetTwins returns those of the ids that exist, in the order asked for, and names the others.
+func (s *twinService) BatchGetTwins(ctx context.Context, req *doppelv1.BatchGetTwinsRequest) (*doppelv1.BatchGetTwinsResponse, error) {
+	if err := checkDevices("ids", req.GetIds()); err != nil {
+		return nil, err
+	}
+	m, err := newMask(req.GetReadMask(), &doppelv1.Twin{})
+	if err != nil {
+		return nil, err
+	}
+	found, err := s.twins.Twins(ctx, req.GetIds())
+	if err != nil {
+		return nil, err
+	}
+	byID := make(map[string]*doppelv1.Twin, len(found))
+	for _, t := range found {
+		byID[t.GetId()] = t
+	}
+	resp := &doppelv1.BatchGetTwinsResponse{}
+	asked := make(map[string]struct{}, len(req.GetIds()))
+	for _, id := range req.GetIds() {
+		if _, again := asked[id]; again {
+			continue
+		}
+		asked[id] = struct{}{}
+		t, ok := byID[id]
+		if !ok {
+			resp.MissingIds = append(resp.MissingIds, id)
+			continue
+		}
+		m.prune(t.ProtoReflect())
+		resp.Twins = append(resp.Twins, t)
+	}
+	return resp, nil
+}
+
+// ListTwins returns one page of the twins that match.
+func (s *twinService) ListTwins(ctx context.Context, req *doppelv1.ListTwinsRequest) (*doppelv1.ListTwinsResponse, error) {
+	match, err := s.filter.compile(req.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMask(req.GetReadMask(), &doppelv1.Twin{})
+	if err != nil {
+		return nil, err
+	}
+	o, err := newOrder(req.GetOrderBy(), &doppelv1.Twin{})
+	if err != nil {
+		return nil, err
+	}
+	p, err := newPage[*doppelv1.Twin](o, req.GetFilter(), req.GetPageSize(), req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	var total int64
+	err = s.each(ctx, match, func(t *doppelv1.Twin) error {
+		total++
+		p.add(t, t.GetId())
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp := &doppelv1.ListTwinsResponse{TotalSize: total}
+	resp.Twins, resp.NextPageToken = p.result()
+	for _, t := range resp.GetTwins() {
+		m.prune(t.ProtoReflect())
+	}
+	return resp, nil
+}
+
+// each calls fn for every twin that matches, until it fails or ctx ends.
+func (s *twinService) each(ctx context.Context, match filter, fn func(*doppelv1.Twin) error) error {
+	var failed error
+	err := s.twins.EachTwin(ctx, func(t *doppelv1.Twin) bool {
+		if failed = ctx.Err(); failed != nil {
+			return false
+		}
+		var ok bool
+		if ok, failed = match.matches(t); ok && failed == nil {
+			failed = fn(t)
+		}
+		return failed == nil
+	})
+	if failed != nil {
+		return failed
+	}
+	return err
+}
+
+func checkDevice(field, id string) error {
+	if id == "" {
+		return invalid(field, "is required")
+	}
+	if !codec.ValidDevice([]byte(id)) {
+		return invalid(field, "%q is not a device id: want 1-128 bytes of [A-Za-z0-9._:@-]", shorten(id))
+	}
+	return nil
+}
+
+func checkDevices(field string, ids []string) error {
+	if len(ids) > maxIDs {
+		return invalid(field, "more than %d ids", maxIDs)
+	}
+	for _, id := range ids {
+		if err := checkDevice(field, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shorten keeps a caller's own junk out of our answers and logs.
+func shorten(s string) string {
+	if len(s) > 140 {
+		return s[:140] + "…"
+	}
+	return s
+}
