@@ -30,6 +30,7 @@ type Effects struct {
 	Transitions []alert.Alert
 
 	readings []ScoredReading // backing array of Applied[i].Readings
+	scratch  []byte          // what is hashed
 }
 
 // AppliedSample is a sample that took effect.

@@ -1,0 +1,100 @@
+package twin
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Hash is equal for equal states and, but for chance, different for different ones. It covers
+// everything that can decide future behaviour or be read, but not the duplicates, which are lost in
+// a crash by design.
+func (t *Twin) Hash() uint64 { return xxhash.Sum64(t.appendState(nil)) }
+
+func (t *Twin) appendState(b []byte) []byte {
+	le := binary.LittleEndian
+	b = appendText(b, t.id)
+	c := &t.counters
+	for _, n := range [...]uint64{
+		t.version, t.reportedVersion, t.boot, t.seq, t.digest, t.setDigest,
+		uint64(t.created), uint64(t.lastSeen), uint64(t.lastData), //nolint:gosec // bits, not quantities
+		c.Applied, c.Late, c.DeadLettered, c.Held, c.Gaps, c.Missing,
+	} {
+		b = le.AppendUint64(b, n)
+	}
+	b = appendBool(b, t.online)
+	b = t.numbers.AppendState(b, func(b []byte, w *waiting) []byte { return w.appendState(b) })
+	b = le.AppendUint64(b, uint64(len(t.metrics)))
+	for i := range t.metrics {
+		b = t.metrics[i].appendState(b)
+	}
+	for _, a := range t.book.Open() {
+		b = le.AppendUint64(b, a.ID)
+		b = append(b, byte(a.State), byte(a.Severity))
+	}
+	if b = appendBool(b, t.timed != nil); t.timed != nil {
+		b = t.timed.appendState(b)
+	}
+	if b = appendBool(b, t.props != nil); t.props != nil {
+		b = t.props.appendState(b)
+	}
+	if b = appendBool(b, t.patches != nil); t.patches != nil {
+		b = t.patches.numbers.AppendState(b, func(b []byte, h *heldPatch) []byte { return h.appendState(b) })
+	}
+	if b = appendBool(b, t.status != nil); t.status != nil {
+		b = t.status.appendState(b)
+	}
+	return b
+}
+
+func (m *metric) appendState(b []byte) []byte {
+	le := binary.LittleEndian
+	b = appendText(b, m.name)
+	b = appendBool(b, m.known)
+	for _, f := range [...]float64{m.value, m.z, m.score} {
+		b = appendFloat(b, f)
+	}
+	b = le.AppendUint64(b, uint64(m.time)) //nolint:gosec // bits, not a quantity
+	return m.base.AppendState(b)
+}
+
+func (w *waiting) appendState(b []byte) []byte {
+	le := binary.LittleEndian
+	b = appendContent(b, &w.sample)
+	b = appendBool(b, w.sample.Numbered)
+	b = appendBool(b, w.sample.Timed)
+	b = appendText(b, string(w.sample.Reported))
+	b = le.AppendUint64(b, uint64(w.receivedAt)) //nolint:gosec // bits, not a quantity
+	return le.AppendUint64(b, uint64(w.due))     //nolint:gosec // bits, not a quantity
+}
+
+func (l *status) appendState(b []byte) []byte {
+	le := binary.LittleEndian
+	b = appendBool(b, l.Online)
+	b = appendBool(b, l.HasBoot)
+	b = appendBool(b, l.HasSession)
+	b = le.AppendUint64(b, l.Boot)
+	b = le.AppendUint64(b, l.Session)
+	return le.AppendUint64(b, uint64(l.receivedAt)) //nolint:gosec // bits, not a quantity
+}
+
+func appendText(b []byte, s string) []byte {
+	b = binary.LittleEndian.AppendUint64(b, uint64(len(s)))
+	return append(b, s...)
+}
+
+func appendBool(b []byte, v bool) []byte {
+	if v {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+// appendFloat makes every NaN the same.
+func appendFloat(b []byte, f float64) []byte {
+	if math.IsNaN(f) {
+		f = math.NaN()
+	}
+	return binary.LittleEndian.AppendUint64(b, math.Float64bits(f))
+}
