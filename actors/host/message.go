@@ -42,3 +42,9 @@ const (
 type Reply interface {
 	Done(tokens []uint64, v Verdict)
 }
+
+// sourceTopic is the topic the message came by, for its dead letter.
+func (m *Message) sourceTopic() string {
+	names := [...]string{Telemetry: "telemetry", Status: "status", Reported: "reported"}
+	return m.Topic + "/" + string(m.Device) + "/" + names[m.Kind]
+}

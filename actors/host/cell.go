@@ -1,0 +1,52 @@
+package host
+
+import (
+	"context"
+
+	"github.com/anthdm/hollywood/actor"
+
+	"github.com/doppel-iot/doppel/actors/twin"
+)
+
+// pidKind is the first part of every twin's PID: twin/<device>.
+const pidKind = "twin/"
+
+// cell is a twin as an actor: a Hollywood Processer without goroutine or mailbox of its own. Its
+// state belongs to the partition's goroutine; Send only enqueues there.
+type cell struct {
+	pid  actor.PID
+	part *partition
+	twin twin.Twin
+
+	lastN       uint64 // count of its newest record in this epoch
+	lookAt      int64  // when the wheel looks at it; 0: not scheduled
+	online      bool   // as counted by the partition
+	openAlerts  int32  // as counted by the partition
+	quarantined bool   // its code panicked; inputs go to the dead letters
+}
+
+// id is the device id, sharing the PID's memory.
+func (c *cell) id() string { return c.pid.ID[len(pidKind):] }
+
+// key is the id as the key of a record; the bytes are its own.
+func (c *cell) key() []byte { return []byte(c.id()) }
+
+// PID implements actor.Processer.
+func (c *cell) PID() *actor.PID { return &c.pid }
+
+// Start implements actor.Processer; a cell starts nothing.
+func (c *cell) Start() {}
+
+// Shutdown implements actor.Processer. A twin ends with its partition or by passivation, never alone.
+func (c *cell) Shutdown() {}
+
+// Invoke implements actor.Processer; messages reach the twin through its partition only.
+func (c *cell) Invoke([]actor.Envelope) {}
+
+// Send implements actor.Processer: a Message goes to the partition's mailbox and waits there for
+// room. Anything else is not for twins and is dropped, as Hollywood does with dead letters.
+func (c *cell) Send(_ *actor.PID, msg any, _ *actor.PID) {
+	if m, ok := msg.(Message); ok {
+		_ = c.part.box.push(context.Background(), []Message{m})
+	}
+}

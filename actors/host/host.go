@@ -1,0 +1,148 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/anthdm/hollywood/actor"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/doppel-iot/doppel/actors/alert"
+	"github.com/doppel-iot/doppel/actors/twin"
+)
+
+// Config of a Host. The ports must be set, except Rows, Watchers and Rejected.
+type Config struct {
+	Node        string // node id
+	Incarnation uint64 // grows with each start of the node
+	Partitions  int32
+
+	Changelog   Changelog
+	DeadLetters DeadLetters
+	Alerts      AlertLog
+	Rows        RowSink  // nil: no time series store
+	Watchers    Watchers // nil: nobody watches
+
+	// Rejected tells a device that a message of it was refused; it must not block.
+	Rejected func(device string, r twin.Reason, detail string)
+	// RefuseUnknown sends telemetry of devices without a twin to the dead letters.
+	RefuseUnknown bool
+
+	Rules  *alert.Set   // nil: the built-in rules
+	Limits twin.Limits  // zero: 500 ms and 64 samples
+	Clock  func() int64 // unix nanoseconds; nil: the system's clock
+	Nonce  func() uint64
+	// Mailbox bounds the messages waiting in a partition (default 4,096), InFlight the records of a
+	// partition that are not acknowledged yet (default 16,384).
+	Mailbox, InFlight int
+	Observe           Observe // nil: nobody
+	Logger            *slog.Logger
+}
+
+// Host runs the partitions of this node.
+type Host struct {
+	cfg    Config
+	log    *slog.Logger
+	engine *actor.Engine
+	parts  []*partition
+	stats  Stats
+
+	stepHook func(*cell) // faults in tests
+}
+
+// New returns a Host that serves nothing yet.
+func New(cfg Config) (*Host, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	engine, err := actor.NewEngine(actor.NewEngineConfig())
+	if err != nil {
+		return nil, fmt.Errorf("actor engine: %w", err)
+	}
+	h := &Host{cfg: cfg, log: cfg.Logger, engine: engine}
+	for id := range cfg.Partitions {
+		h.parts = append(h.parts, newPartition(h, id))
+	}
+	return h, nil
+}
+
+func (c *Config) complete() error {
+	switch {
+	case c.Partitions < 1:
+		return fmt.Errorf("host: partitions is %d, want at least 1", c.Partitions)
+	case c.Changelog == nil || c.DeadLetters == nil || c.Alerts == nil || c.Logger == nil:
+		return fmt.Errorf("host: changelog, dead letters, alerts and logger must be set")
+	case c.Clock == nil || c.Nonce == nil:
+		return fmt.Errorf("host: clock and nonce must be set")
+	}
+	if c.Rules == nil {
+		rules, err := alert.NewSet(alert.Builtin())
+		if err != nil {
+			return fmt.Errorf("built-in rules: %w", err)
+		}
+		c.Rules = rules
+	}
+	if c.Limits == (twin.Limits{}) {
+		c.Limits = twin.SettledLimits()
+	}
+	if c.Mailbox == 0 {
+		c.Mailbox = 4096
+	}
+	if c.InFlight == 0 {
+		c.InFlight = 16384
+	}
+	if c.Observe == nil {
+		c.Observe = func(Stage, time.Duration) {}
+	}
+	if c.Rejected == nil {
+		c.Rejected = func(string, twin.Reason, string) {}
+	}
+	return nil
+}
+
+// Serve owns partitions ids until ctx ends: it claims, restores and serves each, and claims again
+// after losing an epoch. It returns when all of them have let go.
+func (h *Host) Serve(ctx context.Context, ids []int32) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, id := range ids {
+		g.Go(func() error { return h.parts[id].run(ctx) })
+	}
+	return g.Wait()
+}
+
+// Stats are the accounts of this node.
+func (h *Host) Stats() *Stats { return &h.stats }
+
+// Engine is the actor engine that knows every twin of this node by its PID, twin/<device>.
+func (h *Host) Engine() *actor.Engine { return h.engine }
+
+// Push hands messages to partition p, waiting while its mailbox is full. Every message gets its
+// verdict through its Reply; an error means that none of them was taken.
+func (h *Host) Push(ctx context.Context, p int32, msgs []Message) error {
+	return h.parts[p].box.push(ctx, msgs)
+}
+
+// Refuse makes a dead letter that a door found before a message could be addressed, and accounts
+// for it as one sample received.
+func (h *Host) Refuse(ctx context.Context, d DeadLetter, done func(error)) {
+	d.Node = h.cfg.Node
+	h.stats.Received.Add(1)
+	h.cfg.DeadLetters.Put(ctx, d, func(err error) {
+		// Whatever became of it, it is in flight no longer: a failed one will be received again.
+		h.stats.DeadLettered.Add(1)
+		h.stats.deadLettered(d.Reason)
+		done(err)
+	})
+}
+
+// Restored reports how many of the served partitions serve, for readiness.
+func (h *Host) Restored() (serving, total int) {
+	for _, p := range h.parts {
+		if p.view.Load().State == Serving {
+			serving++
+		}
+	}
+	return serving, len(h.parts)
+}

@@ -1,0 +1,196 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/twin"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+var (
+	// errRefuseToServe ends Serve: the log contradicts itself (S1, G5) and serving would lose data.
+	errRefuseToServe = errors.New("host: refusing to serve")
+	errFenced        = errors.New("host: a newer claim stands in the log")
+	errAppend        = errors.New("host: the log did not take a record")
+)
+
+// owner is one epoch of a partition: everything in it dies with the epoch (O5). All of it belongs
+// to the goroutine of run.
+type owner struct {
+	p    *partition
+	host *Host
+	log  *slog.Logger
+
+	epoch    uint64
+	n        uint64 // count of the newest record appended
+	released uint64 // count of the newest record released
+	prev     int64  // last verified offset (O3); first the claim's
+	now      int64  // never runs backwards, also over restarts (O8)
+	stopped  error  // why the epoch ended
+	served   bool   // got as far as serving
+
+	twins    map[string]*cell
+	wheel    *wheel
+	alerts   alertIndex
+	twinsOn  int64 // twins online
+	dec      *codec.Decoder
+	event    codec.Event // scratch: the input and effects of the step under way
+	out      outbox
+	pend     ring[pending]
+	chunks   ring[chunk]
+	offered  Cursor // up to where rows were offered to the time series store
+	replies  replyBatch
+	msgs     []Message // scratch of the mailbox
+	acks     []ack
+	replayed twin.Effects  // scratch of restore
+	shown    shown         // what the partition's view shows
+	stepHook func(c *cell) // faults in tests
+}
+
+func newOwner(p *partition) *owner {
+	return &owner{
+		p: p, host: p.host, log: p.host.log.With("partition", p.id),
+		twins: make(map[string]*cell), dec: codec.NewDecoder(), stepHook: p.host.stepHook,
+	}
+}
+
+// Ack implements Acks (O2: bound to this owner).
+func (o *owner) Ack(n uint64, offset int64, err error) {
+	o.p.box.ack(ack{owner: o, n: n, offset: offset, err: err})
+}
+
+// run claims, restores and serves until the epoch or ctx ends.
+func (o *owner) run(ctx context.Context) error {
+	o.show(Claiming)
+	if err := o.claim(ctx); err != nil {
+		return err
+	}
+	o.show(Restoring)
+	if err := o.restore(ctx); err != nil {
+		return err
+	}
+	o.served = true
+	o.wheel = newWheel(o.host.cfg.Clock())
+	for _, c := range o.twins {
+		o.wheel.schedule(c, c.twin.Due())
+	}
+	o.show(Serving)
+	o.log.DebugContext(ctx, "serving", "epoch", o.epoch, "twins", len(o.twins))
+	return o.serve(ctx)
+}
+
+// claim appends a Claim; its offset is the epoch (O1).
+func (o *owner) claim(ctx context.Context) error {
+	cfg := &o.host.cfg
+	o.event = codec.Event{
+		Kind: doppelv1.EventKind_EVENT_KIND_CLAIM, Now: o.host.cfg.Clock(),
+		Claim: &codec.Claim{Node: cfg.Node, Incarnation: cfg.Incarnation, Nonce: cfg.Nonce()},
+	}
+	cfg.Changelog.Append(ctx, o.p.id, []Record{{Value: codec.AppendEvent(nil, &o.event)}}, o)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-o.p.box.wake:
+		}
+		o.refuseCalls()
+		for _, a := range o.p.box.takeAcks(nil) {
+			switch {
+			case a.owner != o:
+			case a.err != nil:
+				return fmt.Errorf("claim: %w: %w", errAppend, a.err)
+			case a.offset < 0:
+				return fmt.Errorf("claim: %w: offset unknown", errAppend)
+			default:
+				o.epoch, o.prev = uint64(a.offset), a.offset
+				return nil
+			}
+		}
+	}
+}
+
+// serve takes turns until the epoch or ctx ends. At the end of ctx it takes no more input and waits
+// for what is in flight, so that devices get their acknowledgements (O9, without checkpoint yet).
+func (o *owner) serve(ctx context.Context) error {
+	timer := time.NewTicker(time.Duration(wheelTick))
+	defer timer.Stop()
+	done := ctx.Done()
+	work := context.WithoutCancel(ctx) // what is in flight ends in order, also while leaving
+	leaving := false
+	var deadline <-chan time.Time
+	for {
+		select {
+		case <-o.p.box.wake:
+		case <-timer.C:
+		case <-done:
+			done, leaving = nil, true
+			deadline = time.After(10 * time.Second)
+		case <-deadline:
+			return fmt.Errorf("%d records unacknowledged at shutdown: %w", o.pend.len(), ctx.Err())
+		}
+		o.turn(work, leaving)
+		if o.stopped != nil {
+			return o.stopped
+		}
+		if leaving && o.pend.len() == 0 && o.out.letters == 0 {
+			return ctx.Err()
+		}
+	}
+}
+
+// turn does everything that is waiting: releases, queries, messages, timers, one append.
+func (o *owner) turn(ctx context.Context, leaving bool) {
+	o.acks = o.p.box.takeAcks(o.acks)
+	o.release(ctx, o.acks)
+	o.now = max(o.host.cfg.Clock(), o.now)
+	for _, call := range o.p.box.takeCalls() {
+		call(o)
+	}
+	if o.stopped == nil && !leaving {
+		if o.pend.len() < o.host.cfg.InFlight {
+			o.takeMessages(ctx)
+		}
+		o.wheel.advance(o.now, o.look)
+	}
+	if o.stopped == nil {
+		o.append(ctx)
+	}
+	o.replies.flush()
+	o.show(Serving)
+}
+
+func (o *owner) takeMessages(ctx context.Context) {
+	o.msgs = o.p.box.takeMessages(o.msgs)
+	if len(o.msgs) == 0 {
+		return
+	}
+	o.host.cfg.Observe(StageRoute, time.Duration(o.now-o.msgs[0].ReceivedAt))
+	for i := range o.msgs {
+		o.message(ctx, &o.msgs[i])
+	}
+	spent := o.host.cfg.Clock() - o.now
+	o.host.cfg.Observe(StageApply, time.Duration(spent/int64(len(o.msgs))))
+	clear(o.msgs)
+}
+
+// look is called by the wheel when c may have something due. The owner, never the twin, decides that
+// time has passed (P1), and logs it.
+func (o *owner) look(c *cell) {
+	for !c.quarantined {
+		in, ok := c.twin.Wake(o.now, o.host.cfg.Limits)
+		if !ok {
+			break
+		}
+		o.event.Input = in
+		if !o.step(c) || o.event.Effects.Outcome == twin.Unchanged {
+			break
+		}
+		o.record(c)
+	}
+	o.wheel.schedule(c, c.twin.Due())
+}

@@ -1,0 +1,76 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+)
+
+// PartitionState says what this node does with a partition.
+type PartitionState string
+
+// The states, in the order of a partition's life.
+const (
+	Idle      PartitionState = "idle"
+	Claiming  PartitionState = "claiming"
+	Restoring PartitionState = "restoring"
+	Serving   PartitionState = "serving"
+)
+
+// View is what a partition shows of itself; taken at the end of a turn.
+type View struct {
+	ID         int32
+	State      PartitionState
+	Epoch      int64
+	Twins      int64
+	Online     int64
+	OpenAlerts int64
+	Next       int64 // offset behind the last released record
+}
+
+// partition is a slot of the node: its mailbox outlives the owners that serve it one after another.
+type partition struct {
+	id   int32
+	host *Host
+	box  *mailbox
+	view atomic.Pointer[View]
+}
+
+func newPartition(h *Host, id int32) *partition {
+	p := &partition{id: id, host: h, box: newMailbox(h.cfg.Mailbox)}
+	p.view.Store(&View{ID: id, State: Idle})
+	return p
+}
+
+// run serves the partition until ctx ends, with one owner after another (O5): an owner that lost its
+// epoch is thrown away whole and the next one starts from the log.
+func (p *partition) run(ctx context.Context) error {
+	const firstBackoff, maxBackoff = 50 * time.Millisecond, 5 * time.Second
+	log := p.host.log.With("partition", p.id)
+	backoff := firstBackoff
+	for {
+		o := newOwner(p)
+		err := o.run(ctx)
+		o.discard()
+		p.view.Store(&View{ID: p.id, State: Idle})
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, errRefuseToServe) {
+			return err
+		}
+		if o.served {
+			backoff = firstBackoff
+		}
+		p.host.stats.Fenced.Add(1)
+		log.WarnContext(ctx, "epoch ended, claiming again", "epoch", o.epoch, "err", err, "backoff", backoff)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(backoff + rand.N(backoff)):
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}

@@ -1,0 +1,164 @@
+package host
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/doppel-iot/doppel/actors/alert"
+	"github.com/doppel-iot/doppel/actors/codec"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+// scanChunk is how many twins a scan converts in one turn of a partition, so that ingest waits no
+// longer than that.
+const scanChunk = 256
+
+// Twin is the twin of a device of partition p, as of the last released record.
+func (h *Host) Twin(ctx context.Context, p int32, device string) (*doppelv1.Twin, error) {
+	twins, err := h.Twins(ctx, p, []string{device})
+	if err != nil {
+		return nil, err
+	}
+	if len(twins) == 0 {
+		return nil, ErrUnknownDevice
+	}
+	return twins[0], nil
+}
+
+// Twins are the twins of devices of partition p; those that do not exist are left out.
+func (h *Host) Twins(ctx context.Context, p int32, devices []string) ([]*doppelv1.Twin, error) {
+	var twins []*doppelv1.Twin
+	err := h.ask(ctx, p, func(o *owner) uint64 {
+		var newest uint64
+		for _, d := range devices {
+			if c := o.twins[d]; c != nil {
+				twins = append(twins, o.proto(c))
+				newest = max(newest, c.lastN)
+			}
+		}
+		return newest
+	})
+	return twins, err
+}
+
+// Devices are the ids of all twins of partition p, in order.
+func (h *Host) Devices(ctx context.Context, p int32) ([]string, error) {
+	var ids []string
+	err := h.ask(ctx, p, func(o *owner) uint64 {
+		ids = slices.AppendSeq(make([]string, 0, len(o.twins)), maps.Keys(o.twins))
+		return o.n
+	})
+	slices.Sort(ids)
+	return ids, err
+}
+
+// EachTwin calls fn with every twin of partition p, in order of id, until fn returns false.
+func (h *Host) EachTwin(ctx context.Context, p int32, fn func(*doppelv1.Twin) bool) error {
+	ids, err := h.Devices(ctx, p)
+	if err != nil {
+		return err
+	}
+	for chunk := range slices.Chunk(ids, scanChunk) {
+		twins, err := h.Twins(ctx, p, chunk)
+		if err != nil {
+			return err
+		}
+		for _, t := range twins {
+			if !fn(t) {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// Alerts are the open alerts of partition p and those resolved within 24 hours, newest first.
+func (h *Host) Alerts(ctx context.Context, p int32) ([]*doppelv1.Alert, error) {
+	var alerts []*doppelv1.Alert
+	err := h.ask(ctx, p, func(o *owner) uint64 {
+		o.alerts.expire(o.now)
+		for _, e := range o.alerts.byID {
+			alerts = append(alerts, codec.Alert(e.device, &e.alert))
+		}
+		return 0 // the index holds released alerts only
+	})
+	slices.SortFunc(alerts, func(a, b *doppelv1.Alert) int {
+		return cmp.Or(b.GetCreateTime().AsTime().Compare(a.GetCreateTime().AsTime()), cmp.Compare(a.GetId(), b.GetId()))
+	})
+	return alerts, err
+}
+
+// Alert is one of those alerts; nil if partition p has none of that id.
+func (h *Host) Alert(ctx context.Context, p int32, id string) (*doppelv1.Alert, error) {
+	n, err := strconv.ParseUint(id, 16, 64)
+	if err != nil {
+		return nil, ErrUnknownAlert
+	}
+	var found *doppelv1.Alert
+	err = h.ask(ctx, p, func(o *owner) uint64 {
+		if e, ok := o.alerts.byID[n]; ok {
+			found = codec.Alert(e.device, &e.alert)
+		}
+		return 0
+	})
+	return found, err
+}
+
+// Partitions show every partition of this node.
+func (h *Host) Partitions() []View {
+	views := make([]View, len(h.parts))
+	for i, p := range h.parts {
+		views[i] = *p.view.Load()
+	}
+	return views
+}
+
+// ask runs read on the goroutine of partition p and returns when the record that read names, and so
+// everything it saw, is released (O6: nothing is shown that the log may still refuse).
+func (h *Host) ask(ctx context.Context, p int32, read func(*owner) uint64) error {
+	if h.parts[p].view.Load().State != Serving {
+		return ErrUnavailable
+	}
+	done := make(chan error, 1)
+	h.parts[p].box.call(func(o *owner) {
+		if o == nil || !o.served {
+			done <- ErrUnavailable
+			return
+		}
+		n := read(o)
+		if n <= o.released {
+			done <- nil
+			return
+		}
+		*o.pend.push() = pending{n: o.n, fn: func() {
+			if o.released < n {
+				done <- ErrUnavailable
+				return
+			}
+			done <- nil
+		}}
+	})
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (o *owner) proto(c *cell) *doppelv1.Twin {
+	t := codec.Twin(&c.twin)
+	t.Owner, t.Epoch, t.Quarantined = o.host.cfg.Node, o.epoch, c.quarantined
+	for i, a := range c.twin.OpenAlerts() {
+		if i == 0 {
+			t.OpenAlerts = t.OpenAlerts[:0]
+		}
+		if a.State != alert.Resolved {
+			t.OpenAlerts = append(t.OpenAlerts, codec.AlertID(a.ID))
+		}
+	}
+	return t
+}

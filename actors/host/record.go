@@ -1,0 +1,168 @@
+package host
+
+import (
+	"context"
+
+	"github.com/doppel-iot/doppel/actors/alert"
+	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/twin"
+)
+
+// slabBytes is how much record memory is allocated at a time. A slab lives until its records are
+// acknowledged; the collector frees it whole.
+const slabBytes = 256 << 10
+
+// outbox is what one turn appends.
+type outbox struct {
+	recs    []Record
+	slab    []byte
+	rows    *Rows // of this turn; nil: no time series store
+	letters int   // dead letters under way
+}
+
+// chunk is one append: its rows leave when its last record is released.
+type chunk struct {
+	last uint64 // count of its last record
+	at   int64  // when it was handed to the log, unix nanoseconds
+	rows *Rows
+}
+
+// record logs what o.event holds (O2, O8): the input of c and its effects, just stepped. It returns
+// what waits for the release of that record.
+func (o *owner) record(c *cell) *pending {
+	ev, fx := &o.event, &o.event.Effects
+	o.n++
+	c.lastN = o.n
+	ev.Kind = codec.KindOf(ev.Input.Kind)
+	ev.Epoch, ev.N, ev.Now = o.epoch, o.n, o.now
+	ev.Digest, ev.SetDigest, ev.Version = c.twin.Digest(), c.twin.SetDigest(), c.twin.Version()
+	ev.Duplicates = c.twin.TakeDuplicates()
+	o.out.recs = append(o.out.recs, Record{N: o.n, Key: c.key(), Value: o.encode(ev)})
+
+	e := o.pend.push()
+	*e = pending{n: o.n, cell: c, version: ev.Version, counts: countsOf(ev)}
+	for i := range fx.Transitions {
+		e.effects = append(e.effects, Transition{Partition: o.p.id, Index: i, Device: c.id(), Alert: fx.Transitions[i]})
+	}
+	if o.host.cfg.Rows != nil {
+		o.addRows(c, fx)
+	}
+	if ev.Input.Kind == twin.KindGap {
+		o.host.stats.Gaps.Add(1)
+	}
+	if on := c.twin.Online(); on != c.online {
+		c.online = on
+		o.twinsOn += sign(on)
+	}
+	o.wheel.schedule(c, c.twin.Due())
+	return e
+}
+
+// encode appends ev to the slab and returns its bytes.
+func (o *owner) encode(ev *codec.Event) []byte {
+	if cap(o.out.slab)-len(o.out.slab) < 4<<10 {
+		o.out.slab = make([]byte, 0, slabBytes)
+	}
+	start := len(o.out.slab)
+	o.out.slab = codec.AppendEvent(o.out.slab, ev)
+	return o.out.slab[start:len(o.out.slab):len(o.out.slab)]
+}
+
+// countsOf is what a record settles. The samples of a refused record are counted where their dead
+// letter was made.
+func countsOf(ev *codec.Event) Counts {
+	var n Counts
+	for i := range ev.Effects.Applied {
+		switch a := &ev.Effects.Applied[i]; {
+		case a.Late:
+			n.Late++
+		case a.Own:
+			n.Applied++
+		default: // was held
+			n.Applied++
+			n.Held--
+		}
+	}
+	if ev.Effects.Outcome == twin.Held {
+		n.Held++
+	}
+	return n
+}
+
+func (o *owner) addRows(c *cell, fx *twin.Effects) {
+	if o.out.rows == nil {
+		o.out.rows = takeRows()
+	}
+	r := o.out.rows
+	for i := range fx.Applied {
+		a := &fx.Applied[i]
+		if len(a.Readings) == 0 {
+			continue
+		}
+		row := Row{Device: c.id(), Boot: a.Boot, Seq: a.Seq, Time: a.Time, Late: a.Late}
+		if !a.Numbered {
+			row.Boot, row.Seq = 0, a.Count
+		}
+		from := len(r.Readings)
+		r.Readings = append(r.Readings, a.Readings...)
+		row.Readings = r.Readings[from:len(r.Readings):len(r.Readings)]
+		r.Samples = append(r.Samples, row)
+	}
+}
+
+// append hands the records of this turn to the log. It blocks while the log's buffer is full: the
+// mailbox then fills and the doors wait.
+func (o *owner) append(ctx context.Context) {
+	if len(o.out.recs) == 0 {
+		return
+	}
+	k := o.chunks.push()
+	*k = chunk{last: o.n, at: o.host.cfg.Clock(), rows: o.out.rows}
+	o.out.rows = nil
+	o.host.cfg.Changelog.Append(ctx, o.p.id, o.out.recs, o)
+	clear(o.out.recs)
+	o.out.recs = o.out.recs[:0]
+}
+
+// alertIndex is the open and the recently resolved alerts of a partition, as released.
+type alertIndex struct {
+	byID map[uint64]alertEntry
+	open int
+}
+
+type alertEntry struct {
+	device string
+	alert  alert.Alert
+}
+
+// keepResolved is how long a resolved alert stays listed, by logged time.
+const keepResolved = int64(24 * 60 * 60 * 1e9)
+
+func (x *alertIndex) apply(t *Transition) {
+	if x.byID == nil {
+		x.byID = make(map[uint64]alertEntry)
+	}
+	if old, ok := x.byID[t.Alert.ID]; ok && old.alert.State != alert.Resolved {
+		x.open--
+	}
+	if t.Alert.State != alert.Resolved {
+		x.open++
+	}
+	x.byID[t.Alert.ID] = alertEntry{t.Device, t.Alert}
+}
+
+// expire forgets alerts resolved longer ago than they are listed.
+func (x *alertIndex) expire(now int64) {
+	for id, e := range x.byID {
+		if e.alert.State == alert.Resolved && now-e.alert.UpdateTime > keepResolved {
+			delete(x.byID, id)
+		}
+	}
+}
+
+func sign(up bool) int64 {
+	if up {
+		return 1
+	}
+	return -1
+}

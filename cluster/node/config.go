@@ -1,0 +1,184 @@
+package node
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// Config is everything a node can be told. Each field is a flag, a flat YAML key of the same name
+// and an environment variable (--mqtt-addr, mqtt-addr:, DOPPEL_MQTT_ADDR); see Load.
+type Config struct {
+	NodeID   string
+	DataDir  string
+	MQTT     []string // broker URLs; none: the embedded broker
+	Kafka    []string // HOST:PORT; none: the embedded log
+	QuestDB  string   // URL; empty: no time series store
+	Group    string
+	MQTTRoot string
+
+	TopicPrefix string
+	Partitions  int32 // 0: 8 embedded, 64 on Kafka
+
+	GRPCAddr, HTTPAddr, MQTTAddr, KafkaAddr, NodeAddr string
+	Advertise                                         string
+
+	TLSCert, TLSKey, TLSCA string
+	AuthTokens             string
+	Insecure               bool
+
+	UnknownDevices         string // accept or dead-letter
+	QuestDBMaxMetrics      int
+	EmbeddedFsync          bool
+	EmbeddedRetentionBytes int64
+	AddressesFile          string
+	LogLevel               string
+}
+
+// Flags registers every setting on fs, with its default.
+func (c *Config) Flags(fs *pflag.FlagSet) {
+	fs.StringVar(&c.NodeID, "node-id", "", "this node's id (default HOST-6hex, kept in DATA/node-id)")
+	fs.StringVar(&c.DataDir, "data-dir", "./data", "where the node keeps its data; locked while in use")
+	fs.StringSliceVar(&c.MQTT, "mqtt", nil, "MQTT broker `URL`s, mqtt://HOST:PORT or mqtts://…; none: the embedded broker")
+	fs.StringSliceVar(&c.Kafka, "kafka", nil, "Kafka brokers, `HOST:PORT`; none: the embedded log")
+	fs.StringVar(&c.QuestDB, "questdb", "", "QuestDB `URL`, http://HOST:9000; none: no time series store")
+	fs.StringVar(&c.Group, "group", "doppel", "name of the cluster: MQTT share and Kafka consumer group")
+	fs.StringVar(&c.MQTTRoot, "topic-root", "devices", "first level of the devices' MQTT topics")
+	fs.StringVar(&c.TopicPrefix, "topic-prefix", "doppel.", "prefix of the Kafka topics")
+	fs.Int32Var(&c.Partitions, "partitions", 0, "partitions, fixed when the topics are made (default 8 embedded, 64 on Kafka)")
+	fs.StringVar(&c.GRPCAddr, "grpc-addr", "127.0.0.1:9090", "where gRPC listens")
+	fs.StringVar(&c.HTTPAddr, "http-addr", "127.0.0.1:8080", "where JSON, the page, metrics and health listen")
+	fs.StringVar(&c.MQTTAddr, "mqtt-addr", "127.0.0.1:1883", "where the embedded broker listens")
+	fs.StringVar(&c.KafkaAddr, "kafka-addr", "127.0.0.1:9092", "where the embedded log listens")
+	fs.StringVar(&c.NodeAddr, "node-addr", "127.0.0.1:7946", "where other nodes reach this one")
+	fs.StringVar(&c.Advertise, "advertise", "", "address that other nodes are told (default node-addr)")
+	fs.StringVar(&c.TLSCert, "tls-cert", "", "certificate `FILE` (PEM) of every door")
+	fs.StringVar(&c.TLSKey, "tls-key", "", "private key `FILE` (PEM)")
+	fs.StringVar(&c.TLSCA, "tls-ca", "", "certificate authorities `FILE` (PEM) for clients and other nodes")
+	fs.StringVar(&c.AuthTokens, "auth-tokens", "", "`FILE` of API tokens")
+	fs.BoolVar(&c.Insecure, "insecure", false, "listen beyond loopback without TLS and authentication")
+	fs.StringVar(&c.UnknownDevices, "unknown-devices", "accept", "telemetry of devices without a twin: accept or dead-letter")
+	fs.IntVar(&c.QuestDBMaxMetrics, "questdb-max-metrics", 200, "metric columns in QuestDB; further metrics go to telemetry_long")
+	fs.BoolVar(&c.EmbeddedFsync, "embedded-fsync", false, "fsync every batch of the embedded log (survives a power cut)")
+	fs.Int64Var(&c.EmbeddedRetentionBytes, "embedded-retention-bytes", 4<<30, "how much the embedded log keeps, never past what a restore needs")
+	fs.StringVar(&c.AddressesFile, "addresses-file", "", "`FILE` that gets the addresses really bound, as JSON, once ready")
+	fs.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
+}
+
+// embeddedLog says whether the log runs in this process.
+func (c *Config) embeddedLog() bool { return len(c.Kafka) == 0 }
+
+// embeddedBroker says whether the MQTT broker runs in this process.
+func (c *Config) embeddedBroker() bool { return len(c.MQTT) == 0 }
+
+// partitions is the number of partitions to ask for.
+func (c *Config) partitions() int32 {
+	switch {
+	case c.Partitions != 0:
+		return c.Partitions
+	case c.embeddedLog():
+		return 8
+	default:
+		return 64
+	}
+}
+
+// Validate finds everything that is wrong, each with its key and the remedy.
+func (c *Config) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.Partitions < 0 || c.Partitions > 4096 {
+		bad("partitions: %d is out of range, want 1 to 4096", c.Partitions)
+	}
+	if c.UnknownDevices != "accept" && c.UnknownDevices != "dead-letter" {
+		bad("unknown-devices: %q is neither accept nor dead-letter", c.UnknownDevices)
+	}
+	if c.EmbeddedRetentionBytes < 1<<20 {
+		bad("embedded-retention-bytes: %d is less than 1 MiB", c.EmbeddedRetentionBytes)
+	}
+	if c.QuestDBMaxMetrics < 1 {
+		bad("questdb-max-metrics: %d, want at least 1", c.QuestDBMaxMetrics)
+	}
+	for key, file := range map[string]string{"tls-cert": c.TLSCert, "tls-key": c.TLSKey, "tls-ca": c.TLSCA, "auth-tokens": c.AuthTokens} {
+		if file == "" {
+			continue
+		}
+		if _, err := os.Stat(file); err != nil {
+			bad("%s: %w", key, err)
+		}
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		bad("tls-cert and tls-key: give both or neither")
+	}
+	for key, addr := range c.listens() {
+		if err := c.checkListen(key, addr); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// listens are the addresses this node will listen on, by key.
+func (c *Config) listens() map[string]string {
+	l := map[string]string{"grpc-addr": c.GRPCAddr, "http-addr": c.HTTPAddr}
+	if c.embeddedBroker() {
+		l["mqtt-addr"] = c.MQTTAddr
+	}
+	if c.embeddedLog() {
+		l["kafka-addr"] = c.KafkaAddr
+	} else {
+		l["node-addr"] = c.NodeAddr
+	}
+	return l
+}
+
+// checkListen refuses an address beyond loopback unless it is secured or the user insists.
+func (c *Config) checkListen(key, addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("%s: %q is not HOST:PORT", key, addr)
+	}
+	if c.Insecure || loopback(host) || (c.TLSCert != "" && c.AuthTokens != "") {
+		return nil
+	}
+	return fmt.Errorf("%s: %s is reachable from other machines; give tls-cert, tls-key and auth-tokens, or insecure, or listen on 127.0.0.1", key, addr)
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// nodeID is the configured id, or the one kept in the data directory, made on first use.
+func (c *Config) nodeID() (string, error) {
+	if c.NodeID != "" {
+		return c.NodeID, nil
+	}
+	file := filepath.Join(c.DataDir, "node-id")
+	if b, err := os.ReadFile(file); err == nil && len(strings.TrimSpace(string(b))) > 0 {
+		return strings.TrimSpace(string(b)), nil
+	}
+	hostname, err := os.Hostname()
+	if err != nil {
+		hostname = "node"
+	}
+	suffix := make([]byte, 3)
+	if _, err := rand.Read(suffix); err != nil {
+		return "", fmt.Errorf("node id: %w", err)
+	}
+	id := hostname + "-" + hex.EncodeToString(suffix)
+	if err := os.WriteFile(file, []byte(id+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("node id: %w", err)
+	}
+	return id, nil
+}

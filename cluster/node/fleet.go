@@ -1,0 +1,112 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/doppel-iot/doppel/actors/host"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+// fleet answers how the node is doing.
+type fleet struct {
+	host    *host.Host
+	id      string
+	address string
+	started time.Time
+	lag     func() map[int32]int64 // records not yet in QuestDB, by partition; nil: no QuestDB
+
+	mu      sync.Mutex
+	rate    float64 // samples per second, smoothed
+	counted uint64
+	at      time.Time
+}
+
+// Status implements api.Fleet.
+func (f *fleet) Status(context.Context) (*doppelv1.Status, error) {
+	s := &doppelv1.Status{SamplesPerSecond: f.samplesPerSecond()}
+	var lag map[int32]int64
+	if f.lag != nil {
+		lag = f.lag()
+	}
+	var serving uint32
+	for _, v := range f.host.Partitions() {
+		p := &doppelv1.Partition{Id: v.ID, State: string(v.State), Twins: uint64(v.Twins), QuestdbLag: lag[v.ID]} //nolint:gosec // a count
+		if v.State != host.Idle {
+			p.Owner, p.Epoch = f.id, uint64(v.Epoch) //nolint:gosec // an offset
+		}
+		if v.State == host.Serving {
+			serving++
+		}
+		s.Partitions = append(s.Partitions, p)
+		s.Twins += uint64(v.Twins)           //nolint:gosec // a count
+		s.Online += uint64(v.Online)         //nolint:gosec // a count
+		s.OpenAlerts += uint64(v.OpenAlerts) //nolint:gosec // a count
+	}
+	s.Nodes = []*doppelv1.Node{{
+		Id: f.id, Address: f.address, State: "serving", Version: Version(), Partitions: serving,
+		StartTime: timestamppb.New(f.started),
+	}}
+	if int(serving) < len(s.Partitions) {
+		s.Nodes[0].State = "restoring"
+	}
+	return s, nil
+}
+
+// Audit implements api.Fleet: the equation of contract section 9 over this node since its start.
+func (f *fleet) Audit(context.Context) (*doppelv1.Audit, error) {
+	st := f.host.Stats()
+	// In flight is what is received and not settled, so the equation holds when it is not negative:
+	// more settled than received would be a defect.
+	inFlight := st.InFlight()
+	a := &doppelv1.Audit{
+		Balanced: inFlight >= 0,
+		Totals: &doppelv1.Counters{
+			Applied: st.Applied.Load(), Late: st.Late.Load(), Duplicate: st.Duplicate.Load(),
+			DeadLettered: st.DeadLettered.Load(), Held: uint64(max(0, st.Held.Load())), Gaps: st.Gaps.Load(), //nolint:gosec // not negative
+		},
+		Received: st.Received.Load(),
+		InFlight: uint64(max(0, inFlight)), //nolint:gosec // not negative
+	}
+	if !a.Balanced {
+		a.Difference = fmt.Sprintf("%d more samples settled than received", -inFlight)
+	}
+	return a, nil
+}
+
+// run keeps the rate of samples current.
+func (f *fleet) run(ctx context.Context) {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-t.C:
+			f.measure(now)
+		}
+	}
+}
+
+func (f *fleet) measure(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.host.Stats().Received.Load()
+	if !f.at.IsZero() {
+		seconds := now.Sub(f.at).Seconds()
+		keep := math.Exp(-seconds / 5)
+		f.rate = f.rate*keep + float64(n-f.counted)/seconds*(1-keep)
+	}
+	f.counted, f.at = n, now
+}
+
+func (f *fleet) samplesPerSecond() float64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rate
+}

@@ -1,0 +1,91 @@
+package router
+
+import (
+	"context"
+
+	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/cluster/placement"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+// Reader answers questions about twins and alerts from the partitions that hold them; what it
+// returns is released state. Today all of them are on this node. Safe for concurrent use.
+type Reader struct {
+	host       *host.Host
+	partitions int32
+}
+
+// NewReader returns a Reader of the n partitions of h.
+func NewReader(h *host.Host, n int32) *Reader { return &Reader{host: h, partitions: n} }
+
+// Twin returns one twin, or host.ErrUnknownDevice.
+func (r *Reader) Twin(ctx context.Context, id string) (*doppelv1.Twin, error) {
+	return r.host.Twin(ctx, placement.Partition([]byte(id), r.partitions), id)
+}
+
+// Twins returns those of the ids that exist.
+func (r *Reader) Twins(ctx context.Context, ids []string) ([]*doppelv1.Twin, error) {
+	byPartition := make(map[int32][]string)
+	for _, id := range ids {
+		p := placement.Partition([]byte(id), r.partitions)
+		byPartition[p] = append(byPartition[p], id)
+	}
+	var all []*doppelv1.Twin
+	for p, ids := range byPartition {
+		twins, err := r.host.Twins(ctx, p, ids)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, twins...)
+	}
+	return all, nil
+}
+
+// EachTwin calls fn with every twin until it returns false.
+func (r *Reader) EachTwin(ctx context.Context, fn func(*doppelv1.Twin) bool) error {
+	more := true
+	for p := range r.partitions {
+		err := r.host.EachTwin(ctx, p, func(t *doppelv1.Twin) bool {
+			more = fn(t)
+			return more
+		})
+		if err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+// Count is how many twins, online twins and open alerts there are.
+func (r *Reader) Count() (twins, online, openAlerts uint64) {
+	for _, v := range r.host.Partitions() {
+		twins += uint64(v.Twins)           //nolint:gosec // counts
+		online += uint64(v.Online)         //nolint:gosec // counts
+		openAlerts += uint64(v.OpenAlerts) //nolint:gosec // counts
+	}
+	return twins, online, openAlerts
+}
+
+// Alerts returns the open alerts and those resolved within 24 hours.
+func (r *Reader) Alerts(ctx context.Context) ([]*doppelv1.Alert, error) {
+	var all []*doppelv1.Alert
+	for p := range r.partitions {
+		alerts, err := r.host.Alerts(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, alerts...)
+	}
+	return all, nil
+}
+
+// Alert returns one of those, or host.ErrUnknownAlert. An id says nothing of its partition.
+func (r *Reader) Alert(ctx context.Context, id string) (*doppelv1.Alert, error) {
+	for p := range r.partitions {
+		a, err := r.host.Alert(ctx, p, id)
+		if err != nil || a != nil {
+			return a, err
+		}
+	}
+	return nil, host.ErrUnknownAlert
+}
