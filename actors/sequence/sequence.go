@@ -125,25 +125,22 @@ func (s *Sequencer[T]) behind(boot, seq uint64, as label) label {
 
 // Refuse gives a number's place to a value that was refused: the order runs on as if it had come,
 // and the number stays open for a corrected one, which then stands Behind (or, while the refused
-// one is ahead of the order, Ahead). changed is false if the number was taken or refused before.
-func (s *Sequencer[T]) Refuse(boot, seq uint64, now int64) (changed, wasMissing bool) {
+// one is ahead of the order, Ahead). A number taken, refused or forgotten before stays as it is. It
+// reports whether the number had been given up on by a Gap that counted it.
+func (s *Sequencer[T]) Refuse(boot, seq uint64, now int64) (wasMissing bool) {
 	switch s.Place(boot, seq) {
 	case InOrder:
 		s.Accept(boot, seq)
 		s.more().missing.add(seq, seq+1, refused)
-		return true, false
 	case Behind:
-		was := s.behind(boot, seq, refused)
-		return was == given || was == absent, was == given
+		return s.behind(boot, seq, refused) == given
 	case Ahead:
-		if s.find(boot, seq) != nil {
-			return false, false
+		if s.find(boot, seq) == nil {
+			s.insert(entry[T]{boot: boot, seq: seq, at: now, refused: true})
 		}
-		s.insert(entry[T]{boot: boot, seq: seq, at: now, refused: true})
-		return true, false
-	default:
-		return false, false
+	case Taken, Stale:
 	}
+	return false
 }
 
 // Next takes the next held value that has become in order, until it reports false. Call it after

@@ -45,7 +45,7 @@ func (t *Twin) stepRefused(s *step, r *Refused) Outcome {
 	t.release(s)
 	t.counters.DeadLettered += uint64(max(r.Count, 1))
 	if r.Numbered && legal(r.Boot, r.Seq) {
-		if _, wasMissing := t.numbers.Refuse(r.Boot, r.Seq, s.now); wasMissing {
+		if wasMissing := t.numbers.Refuse(r.Boot, r.Seq, s.now); wasMissing {
 			t.counters.Missing--
 		}
 		t.drain(s)
