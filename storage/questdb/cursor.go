@@ -1,0 +1,86 @@
+package questdb
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/doppel-iot/doppel/actors/host"
+)
+
+// CursorStore keeps what is committed for each partition. A lost or old cursor costs time, not rows.
+type CursorStore interface {
+	// Load gives the last saved cursors; none when there never were any.
+	Load() (map[int32]host.Cursor, error)
+	// Save replaces them all.
+	Save(cursors map[int32]host.Cursor) error
+}
+
+// FileCursors keeps cursors in a file.
+type FileCursors struct {
+	path, identity string
+}
+
+// NewFileCursors keeps cursors in the file path. identity names the log and the QuestDB they are
+// about: cursors stored under another one do not count.
+func NewFileCursors(path, identity string) *FileCursors {
+	return &FileCursors{path: path, identity: identity}
+}
+
+type cursorFile struct {
+	Identity   string               `json:"identity"`
+	Partitions map[int32]fileCursor `json:"partitions"`
+}
+
+type fileCursor struct {
+	Next  int64  `json:"next"`
+	Epoch uint64 `json:"epoch"`
+	N     uint64 `json:"n"`
+}
+
+// Load implements CursorStore.
+func (f *FileCursors) Load() (map[int32]host.Cursor, error) {
+	b, err := os.ReadFile(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load cursors: %w", err)
+	}
+	var file cursorFile
+	if err := json.Unmarshal(b, &file); err != nil {
+		return nil, fmt.Errorf("load cursors from %s: %w", f.path, err)
+	}
+	if file.Identity != f.identity {
+		return nil, nil
+	}
+	cursors := make(map[int32]host.Cursor, len(file.Partitions))
+	for p, c := range file.Partitions {
+		cursors[p] = host.Cursor(c)
+	}
+	return cursors, nil
+}
+
+// Save implements CursorStore. It replaces the file in one step; a power cut may bring the old one
+// back, or none.
+func (f *FileCursors) Save(cursors map[int32]host.Cursor) error {
+	file := cursorFile{Identity: f.identity, Partitions: make(map[int32]fileCursor, len(cursors))}
+	for p, c := range cursors {
+		file.Partitions[p] = fileCursor(c)
+	}
+	b, err := json.Marshal(file)
+	if err != nil {
+		return fmt.Errorf("save cursors: %w", err)
+	}
+	tmp := filepath.Join(filepath.Dir(f.path), "."+filepath.Base(f.path)+".tmp")
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return fmt.Errorf("save cursors: %w", err)
+	}
+	if err := os.Rename(tmp, f.path); err != nil {
+		return fmt.Errorf("save cursors: %w", err)
+	}
+	return nil
+}

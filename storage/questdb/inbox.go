@@ -1,0 +1,117 @@
+package questdb
+
+import (
+	"sync"
+	"unsafe"
+
+	"github.com/doppel-iot/doppel/actors/host"
+)
+
+// inbox is the bounded queue between the partitions and the writer. It also keeps the account of
+// what was offered and what is done, taken or not.
+type inbox struct {
+	maxRows, maxBytes int
+	wake              chan struct{} // capacity 1
+
+	mu          sync.Mutex
+	open        bool // the writer is taking rows
+	rows        []*host.Rows
+	count, size int
+	missed      map[int32]int64 // end of what was refused since the last take
+	ends        map[int32]int64 // end of what was offered
+	done        map[int32]int64 // end of what QuestDB has
+	refused     uint64          // offers refused
+}
+
+func newInbox(maxRows, maxBytes int) *inbox {
+	return &inbox{
+		maxRows: maxRows, maxBytes: maxBytes,
+		wake:   make(chan struct{}, 1),
+		missed: map[int32]int64{}, ends: map[int32]int64{}, done: map[int32]int64{},
+	}
+}
+
+// offer takes r unless there is no room or the inbox is closed.
+func (q *inbox) offer(r *host.Rows) bool {
+	n := len(r.Samples) + len(r.Alerts)
+	size := len(r.Samples)*int(unsafe.Sizeof(host.Row{})) + len(r.Alerts)*int(unsafe.Sizeof(host.Transition{})) +
+		cap(r.Readings)*int(unsafe.Sizeof(r.Readings[0]))
+
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ends[r.Partition] = max(q.ends[r.Partition], r.To.Next)
+	if !q.open || len(q.rows) > 0 && (q.count+n > q.maxRows || q.size+size > q.maxBytes) {
+		q.missed[r.Partition] = max(q.missed[r.Partition], r.To.Next)
+		q.refused++
+		q.signal()
+		return false
+	}
+	q.rows = append(q.rows, r)
+	q.count += n
+	q.size += size
+	q.signal()
+	return true
+}
+
+func (q *inbox) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take empties the inbox into rows, whose memory it takes over for what comes next, and calls missed
+// for every partition with refused offers.
+func (q *inbox) take(rows []*host.Rows, missed func(p int32, end int64)) []*host.Rows {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	taken := q.rows
+	clear(rows)
+	q.rows, q.count, q.size = rows[:0], 0, 0
+	for p, end := range q.missed {
+		missed(p, end)
+	}
+	clear(q.missed)
+	return taken
+}
+
+// missedTo notes that partition p must be read from the log up to end.
+func (q *inbox) missedTo(p int32, end int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.missed[p] = max(q.missed[p], end)
+}
+
+// setOpen says whether rows are taken. Closing gives back what is queued: it will be read again.
+func (q *inbox) setOpen(open bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.open = open
+	if open {
+		return
+	}
+	for i, r := range q.rows {
+		q.missed[r.Partition] = max(q.missed[r.Partition], r.To.Next)
+		r.Recycle(r)
+		q.rows[i] = nil
+	}
+	q.rows, q.count, q.size = q.rows[:0], 0, 0
+}
+
+// settle notes that QuestDB has everything of partition p below next.
+func (q *inbox) settle(p int32, next int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.done[p] = next
+}
+
+// lag is the number of offsets between what was offered and what QuestDB has, by partition.
+func (q *inbox) lag() map[int32]int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	lag := make(map[int32]int64, len(q.ends))
+	for p, end := range q.ends {
+		lag[p] = max(0, end-q.done[p])
+	}
+	return lag
+}

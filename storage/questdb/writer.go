@@ -1,0 +1,301 @@
+package questdb
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	questdb "github.com/questdb/go-questdb-client/v3"
+
+	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/host"
+)
+
+// Changelog is where rows are read again that were not taken the first time.
+type Changelog interface {
+	Bounds(ctx context.Context, p int32) (start, end int64, err error)
+	Read(ctx context.Context, p int32, from, to int64, fn func(host.LogRecord) error) error
+}
+
+// Writer writes the rows of this node's partitions. It implements host.RowSink.
+type Writer struct {
+	cfg     Config
+	log     Changelog
+	cursors CursorStore
+	letters host.DeadLetters
+	logger  *slog.Logger
+
+	inbox *inbox
+	stats Stats
+	fail  atomic.Pointer[error]
+
+	// Everything below belongs to the goroutine of Run.
+	url       *url.URL
+	transport *http.Transport
+	db        *sqlClient
+	sender    questdb.LineSender // nil: make one
+	columns   *columns
+	stored    map[int32]host.Cursor // as they were at the start
+	parts     map[int32]*partition
+
+	away   bool // the last session did not even begin
+	taken  []*host.Rows
+	held   []*host.Rows // those of items
+	items  []item       // rows to flush
+	values int          // readings in items
+	since  time.Time    // when the oldest of what is not committed came; zero: nothing
+	ends   []int        // lines up to and including each item of a request
+
+	events codec.EventDecoder
+	event  codec.Event
+	spare  []*host.Rows
+}
+
+// Stats counts since the start.
+type Stats struct {
+	Rows    atomic.Uint64 // samples and alert transitions QuestDB has taken
+	Reread  atomic.Uint64 // samples read back from the log
+	Refused atomic.Uint64 // rows QuestDB refused, now dead letters
+	Void    atomic.Uint64 // records that do not count
+	Flushes atomic.Uint64
+}
+
+// New makes a Writer; Run starts it. letters takes the rows QuestDB refuses.
+func New(cfg Config, log Changelog, cursors CursorStore, letters host.DeadLetters, logger *slog.Logger) (*Writer, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("questdb: %w", err)
+	}
+	cfg = cfg.withDefaults()
+	u, err := url.Parse(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("questdb url: %w", err)
+	}
+	transport := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: cfg.Timeout}).DialContext,
+		TLSHandshakeTimeout: cfg.Timeout,
+		IdleConnTimeout:     2 * time.Minute,
+	}
+	return &Writer{
+		cfg: cfg, log: log, cursors: cursors, letters: letters, logger: logger,
+		inbox: newInbox(cfg.QueueRows, cfg.QueueBytes),
+		url:   u, transport: transport, db: newSQLClient(u, transport, cfg.Timeout),
+		parts: map[int32]*partition{},
+	}, nil
+}
+
+// Offer implements host.RowSink. Rows without samples are welcome: with From and To at the end of what
+// a partition has released they tell the writer of a partition whose rows it may still have to read.
+func (w *Writer) Offer(r *host.Rows) bool { return w.inbox.offer(r) }
+
+// Lag is the number of records released and not yet in QuestDB, by partition.
+func (w *Writer) Lag() map[int32]int64 { return w.inbox.lag() }
+
+// LagRecords is the sum of Lag.
+func (w *Writer) LagRecords() int64 {
+	var sum int64
+	for _, n := range w.inbox.lag() {
+		sum += n
+	}
+	return sum
+}
+
+// Stats are the counters.
+func (w *Writer) Stats() *Stats { return &w.stats }
+
+// Err is why QuestDB gets no rows at the moment, nil if it does.
+func (w *Writer) Err() error {
+	if err := w.fail.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Run writes until ctx ends; then it flushes what was taken and returns nil. Whatever fails meanwhile
+// is tried again, with growing pauses.
+func (w *Writer) Run(ctx context.Context) error {
+	defer w.transport.CloseIdleConnections()
+	defer w.dropSender(ctx)
+	stored, err := w.cursors.Load()
+	if err != nil {
+		w.logger.Warn("questdb cursors are lost, starting with the log", "err", err)
+	}
+	w.stored = stored
+
+	pause := w.cfg.RetryMin
+	for ctx.Err() == nil {
+		flushes := w.stats.Flushes.Load()
+		err := w.session(ctx)
+		w.inbox.setOpen(false)
+		w.rewind()
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+		if w.stats.Flushes.Load() != flushes {
+			pause = w.cfg.RetryMin
+		}
+		if w.fail.Swap(&err) == nil {
+			w.logger.Warn("questdb takes no rows, they wait in the log", "err", err)
+		} else {
+			w.logger.Debug("questdb still takes no rows", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause/2 + rand.N(pause)):
+		}
+		pause = min(2*pause, w.cfg.RetryMax)
+	}
+	return nil
+}
+
+// session takes rows until something fails or ctx ends.
+func (w *Writer) session(ctx context.Context) error {
+	if err := w.connect(ctx); err != nil {
+		w.away = true
+		return err
+	}
+	if w.away {
+		w.away = false
+		w.recovered()
+	}
+	w.inbox.setOpen(true)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		if err := w.takeIn(ctx); err != nil {
+			return err
+		}
+		more, err := w.catchUp(ctx)
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return w.last(ctx)
+		}
+		if !w.since.IsZero() && (w.full() || time.Since(w.since) >= w.cfg.FlushInterval) {
+			if err := w.flush(ctx); err != nil {
+				return err
+			}
+		}
+		if more {
+			continue
+		}
+		due := w.cfg.FlushInterval
+		if !w.since.IsZero() {
+			due -= time.Since(w.since)
+		}
+		timer.Reset(max(due, 0))
+		select {
+		case <-ctx.Done():
+		case <-w.inbox.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// recovered notes that rows get through again.
+func (w *Writer) recovered() {
+	if w.fail.Swap(nil) != nil {
+		w.logger.Info("questdb takes rows again")
+	}
+}
+
+// connect brings the tables and what is known of them up to date: QuestDB may have been replaced
+// while it was away.
+func (w *Writer) connect(ctx context.Context) error {
+	created, err := w.ensureSchema(ctx)
+	if err != nil {
+		return err
+	}
+	if created && (len(w.stored) > 0 || len(w.parts) > 0) {
+		w.logger.Warn("questdb lost its tables, writing the rows again from the start of the log")
+		for id, p := range w.parts {
+			w.inbox.missedTo(id, p.target)
+		}
+		clear(w.parts)
+		w.stored = nil
+	}
+	if err := w.loadColumns(ctx); err != nil {
+		return err
+	}
+	return nil
+}
+
+// takeIn takes what the inbox has: rows that continue their partition as they are, others by noting
+// how far the partition must be read.
+func (w *Writer) takeIn(ctx context.Context) error {
+	missed := map[int32]int64{}
+	w.taken = w.inbox.take(w.taken, func(p int32, end int64) { missed[p] = end })
+	for id, end := range missed {
+		p, err := w.partition(ctx, id)
+		if err != nil {
+			return err
+		}
+		p.target = max(p.target, end)
+	}
+	for i, r := range w.taken {
+		p, err := w.partition(ctx, r.Partition)
+		if err != nil {
+			for _, r := range w.taken[i:] {
+				w.inbox.missedTo(r.Partition, r.To.Next)
+				r.Recycle(r)
+			}
+			return err
+		}
+		switch {
+		case r.To.Next <= p.pos.Next:
+			r.Recycle(r)
+		case r.From.Next > p.pos.Next:
+			p.target = max(p.target, r.To.Next)
+			r.Recycle(r)
+		default:
+			w.hold(p, r)
+		}
+	}
+	return nil
+}
+
+// hold adds rows to the next flush. They continue p.
+func (w *Writer) hold(p *partition, r *host.Rows) {
+	if w.since.IsZero() {
+		w.since = time.Now()
+	}
+	p.pos = r.To
+	p.target = max(p.target, r.To.Next)
+	w.held = append(w.held, r)
+	for i := range r.Samples {
+		w.items = append(w.items, item{rows: r, sample: i})
+		w.values += len(r.Samples[i].Readings)
+	}
+	for i := range r.Alerts {
+		w.items = append(w.items, item{rows: r, sample: -1, alert: i})
+	}
+}
+
+func (w *Writer) full() bool {
+	return len(w.items) >= w.cfg.FlushRows || w.values >= valuesPerRow*w.cfg.FlushRows
+}
+
+// rewind forgets what was not committed; it is read from the log again.
+func (w *Writer) rewind() {
+	for _, p := range w.parts {
+		p.pos = p.committed
+	}
+	w.release()
+}
+
+// release gives the rows back.
+func (w *Writer) release() {
+	for i, r := range w.held {
+		r.Recycle(r)
+		w.held[i] = nil
+	}
+	clear(w.items)
+	w.held, w.items, w.values, w.since = w.held[:0], w.items[:0], 0, time.Time{}
+}
