@@ -1,0 +1,163 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/actors/twin"
+	"github.com/doppel-iot/doppel/gateway/api"
+	"github.com/doppel-iot/doppel/storage/kafka"
+	"github.com/doppel-iot/doppel/storage/questdb"
+)
+
+// assembly is the node while it is being put together.
+type assembly struct {
+	cfg     *Config
+	log     *slog.Logger
+	life    *lifetimes
+	metrics *metrics
+
+	id      string
+	addrs   Addresses
+	storage *kafka.Client
+	rows    *questdb.Writer // nil: no time series store
+	host    *host.Host
+	door    door
+	api     *api.API
+	fleet   *fleet
+}
+
+// build opens and starts everything, what others need first. Listeners that people use are bound
+// before anything slow, so that a taken port is known at once.
+func (a *assembly) build(ctx context.Context) error {
+	grpcListener, httpListener, err := a.listen(ctx)
+	if err != nil {
+		return err
+	}
+	for _, step := range []func(context.Context) error{a.openData, a.openLog, a.openRows} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	hub := api.NewHub(api.HubConfig{})
+	if err := a.openHost(hub); err != nil {
+		return err
+	}
+	if err := a.openMQTT(); err != nil {
+		return err
+	}
+	if err := a.openDoors(hub, grpcListener, httpListener); err != nil {
+		return err
+	}
+	a.life.start("mqtt", a.door.Run) // last to start, first to stop: input ends before its way does
+	return nil
+}
+
+func (a *assembly) listen(ctx context.Context) (grpcListener, httpListener net.Listener, err error) {
+	var lc net.ListenConfig
+	if grpcListener, err = lc.Listen(ctx, "tcp", a.cfg.GRPCAddr); err != nil {
+		return nil, nil, fmt.Errorf("grpc-addr: %w", err)
+	}
+	a.life.closer("grpc listener", func() error { return ignoreClosed(grpcListener.Close()) })
+	if httpListener, err = lc.Listen(ctx, "tcp", a.cfg.HTTPAddr); err != nil {
+		return nil, nil, fmt.Errorf("http-addr: %w", err)
+	}
+	a.life.closer("http listener", func() error { return ignoreClosed(httpListener.Close()) })
+	a.addrs.GRPC, a.addrs.HTTP = grpcListener.Addr().String(), httpListener.Addr().String()
+	return grpcListener, httpListener, nil
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// openData locks the data directory: two nodes on one would share an identity.
+func (a *assembly) openData(context.Context) error {
+	if err := os.MkdirAll(a.cfg.DataDir, 0o750); err != nil {
+		return fmt.Errorf("data-dir: %w", err)
+	}
+	lock := flock.New(filepath.Join(a.cfg.DataDir, "lock"))
+	ok, err := lock.TryLock()
+	switch {
+	case err != nil:
+		return fmt.Errorf("data-dir: %w", err)
+	case !ok:
+		return fmt.Errorf("data-dir: %s is in use by another node; stop it or choose another directory", a.cfg.DataDir)
+	}
+	a.life.closer("data directory", lock.Unlock)
+	a.id, err = a.cfg.nodeID()
+	return err
+}
+
+func (a *assembly) openLog(ctx context.Context) error {
+	cfg := kafka.Config{
+		Brokers: a.cfg.Kafka, TopicPrefix: a.cfg.TopicPrefix, Partitions: a.cfg.partitions(),
+		ClientID: a.id, Logger: a.log.With("component", "kafka"),
+	}
+	if a.cfg.embeddedLog() {
+		embedded, err := kafka.OpenEmbedded(kafka.EmbeddedConfig{
+			Addr: a.cfg.KafkaAddr, DataDir: filepath.Join(a.cfg.DataDir, "log"),
+			Fsync: a.cfg.EmbeddedFsync, Logger: a.log.With("component", "embedded_log"),
+		})
+		if err != nil {
+			return fmt.Errorf("kafka-addr: %w", err)
+		}
+		a.life.closer("embedded log", embedded.Close)
+		a.addrs.Kafka = embedded.Addr()
+		cfg.Brokers, cfg.Embedded = []string{embedded.Addr()}, true
+	}
+	client, err := kafka.Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	a.life.closer("kafka", client.Close)
+	a.storage = client
+	return nil
+}
+
+func (a *assembly) openHost(hub *api.Hub) error {
+	cfg := host.Config{
+		Node: a.id, Incarnation: uint64(time.Now().UnixNano()), Partitions: a.storage.Partitions(), //nolint:gosec // after 1970
+		Changelog: a.storage.Changelog(), DeadLetters: a.storage.DeadLetters(), Alerts: a.storage.AlertLog(), Watchers: hub,
+		Rejected:      func(device string, r twin.Reason, detail string) { a.door.Rejected(device, r, detail) },
+		RefuseUnknown: a.cfg.UnknownDevices == "dead-letter",
+		Clock:         func() int64 { return time.Now().UnixNano() },
+		Nonce:         nonce,
+		Observe:       a.metrics.observe,
+		Logger:        a.log.With("component", "host"),
+	}
+	if a.rows != nil {
+		cfg.Rows = a.rows
+	}
+	h, err := host.New(cfg)
+	if err != nil {
+		return err
+	}
+	a.host = h
+	all := make([]int32, cfg.Partitions)
+	for i := range all {
+		all[i] = int32(i) //nolint:gosec // partitions are int32
+	}
+	a.life.start("partitions", func(ctx context.Context) error { return h.Serve(ctx, all) })
+	return nil
+}
+
+func nonce() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return binary.LittleEndian.Uint64(b[:])
+}

@@ -1,0 +1,129 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/doppel-iot/doppel/cluster/router"
+	"github.com/doppel-iot/doppel/gateway/api"
+	"github.com/doppel-iot/doppel/gateway/mqtt"
+	"github.com/doppel-iot/doppel/gateway/web"
+)
+
+// openDoors starts what people use: gRPC, JSON, the page, metrics and health.
+func (a *assembly) openDoors(hub *api.Hub, grpcListener, httpListener net.Listener) error {
+	reader := router.NewReader(a.host, a.storage.Partitions())
+	a.fleet = &fleet{host: a.host, id: a.id, address: a.cfg.Advertise, started: time.Now()}
+	collector := &accounts{host: a.host, from: a.source}
+	if a.rows != nil {
+		a.fleet.lag = a.rows.Lag
+		collector.lag = func() (sum int64) {
+			for _, n := range a.rows.Lag() {
+				sum += n
+			}
+			return sum
+		}
+	}
+	a.metrics.registry.MustRegister(collector)
+	var err error
+	a.api, err = api.New(api.Config{Twins: reader, Alerts: reader, Fleet: a.fleet, Hub: hub, Log: a.log.With("component", "api")})
+	if err != nil {
+		return err
+	}
+	handler, err := web.New(web.Config{API: a.api, Metrics: a.metrics.registry, Ready: a.ready, Log: a.log.With("component", "web")})
+	if err != nil {
+		return err
+	}
+	grpcServer := a.api.Server()
+	a.life.start("rates", func(ctx context.Context) error { a.fleet.run(ctx); return nil })
+	a.life.start("grpc", func(ctx context.Context) error { return serveGRPC(ctx, grpcServer, grpcListener, hub) })
+	a.life.start("http", func(ctx context.Context) error { return serveHTTP(ctx, handler, httpListener) })
+	return nil
+}
+
+// source names the door in doppel_messages_received_total.
+func (a *assembly) source() string {
+	if a.cfg.embeddedBroker() {
+		return "embedded"
+	}
+	return "mqtt"
+}
+
+// openMQTT makes the MQTT door; build starts it.
+func (a *assembly) openMQTT() error {
+	inlet := router.New(a.host, a.storage.Partitions())
+	observe := mqtt.Observer{
+		Received: func(_ int, took time.Duration) { a.metrics.observe(stageReceive, took) },
+		Acked:    func(age time.Duration) { a.metrics.observe(stagePuback, age) },
+	}
+	log := a.log.With("component", "mqtt")
+	if a.cfg.embeddedBroker() {
+		broker, err := mqtt.NewBroker(mqtt.BrokerConfig{Addr: a.cfg.MQTTAddr, TopicRoot: a.cfg.MQTTRoot, Observe: observe}, inlet, a.host, log)
+		if err != nil {
+			return fmt.Errorf("mqtt-addr: %w", err)
+		}
+		if err := broker.Listen(); err != nil {
+			return fmt.Errorf("mqtt-addr: %w", err)
+		}
+		a.addrs.MQTT, a.door = broker.Addr(), broker
+	} else {
+		client, err := mqtt.New(mqtt.Config{
+			URLs: a.cfg.MQTT, ClientID: "doppel-" + a.id, Group: a.cfg.Group, TopicRoot: a.cfg.MQTTRoot, Observe: observe,
+		}, inlet, a.host, log)
+		if err != nil {
+			return fmt.Errorf("mqtt: %w", err)
+		}
+		a.door = client
+	}
+	return nil
+}
+
+// ready is nil when the node serves all it should.
+func (a *assembly) ready() error {
+	if serving, total := a.host.Restored(); serving < total {
+		return fmt.Errorf("%d of %d partitions serve", serving, total)
+	}
+	return a.door.Ready()
+}
+
+// serveGRPC ends watches first, or they would keep the server from stopping.
+func serveGRPC(ctx context.Context, s *grpc.Server, l net.Listener, hub *api.Hub) error {
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	hub.Close()
+	stopped := make(chan struct{})
+	go func() { s.GracefulStop(); close(stopped) }()
+	select {
+	case <-stopped:
+	case <-time.After(3 * time.Second):
+		s.Stop()
+	}
+	return nil
+}
+
+func serveHTTP(ctx context.Context, h http.Handler, l net.Listener) error {
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	bound, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	if err := s.Shutdown(bound); err != nil {
+		return s.Close()
+	}
+	return nil
+}
