@@ -1,0 +1,171 @@
+package oracle
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+// changelog counts the samples of this run in the records of doppel.telemetry. It belongs to the
+// goroutine that consumes them.
+type changelog struct {
+	boot   uint64
+	ledger *ledger
+	// epochs are those in force at the start, by partition, where they are known.
+	epochs  map[int32]uint64
+	cursors map[int32]*cursor
+	devices []foundLog
+	latency *hdrhistogram.Histogram // publish → record visible, µs
+	void    uint64
+	total   uint64 // samples of this run found
+}
+
+// cursor is a reader's position in the epochs of a partition.
+type cursor struct {
+	epoch, n uint64
+	anchored bool
+}
+
+// foundLog is what was found of one device.
+type foundLog struct {
+	times    []uint8 // by number − 1, at most 255
+	applied  uint64  // highest number applied in order
+	late     uint64
+	inverted uint64 // applied behind a higher one
+	first    string // first inversion
+}
+
+func newChangelog(boot uint64, l *ledger, epochs map[int32]uint64) *changelog {
+	return &changelog{
+		boot: boot, ledger: l, epochs: epochs,
+		cursors: make(map[int32]*cursor),
+		devices: make([]foundLog, len(l.devices)),
+		latency: hdrhistogram.New(1, 600e6, 2),
+	}
+}
+
+// valid applies the rules for readers: a Claim opens an epoch, and a record counts only if it is the
+// next one of the epoch in force. A reader that starts in the middle takes the first record of the
+// epoch that the node says is in force for its anchor.
+func (c *changelog) valid(partition int32, offset int64, e *doppelv1.TwinEvent) bool {
+	cur := c.cursors[partition]
+	if cur == nil {
+		cur = &cursor{}
+		c.cursors[partition] = cur
+	}
+	if e.GetKind() == doppelv1.EventKind_EVENT_KIND_CLAIM {
+		*cur = cursor{epoch: uint64(offset), anchored: true} //nolint:gosec // offsets are not negative
+		return false
+	}
+	if !cur.anchored {
+		epoch, known := c.epochs[partition]
+		if known && e.GetEpoch() != epoch {
+			c.void++
+			return false
+		}
+		*cur = cursor{epoch: e.GetEpoch(), n: e.GetN(), anchored: true}
+		return true
+	}
+	if e.GetEpoch() != cur.epoch || e.GetN() != cur.n+1 {
+		c.void++
+		return false
+	}
+	cur.n++
+	return true
+}
+
+// record takes one record as it became visible at a time.
+func (c *changelog) record(partition int32, offset int64, key string, e *doppelv1.TwinEvent, at time.Time) {
+	if !c.valid(partition, offset, e) {
+		return
+	}
+	i, ours := c.ledger.index[key]
+	if !ours {
+		return
+	}
+	for _, s := range e.GetApplied() {
+		boot, seq := s.GetBoot(), s.GetSeq()
+		if s.GetOwn() {
+			boot, seq = e.GetSample().GetBoot(), e.GetSample().GetSeq()
+		}
+		if boot != c.boot || seq == 0 {
+			continue
+		}
+		c.devices[i].found(seq, s.GetLate())
+		c.total++
+		if sent, ok := c.ledger.sentAt(key, seq); ok {
+			_ = c.latency.RecordValue(min(max(at.Sub(sent).Microseconds(), 1), 600e6))
+		}
+	}
+}
+
+func (f *foundLog) found(seq uint64, late bool) {
+	if n := int(seq) - len(f.times); n > 0 { //nolint:gosec // a count of samples
+		f.times = append(f.times, make([]uint8, n)...)
+	}
+	if t := &f.times[seq-1]; *t < 255 {
+		*t++
+	}
+	switch {
+	case late:
+		f.late++
+	case seq <= f.applied:
+		if f.inverted++; f.inverted == 1 {
+			f.first = fmt.Sprintf("number %d applied behind %d", seq, f.applied)
+		}
+	default:
+		f.applied = seq
+	}
+}
+
+// judge compares what was found with what the devices sent.
+func (c *changelog) judge(devices []Device) *account {
+	a := &account{source: "kafka"}
+	for _, d := range devices {
+		f := &c.devices[c.ledger.index[d.ID]]
+		var lost, doubled, firstLost, firstDoubled uint64
+		for seq := uint64(1); seq <= d.Chain.Samples; seq++ {
+			n := uint8(0)
+			if seq <= uint64(len(f.times)) {
+				n = f.times[seq-1]
+			}
+			if n == 0 && !slices.Contains(d.Unacked, seq) {
+				if lost++; lost == 1 {
+					firstLost = seq
+				}
+			}
+			if n > 1 {
+				if doubled++; doubled == 1 {
+					firstDoubled = seq
+				}
+			}
+		}
+		if lost > 0 {
+			a.add(Finding{Lost, d.ID, lost, fmt.Sprintf("%d of %d samples in no valid record, first number %d", lost, d.Chain.Samples, firstLost)})
+		}
+		if doubled > 0 {
+			a.add(Finding{Duplicated, d.ID, doubled, fmt.Sprintf("%d samples in more than one record, first number %d", doubled, firstDoubled)})
+		}
+		// A number seen twice is an inversion too, and counted already.
+		if f.inverted > doubled {
+			a.add(Finding{Reordered, d.ID, f.inverted - doubled, f.first})
+		}
+		if f.late > d.Slow {
+			a.add(Finding{Reordered, d.ID, f.late - d.Slow, fmt.Sprintf("%d samples late, %d of them sent late", f.late, min(f.late, d.Slow))})
+		}
+	}
+	return a
+}
+
+// complete tells whether every acknowledged sample was found.
+func (c *changelog) complete(devices []Device) bool {
+	want := uint64(0)
+	for _, d := range devices {
+		want += d.Chain.Samples - uint64(len(d.Unacked))
+	}
+	return c.total >= want
+}

@@ -1,0 +1,50 @@
+package oracle
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// nodeCPU reads process_cpu_seconds_total from a node's /metrics; address is HOST:PORT or a URL.
+func nodeCPU(ctx context.Context, address string) (time.Duration, error) {
+	base := address
+	if !strings.Contains(base, "://") {
+		base = "http://" + base
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(base, "/")+"/metrics", nil)
+	if err != nil {
+		return 0, fmt.Errorf("metrics: %w", err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, fmt.Errorf("metrics: %w", err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("metrics: status %d", res.StatusCode)
+	}
+	lines := bufio.NewScanner(res.Body)
+	for lines.Scan() {
+		text, found := strings.CutPrefix(lines.Text(), "process_cpu_seconds_total ")
+		if !found {
+			continue
+		}
+		seconds, err := strconv.ParseFloat(strings.Fields(text)[0], 64)
+		if err != nil {
+			return 0, fmt.Errorf("metrics: %w", err)
+		}
+		return time.Duration(seconds * float64(time.Second)), nil
+	}
+	if err := lines.Err(); err != nil {
+		return 0, fmt.Errorf("metrics: %w", err)
+	}
+	return 0, errors.New("metrics: no process_cpu_seconds_total")
+}
