@@ -1,0 +1,56 @@
+package mqtt
+
+import (
+	"cmp"
+	"crypto/tls"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// BrokerConfig configures a [Broker].
+type BrokerConfig struct {
+	// Address to listen on; port 0 asks for a free one. Default: 127.0.0.1:1883.
+	Address string
+	// TLS makes the listener encrypted. Default: plain.
+	TLS *tls.Config
+	// TopicRoot is the first level of all device topics. Default: devices.
+	TopicRoot string
+	// MaxUnacked bounds the unacknowledged messages of one connection; beyond it nothing is read
+	// from that device until some are released. Default: 256.
+	MaxUnacked int
+	// MaxPacket is the largest packet accepted, in bytes: it lets payloads over the contract's
+	// limit in, so that they become dead letters. A larger one ends the connection. Default: 1 MiB.
+	MaxPacket uint32
+	// WritesPending bounds the messages waiting to be written to one subscriber; beyond it messages
+	// of ordinary topics are dropped, as brokers do. Default: 256.
+	WritesPending int32
+	// WriteTimeout is how long a device may leave acknowledgements unread. Default: 20 s.
+	WriteTimeout time.Duration
+	// DrainTimeout bounds how long Run waits at its end for verdicts of what it has received.
+	// Default: 10 s.
+	DrainTimeout time.Duration
+	// Observe times messages. Default: nothing.
+	Observe Observer
+}
+
+func (c BrokerConfig) withDefaults() BrokerConfig {
+	c.Address = cmp.Or(c.Address, "127.0.0.1:1883")
+	c.TopicRoot = cmp.Or(strings.Trim(c.TopicRoot, "/"), "devices")
+	c.MaxUnacked = cmp.Or(c.MaxUnacked, 256)
+	c.MaxPacket = cmp.Or(c.MaxPacket, 1<<20)
+	c.WritesPending = cmp.Or(c.WritesPending, 256)
+	c.WriteTimeout = cmp.Or(c.WriteTimeout, 20*time.Second)
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, 10*time.Second)
+	return c
+}
+
+func (c BrokerConfig) check() error {
+	switch {
+	case strings.ContainsAny(c.TopicRoot, "+#$"):
+		return fmt.Errorf("mqtt topic root %q: has one of + # $", c.TopicRoot)
+	case c.MaxUnacked < 1:
+		return fmt.Errorf("mqtt max unacked %d: not positive", c.MaxUnacked)
+	}
+	return nil
+}

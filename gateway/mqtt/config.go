@@ -1,0 +1,88 @@
+package mqtt
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Config configures a [Client].
+type Config struct {
+	// URLs of the broker, tried in turn: mqtt://host:port or mqtts://host:port (tcp, ssl and tls are
+	// understood as well; without a scheme: mqtt).
+	URLs []string
+	// ClientID is stable over restarts of this node and no other node's: the broker keeps what this
+	// node did not yet acknowledge under it.
+	ClientID string
+	// Group is the name of the shared subscription. Default: doppel.
+	Group string
+	// TopicRoot is the first level of all device topics. Default: devices.
+	TopicRoot string
+	// ReceiveMaximum is how many messages the broker may send unacknowledged; the same on every
+	// connection. Twice what arrives during a commit is enough, and more means more duplicates
+	// after a reconnect. Default: 8192.
+	ReceiveMaximum uint16
+	// Limit is how many unacknowledged messages are held whatever the broker sends: some ignore
+	// Receive Maximum when they resume a session. Default: twice ReceiveMaximum.
+	Limit int
+	// SessionExpiry is how long the broker keeps the session of an absent node. It must outlast
+	// every outage: what is queued in an expired session is lost. Default: 7 days.
+	SessionExpiry time.Duration
+	// KeepAlive default: 30 s; whole seconds.
+	KeepAlive time.Duration
+	// Username and Password, if not empty, go before those in the URL.
+	Username, Password string
+	// TLS applies to encrypted URLs. Default: the system's roots.
+	TLS *tls.Config
+	// ConnectTimeout bounds one attempt to connect. Default: 10 s.
+	ConnectTimeout time.Duration
+	// DrainTimeout bounds how long Run waits at its end for verdicts of what it has received.
+	// Default: 10 s.
+	DrainTimeout time.Duration
+	// Observe times messages. Default: nothing.
+	Observe Observer
+}
+
+func (c Config) withDefaults() Config {
+	c.Group = cmp.Or(c.Group, "doppel")
+	c.TopicRoot = cmp.Or(strings.Trim(c.TopicRoot, "/"), "devices")
+	c.ReceiveMaximum = cmp.Or(c.ReceiveMaximum, 8192)
+	c.Limit = cmp.Or(c.Limit, 2*int(c.ReceiveMaximum))
+	c.SessionExpiry = cmp.Or(c.SessionExpiry, 7*24*time.Hour)
+	c.KeepAlive = cmp.Or(c.KeepAlive, 30*time.Second)
+	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 10*time.Second)
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, 10*time.Second)
+	return c
+}
+
+func (c Config) check() ([]*url.URL, error) {
+	urls, err := parseURLs(c.URLs)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case c.ClientID == "":
+		return nil, errors.New("mqtt client id: none given")
+	case strings.ContainsAny(c.Group, "/+#"):
+		return nil, fmt.Errorf("mqtt group %q: has one of / + #", c.Group)
+	case strings.ContainsAny(c.TopicRoot, "+#$"):
+		return nil, fmt.Errorf("mqtt topic root %q: has one of + # $", c.TopicRoot)
+	case c.KeepAlive < time.Second || c.KeepAlive > math.MaxUint16*time.Second:
+		return nil, fmt.Errorf("mqtt keep alive %s: not between 1 s and 65535 s", c.KeepAlive)
+	case c.SessionExpiry < time.Second:
+		return nil, fmt.Errorf("mqtt session expiry %s: under a second, unacknowledged messages would be lost", c.SessionExpiry)
+	case c.Limit < 1:
+		return nil, fmt.Errorf("mqtt limit %d: not positive", c.Limit)
+	}
+	return urls, nil
+}
+
+// sessionExpirySeconds in whole seconds; the largest value means never [MQTT 5 section 3.1.2.11.2].
+func (c Config) sessionExpirySeconds() uint32 {
+	return uint32(min(int64(c.SessionExpiry/time.Second), math.MaxUint32))
+}

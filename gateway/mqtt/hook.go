@@ -1,0 +1,167 @@
+package mqtt
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	mochi "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/doppel-iot/doppel/actors/host"
+)
+
+// hook takes what devices publish out of the embedded broker. mochi calls it from each connection's
+// read goroutine.
+type hook struct {
+	mochi.HookBase
+	broker *Broker
+	peers  sync.Map // *mochi.Client -> *peer
+}
+
+// ID implements mochi's Hook.
+func (h *hook) ID() string { return "doppel" }
+
+// Provides implements mochi's Hook.
+func (h *hook) Provides(b byte) bool {
+	switch b {
+	case mochi.OnConnectAuthenticate, mochi.OnACLCheck, mochi.OnConnect, mochi.OnSessionEstablished,
+		mochi.OnDisconnect, mochi.OnClientExpired, mochi.OnPacketRead, mochi.OnPacketEncode,
+		mochi.OnPublish, mochi.OnWillSent, mochi.OnSubscribed:
+		return true
+	}
+	return false
+}
+
+// OnConnectAuthenticate admits everybody: the listener is on loopback.
+func (h *hook) OnConnectAuthenticate(*mochi.Client, packets.Packet) bool { return true }
+
+// OnACLCheck allows everything.
+func (h *hook) OnACLCheck(*mochi.Client, string, bool) bool { return true }
+
+// OnConnect switches off mochi's send quota for the client: in v2.7.9 it leaks, so that delivery
+// stops after twice the client's Receive Maximum, and it takes a read lock recursively, which dead-locks
+// the broker. It also keeps a delayed will from outliving its session, which mochi would then send
+// without retaining it.
+func (h *hook) OnConnect(cl *mochi.Client, _ packets.Packet) error {
+	cl.Properties.Props.ReceiveMaximum = 0 // looked at again when a session is inherited
+	cl.State.Inflight.ResetSendQuota(0)
+	expiry := cl.Properties.Props.SessionExpiryInterval
+	will := &cl.Properties.Will.WillDelayInterval
+	*will = min(*will, max(expiry, willMargin)-willMargin)
+	return nil
+}
+
+// willMargin is how many seconds before its session a delayed will must go at the latest: mochi looks
+// at both once a second, in no fixed order.
+const willMargin = 2
+
+// OnSessionEstablished implements mochi's Hook.
+func (h *hook) OnSessionEstablished(cl *mochi.Client, _ packets.Packet) {
+	cl.State.Inflight.ResetSendQuota(0)
+	h.peers.Store(cl, newPeer(h.broker, cl))
+	h.broker.stats.Connects.Add(1)
+	h.broker.stats.Connected.Add(1)
+}
+
+// OnDisconnect implements mochi's Hook.
+func (h *hook) OnDisconnect(cl *mochi.Client, _ error, _ bool) {
+	if p := h.peer(cl); p != nil {
+		h.peers.Delete(cl)
+		p.close()
+		h.broker.stats.Connected.Add(-1)
+	}
+}
+
+// OnClientExpired ends the subscriptions of a session that has expired: mochi leaves them, and a
+// shared one would go on swallowing its part of the messages.
+func (h *hook) OnClientExpired(cl *mochi.Client) { h.broker.server.UnsubscribeClient(cl) }
+
+// OnPacketRead recognises the repetition of a QoS 2 message that is released. mochi itself would
+// answer it with an error; without the receipt it comes to OnPublish like any other.
+func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
+	if pk.FixedHeader.Type != packets.Publish || pk.FixedHeader.Qos != 2 {
+		return pk, nil
+	}
+	receipt, ok := cl.State.Inflight.Get(pk.PacketID)
+	if p := h.peer(cl); p != nil && ok && receipt.Origin == ownReceipt {
+		p.repeat = pk.PacketID
+		cl.State.Inflight.IncreaseReceiveQuota()
+		if cl.State.Inflight.Delete(pk.PacketID) {
+			atomic.AddInt64(&h.broker.server.Info.Inflight, -1)
+		}
+	}
+	return pk, nil
+}
+
+// OnPacketEncode tells clients of the limits mochi has but does not announce.
+func (h *hook) OnPacketEncode(_ *mochi.Client, pk packets.Packet) packets.Packet {
+	if pk.FixedHeader.Type == packets.Connack && pk.ReasonCode == 0 {
+		pk.Properties.TopicAliasMaximum = h.broker.server.Options.Capabilities.TopicAliasMaximum
+		pk.Properties.MaximumPacketSize = h.broker.cfg.MaxPacket
+	}
+	return pk
+}
+
+// OnPublish takes the messages of devices; all others are the broker's. It holds the connection's
+// read goroutine while the inlet, or this device's window, is full.
+func (h *hook) OnPublish(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
+	if cl.Net.Inline {
+		return pk, nil
+	}
+	topic := []byte(pk.TopicName)
+	device, kind, ok := h.broker.topics.parse(topic)
+	p := h.peer(cl)
+	if !ok || p == nil {
+		return pk, nil
+	}
+	if h.broker.closing.Load() {
+		return pk, packets.ErrRejectPacket // unacknowledged: the device sends it again, elsewhere or later
+	}
+	id := pk.PacketID
+	if pk.FixedHeader.Qos == 2 {
+		repeat := p.repeat == id
+		p.repeat = 0
+		if repeat {
+			p.push(&host.Message{ReceivedAt: time.Now().UnixNano()}, nil, id, 2, done)
+			return pk, packets.ErrRejectPacket
+		}
+		if pk.FixedHeader.Dup && p.holds(id) {
+			return pk, packets.ErrRejectPacket // its PUBREC is on the way
+		}
+	}
+	h.broker.forward(kind, pk)
+	h.broker.take(p, &inbound{
+		topic: pk.TopicName, device: device, kind: kind, payload: pk.Payload,
+		contentType: pk.Properties.ContentType, user: pk.Properties.User, id: id, qos: pk.FixedHeader.Qos,
+	})
+	return pk, packets.ErrRejectPacket // mochi acknowledges nothing: the peer does
+}
+
+// OnWillSent takes last wills, which do not pass through OnPublish; subscribers have it and it is
+// retained already. At the end of the broker no device is gone: it is the broker that goes.
+func (h *hook) OnWillSent(_ *mochi.Client, pk packets.Packet) {
+	device, kind, ok := h.broker.topics.parse([]byte(pk.TopicName))
+	if !ok || h.broker.closing.Load() {
+		return
+	}
+	h.broker.takeWill(&inbound{topic: pk.TopicName, device: device, kind: kind, payload: pk.Payload, user: pk.Properties.User})
+}
+
+// OnSubscribed notes whether anybody may want to see what devices send.
+func (h *hook) OnSubscribed(_ *mochi.Client, pk packets.Packet, _ []byte) {
+	for _, f := range pk.Filters {
+		if h.broker.topics.watches(f.Filter) {
+			h.broker.watched.Store(true)
+		}
+	}
+}
+
+func (h *hook) peer(cl *mochi.Client) *peer {
+	v, ok := h.peers.Load(cl)
+	if !ok {
+		return nil
+	}
+	p, _ := v.(*peer)
+	return p
+}
