@@ -14,6 +14,20 @@ const (
 	Critical Severity = 3
 )
 
+// String is the name people use.
+func (s Severity) String() string {
+	switch s {
+	case Info:
+		return "info"
+	case Warning:
+		return "warning"
+	case Critical:
+		return "critical"
+	default:
+		return "unknown"
+	}
+}
+
 // State of an alert; the numbers are those of the public API.
 type State uint8
 

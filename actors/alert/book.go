@@ -1,38 +1,159 @@
 package alert
 
-import "github.com/doppel-iot/doppel/actors/baseline"
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"github.com/doppel-iot/doppel/actors/baseline"
+)
 
 // Observation is one reading of a sample that was applied in order.
 type Observation struct {
 	Metric       string
 	Value        float64
-	Scored       bool // Plain and Score mean something
-	Plain, Score float64
+	Scored       bool           // Plain and Score mean something
+	Plain, Score float64        // of the baseline: without and with peak hold
 	Stats        baseline.Stats // window that Value was scored against
 	Boot, Seq    uint64
 	Time         int64 // event time, unix nanoseconds
 }
 
-// Book is what one twin remembers of its alerts. The zero value is ready.
-type Book struct{}
+// Book is what one twin remembers of its alerts. The zero value is ready and takes a few words until
+// the first breach. Its twin owns it; every method takes the rules in force and appends what changed
+// to emit.
+type Book struct {
+	trackers []tracker // one for each rule and metric that was ever in breach, in order of that
 
-// Sample judges one reading.
-func (b *Book) Sample(s *Set, device string, o *Observation, emit *[]Alert) {}
+	tags     map[string]string
+	lastSeen int64 // newest receive time, 0: none
+	since    int64 // the clock of silence starts again here: when the device came back online
+	interval int64 // learned distance of receive times, ns
+	due      int64
+	seen     uint32 // distinct receive times, up to learnedAfter
+	readings uint32 // open alerts that readings drive
+	offline  bool
+}
 
-// Seen notes an accepted message with samples, received at now.
-func (b *Book) Seen(s *Set, device string, now int64, emit *[]Alert) {}
+// tracker is what is remembered of one rule and metric.
+type tracker struct {
+	rule, metric string
+	count        uint64 // alerts so far
+	open         *episode
+	previous     *point // of a rate rule
+}
 
-// Presence notes that the device is online or not since at.
-func (b *Book) Presence(s *Set, device string, online bool, at int64, emit *[]Alert) {}
+// episode is an open alert.
+type episode struct {
+	alert  Alert
+	streak uint32 // samples in breach while pending
+	breach int64  // of a gap: when the last one came
+	reads  bool   // readings drive it
+}
 
-// Gap notes that missing numbers were given up on.
-func (b *Book) Gap(s *Set, device string, at int64, missing uint64, emit *[]Alert) {}
+// point is a reading to measure the next one's rate against.
+type point struct {
+	time  int64
+	value float64
+}
 
-// Tick does what is due at now.
-func (b *Book) Tick(s *Set, device string, now int64, emit *[]Alert) {}
+// SetTags says what tags the twin has now. The map is kept and must not change afterwards.
+func (b *Book) SetTags(tags map[string]string) { b.tags = tags }
 
-// Due is when Tick has something to do; 0: nothing.
-func (b *Book) Due() int64 { return 0 }
+// Sample judges one reading. Call it once for every reading of a sample applied in order.
+func (b *Book) Sample(s *Set, device string, o *Observation, emit *[]Alert) {
+	if b.readings == 0 && len(s.value) == 0 && !(o.Scored && math.Abs(o.Score) >= s.least) {
+		return
+	}
+	if o.Scored {
+		for _, r := range s.zscore {
+			if r.watches(o.Metric) && r.matches(device, b.tags) && o.Stats.Count >= uint64(r.MinSamples) {
+				b.judge(r, device, o, math.Abs(o.Score), math.Abs(o.Plain), emit)
+			}
+		}
+	}
+	for _, r := range s.value {
+		if !r.watches(o.Metric) || !r.matches(device, b.tags) {
+			continue
+		}
+		if r.Kind == Threshold {
+			b.judge(r, device, o, o.Value, o.Value, emit)
+		} else if rate, ok := b.rate(r, o); ok {
+			b.judge(r, device, o, rate, rate, emit)
+		}
+	}
+}
 
-// Open lists pending and firing alerts in a stable order.
-func (b *Book) Open() []Alert { return nil }
+func (b *Book) judge(r *compiled, device string, o *Observation, begin, now float64, emit *[]Alert) {
+	e := evidence{begin: begin, now: now, at: o.Time, sample: true, observation: o}
+	b.advance(r, device, o.Metric, &e, emit)
+}
+
+// rate is the change per second since the reading before. Time that does not advance gives none.
+func (b *Book) rate(r *compiled, o *Observation) (perSecond float64, ok bool) {
+	t := b.track(r.ID, o.Metric)
+	before := t.previous
+	if before == nil {
+		t.previous = &point{time: o.Time, value: o.Value}
+		return 0, false
+	}
+	if o.Time <= before.time {
+		return 0, false
+	}
+	perSecond = (o.Value - before.value) / (float64(o.Time-before.time) / 1e9)
+	*before = point{time: o.Time, value: o.Value}
+	return perSecond, math.Abs(perSecond) <= math.MaxFloat64
+}
+
+// Evaluate judges the expression rules after an input that changed the twin. An expression that
+// fails, such as one over a metric that is not there, changes nothing.
+func (b *Book) Evaluate(s *Set, device string, twin any, o *Observation, emit *[]Alert) {
+	for _, r := range s.expression {
+		if !r.matches(device, b.tags) {
+			continue
+		}
+		holds, err := r.Predicate.Holds(twin)
+		if err != nil {
+			continue
+		}
+		v := 0.0
+		if holds {
+			v = 1
+		}
+		e := evidence{begin: v, now: v, at: o.Time, sample: true, observation: o}
+		b.advance(r, device, "", &e, emit)
+	}
+}
+
+// Open lists pending and firing alerts, oldest first.
+func (b *Book) Open() []Alert {
+	var open []Alert
+	for i := range b.trackers {
+		if e := b.trackers[i].open; e != nil {
+			open = append(open, e.alert)
+		}
+	}
+	slices.SortFunc(open, func(x, y Alert) int {
+		return cmp.Or(cmp.Compare(x.CreateTime, y.CreateTime), cmp.Compare(x.Rule, y.Rule), cmp.Compare(x.Metric, y.Metric))
+	})
+	return open
+}
+
+// find returns the tracker of a rule and metric, or nil. It is good until the next call of track.
+func (b *Book) find(rule, metric string) *tracker {
+	for i := range b.trackers {
+		if t := &b.trackers[i]; t.rule == rule && t.metric == metric {
+			return t
+		}
+	}
+	return nil
+}
+
+// track is find that makes what is not there.
+func (b *Book) track(rule, metric string) *tracker {
+	if t := b.find(rule, metric); t != nil {
+		return t
+	}
+	b.trackers = append(b.trackers, tracker{rule: rule, metric: metric})
+	return &b.trackers[len(b.trackers)-1]
+}

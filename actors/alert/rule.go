@@ -9,7 +9,7 @@ type Kind string
 const (
 	ZScore     Kind = "zscore"     // how far a metric lies from its baseline
 	Threshold  Kind = "threshold"  // a metric's value
-	Rate       Kind = "rate"       // a metric's change per second of event time
+	Rate       Kind = "rate"       // a metric's change per second of event time, with its sign
 	Stale      Kind = "stale"      // no data for too long
 	Offline    Kind = "offline"    // the device or its last will says it is gone
 	Gap        Kind = "gap"        // numbers given up on
@@ -19,7 +19,9 @@ const (
 // Level is one severity of a rule. A breach begins at Enter and ends at Exit, which lies on the
 // quiet side of Enter; Exit 0 means the same as Enter.
 type Level struct {
-	Severity    Severity
+	Severity Severity
+	// Enter and Exit are sigmas (zscore), units of the metric (threshold), units a second (rate),
+	// missing numbers (gap), learned intervals of silence (stale). The other kinds have none.
 	Enter, Exit float64
 	// Op of threshold and rate: ">" (also when empty), "<" or "outside". With "outside" the breach is
 	// leaving [Low, High], and Exit is by how much the value must be back inside.
@@ -27,35 +29,52 @@ type Level struct {
 	Low, High float64
 }
 
-// Rule is what a person writes. See Set for what each kind makes of its fields.
+// Rule is what a person writes.
 type Rule struct {
-	ID      string
+	ID      string // [a-z0-9.-]{1,64}
 	Version uint64
 	Kind    Kind
 	Metric  string            // empty: every metric
 	Device  string            // glob with * and ?; empty: every device
-	Tags    map[string]string // every one must be on the twin
+	Tags    map[string]string // all of them must be on the twin
 	Levels  []Level
 
-	ForSamples  uint32        // breaches in a row before it fires (0, 1: at once)
-	ForDuration time.Duration // and how long they must last
+	ForSamples  uint32        // samples in breach, in a row, before it fires (0, 1: at once)
+	ForDuration time.Duration // and how long the breach must last; with stale: how long is too long, in place of intervals
 	MinDwell    time.Duration // least time it stays firing
 
+	// Window of stale is the least silence that counts (0: 10 s), of gap how long after the last gap
+	// the alert resolves (0: 5 min). The other kinds have none.
 	Window        time.Duration
-	WindowSamples uint32
-	MinSamples    uint32
-	Expression    string
-	Mode          string // live (also when empty) or off
+	WindowSamples uint32 // the twin's baseline, which all rules share: 0 or 512
+	MinSamples    uint32 // least samples behind a score (0: what the baseline demands)
+
+	Expression string
+	Predicate  Predicate // Expression compiled, by whoever can
+	Mode       string    // live (also when empty) or off
 }
+
+// Predicate is a compiled expression over a twin. The twin is passed as whatever view the compiler
+// and the caller of Book.Evaluate agreed on.
+type Predicate interface {
+	Holds(twin any) (bool, error)
+}
+
+// Defaults of rules.
+const (
+	staleIntervals = 5
+	staleFloor     = 10 * time.Second
+	gapWindow      = 5 * time.Minute
+)
 
 // Builtin returns the rules out of the box.
 func Builtin() []Rule {
 	return []Rule{
+		{ID: "builtin.offline", Version: 1, Kind: Offline, Levels: []Level{{Severity: Warning}}},
+		{ID: "builtin.stale", Version: 1, Kind: Stale, Window: staleFloor, Levels: []Level{{Severity: Warning, Enter: staleIntervals}}},
 		{ID: "builtin.zscore", Version: 1, Kind: ZScore, Levels: []Level{
 			{Severity: Warning, Enter: 4, Exit: 2},
 			{Severity: Critical, Enter: 6, Exit: 2},
 		}},
-		{ID: "builtin.offline", Version: 1, Kind: Offline, Levels: []Level{{Severity: Warning}}},
-		{ID: "builtin.stale", Version: 1, Kind: Stale, Window: 10 * time.Second, Levels: []Level{{Severity: Warning, Enter: 5}}},
 	}
 }

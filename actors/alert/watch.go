@@ -1,0 +1,203 @@
+package alert
+
+import (
+	"math"
+	"time"
+)
+
+// learnedAfter is how many distinct receive times it takes to know a device's interval.
+const learnedAfter = 8
+
+const never = math.MaxInt64
+
+// Seen notes an accepted message that carries samples, received at now.
+func (b *Book) Seen(s *Set, device string, now int64, emit *[]Alert) {
+	if now > b.lastSeen {
+		b.learn(now)
+	}
+	for _, r := range s.stale {
+		if t := b.find(r.ID, ""); t != nil && t.open != nil {
+			b.advance(r, device, "", &evidence{at: now}, emit)
+		}
+	}
+	b.schedule(s, device, now)
+}
+
+// learn takes in the distance to the message before: the mean of the first ones, then an average
+// that forgets. In whole nanoseconds, and an outage counts no more than what is taken for one.
+func (b *Book) learn(now int64) {
+	if b.lastSeen != 0 {
+		distance := now - b.lastSeen
+		if b.seen >= learnedAfter {
+			distance = min(distance, max(staleIntervals*b.interval, int64(staleFloor)))
+		}
+		b.interval += (distance - b.interval) / int64(min(b.seen, learnedAfter))
+	}
+	b.lastSeen = now
+	b.seen = min(b.seen+1, learnedAfter)
+}
+
+// Presence notes what the device or its last will says: online or not, at a receive time. Silence is
+// no such statement; that is what stale rules are for.
+func (b *Book) Presence(s *Set, device string, online bool, at int64, emit *[]Alert) {
+	if online && b.offline {
+		b.since = at
+	}
+	b.offline = !online
+	b.judgeOffline(s, device, at, emit)
+	b.schedule(s, device, at)
+}
+
+// Gap notes that missing numbers were given up on.
+func (b *Book) Gap(s *Set, device string, at int64, missing uint64, emit *[]Alert) {
+	for _, r := range s.gap {
+		size := float64(missing)
+		if !r.matches(device, b.tags) || r.begins(size) < 0 {
+			continue // smaller than the rule minds: it prolongs nothing either
+		}
+		e := evidence{begin: size, now: size, at: at, value: size}
+		if t := b.find(r.ID, ""); t != nil && t.open != nil {
+			e.now = max(size, r.enter(t.open.alert.Severity)) // does not make the one before it milder
+		}
+		b.advance(r, device, "", &e, emit)
+		b.find(r.ID, "").open.breach = at
+	}
+	b.schedule(s, device, at)
+}
+
+// enter is where the level of severity s, or the next milder one there is, begins.
+func (r *compiled) enter(s Severity) float64 {
+	for i := len(r.Levels) - 1; i > 0; i-- {
+		if r.Levels[i].Severity <= s {
+			return r.Levels[i].Enter
+		}
+	}
+	return r.Levels[0].Enter
+}
+
+// Tick does what is due at now: call it with the time that Due gave, or later.
+func (b *Book) Tick(s *Set, device string, now int64, emit *[]Alert) {
+	if b.due == 0 || now < b.due {
+		return
+	}
+	b.judgeOffline(s, device, now, emit)
+	if !b.suppressed(s) {
+		for _, r := range s.stale {
+			b.judgeSilence(r, device, now, emit)
+		}
+	}
+	for _, r := range s.gap {
+		if t := b.find(r.ID, ""); t != nil && t.open != nil && now >= t.open.quiet(r) {
+			b.advance(r, device, "", &evidence{at: now}, emit)
+		}
+	}
+	b.schedule(s, device, now)
+}
+
+// judgeOffline also silences stale: that an absent device sends nothing is no news.
+func (b *Book) judgeOffline(s *Set, device string, at int64, emit *[]Alert) {
+	gone := 0.0
+	if b.offline {
+		gone = 1
+	}
+	for _, r := range s.offline {
+		if r.matches(device, b.tags) {
+			b.advance(r, device, "", &evidence{begin: gone, now: gone, at: at, value: gone}, emit)
+		}
+	}
+	if !b.suppressed(s) {
+		return
+	}
+	for _, r := range s.stale {
+		if t := b.find(r.ID, ""); t != nil && t.open != nil {
+			b.resolve(r, t, &evidence{at: at, why: "the device is offline, which is an alert of its own"}, emit)
+		}
+	}
+}
+
+// suppressed says that an offline alert fires.
+func (b *Book) suppressed(s *Set) bool {
+	for _, r := range s.offline {
+		if t := b.find(r.ID, ""); t != nil && t.open != nil && t.open.alert.State == Firing {
+			return true
+		}
+	}
+	return false
+}
+
+func (b *Book) judgeSilence(r *compiled, device string, now int64, emit *[]Alert) {
+	end, ok := b.silence(r)
+	if !ok || !r.matches(device, b.tags) {
+		return
+	}
+	e := evidence{at: now}
+	if now >= end {
+		silent := time.Duration(now - b.lastSeen)
+		e.begin, e.now, e.value = 1, 1, silent.Seconds()
+		e.why = "no data for " + duration(silent)
+		if b.seen >= learnedAfter {
+			e.why += ", usually every " + duration(time.Duration(b.interval))
+		}
+	}
+	b.advance(r, device, "", &e, emit)
+}
+
+// silence is when it has lasted too long for a rule.
+func (b *Book) silence(r *compiled) (end int64, ok bool) {
+	patience, ok := r.patience(b.interval, b.seen >= learnedAfter)
+	if !ok || b.lastSeen == 0 {
+		return 0, false
+	}
+	return max(b.lastSeen, b.since) + int64(patience), true
+}
+
+// quiet is when a gap's alert may resolve.
+func (e *episode) quiet(r *compiled) int64 {
+	return max(e.breach+int64(r.Window), e.alert.FireTime+int64(r.MinDwell))
+}
+
+// Due is when Tick has something to do, 0: nothing.
+func (b *Book) Due() int64 { return b.due }
+
+// schedule works out Due after an input at now.
+func (b *Book) schedule(s *Set, device string, now int64) {
+	due := int64(never)
+	for _, r := range s.offline {
+		t := b.find(r.ID, "")
+		switch {
+		case t == nil || t.open == nil:
+		case t.open.alert.State == Pending:
+			due = min(due, t.open.alert.CreateTime+int64(r.ForDuration))
+		case !b.offline:
+			due = min(due, t.open.alert.FireTime+int64(r.MinDwell))
+		}
+	}
+	if len(s.stale) > 0 && !b.suppressed(s) {
+		for _, r := range s.stale {
+			due = min(due, b.dueSilence(r, device, now))
+		}
+	}
+	for _, r := range s.gap {
+		if t := b.find(r.ID, ""); t != nil && t.open != nil {
+			due = min(due, t.open.quiet(r))
+		}
+	}
+	b.due = 0
+	if due != never {
+		b.due = due
+	}
+}
+
+func (b *Book) dueSilence(r *compiled, device string, now int64) int64 {
+	if t := b.find(r.ID, ""); t != nil && t.open != nil {
+		// Data came back too early for the dwell: look again when it is over.
+		if end := t.open.alert.FireTime + int64(r.MinDwell); end > now {
+			return end
+		}
+		return never
+	}
+	if end, ok := b.silence(r); ok && r.matches(device, b.tags) {
+		return end
+	}
+	return never
+}
