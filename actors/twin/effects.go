@@ -31,6 +31,7 @@ type Effects struct {
 
 	readings []ScoredReading // backing array of Applied[i].Readings
 	scratch  []byte          // what is hashed
+	reading  alert.Observation
 }
 
 // AppliedSample is a sample that took effect.

@@ -5,6 +5,8 @@ import (
 	"math"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/doppel-iot/doppel/actors/alert"
 )
 
 // Hash is equal for equal states and, but for chance, different for different ones. It covers
@@ -29,10 +31,7 @@ func (t *Twin) appendState(b []byte) []byte {
 	for i := range t.metrics {
 		b = t.metrics[i].appendState(b)
 	}
-	for _, a := range t.book.Open() {
-		b = le.AppendUint64(b, a.ID)
-		b = append(b, byte(a.State), byte(a.Severity))
-	}
+	b = appendBook(b, t.book.Memory())
 	if b = appendBool(b, t.timed != nil); t.timed != nil {
 		b = t.timed.appendState(b)
 	}
@@ -57,6 +56,44 @@ func (m *metric) appendState(b []byte) []byte {
 	}
 	b = le.AppendUint64(b, uint64(m.time)) //nolint:gosec // bits, not a quantity
 	return m.base.AppendState(b)
+}
+
+func appendBook(b []byte, m alert.Memory) []byte {
+	le := binary.LittleEndian
+	for _, n := range [...]int64{m.LastSeen, m.Since, m.Interval, m.Due, int64(m.Seen), int64(len(m.Tracks))} {
+		b = le.AppendUint64(b, uint64(n)) //nolint:gosec // bits, not a quantity
+	}
+	b = appendBool(b, m.Offline)
+	for i := range m.Tracks {
+		k := &m.Tracks[i]
+		b = appendText(appendText(b, k.Rule), k.Metric)
+		for _, n := range [...]uint64{k.Count, uint64(k.Streak), uint64(k.Breach), uint64(k.PreviousTime)} { //nolint:gosec // bits, not quantities
+			b = le.AppendUint64(b, n)
+		}
+		b = appendFloat(b, k.PreviousValue)
+		b = appendBool(appendBool(b, k.Reads), k.Rated)
+		if b = appendBool(b, k.Open != nil); k.Open != nil {
+			b = appendAlert(b, k.Open)
+		}
+	}
+	return b
+}
+
+func appendAlert(b []byte, a *alert.Alert) []byte {
+	le := binary.LittleEndian
+	for _, s := range [...]string{a.Rule, a.Metric, a.Reason} {
+		b = appendText(b, s)
+	}
+	for _, n := range [...]uint64{a.ID, a.RuleVersion, a.BaselineCount, a.Boot, a.Seq} {
+		b = le.AppendUint64(b, n)
+	}
+	for _, n := range [...]int64{a.CreateTime, a.FireTime, a.ResolveTime, a.UpdateTime} {
+		b = le.AppendUint64(b, uint64(n)) //nolint:gosec // bits, not a quantity
+	}
+	for _, f := range [...]float64{a.Value, a.Score, a.BaselineMean, a.BaselineStddev} {
+		b = appendFloat(b, f)
+	}
+	return append(b, byte(a.Severity), byte(a.State))
 }
 
 func (w *waiting) appendState(b []byte) []byte {

@@ -176,14 +176,15 @@ func (t *Twin) read(s *step, m *metric, sm *Sample, value float64) {
 		m.known, m.value, m.time, m.z, m.score = true, value, sm.Time, z, hold
 	}
 	s.out.readings = append(s.out.readings, ScoredReading{Name: m.name, Value: value, Z: z, Score: hold})
-	o := alert.Observation{
+	o := &s.out.reading // not on the stack: rules may look at it through an interface
+	*o = alert.Observation{
 		Metric: m.name, Value: value, Scored: score.OK, Plain: score.Plain, Score: score.Score,
 		Stats: m.base.Before(&s.base), Time: sm.Time,
 	}
 	if sm.Numbered {
 		o.Boot, o.Seq = sm.Boot, sm.Seq
 	}
-	t.book.Sample(s.rules, t.id, &o, &s.out.Transitions)
+	t.book.Sample(s.rules, t.id, o, &s.out.Transitions)
 }
 
 // applyLate records a sample behind the order: neither latest values nor baselines nor the digest

@@ -19,6 +19,9 @@ type step struct {
 // the same again.
 func (t *Twin) Step(now int64, in *Input, rules *alert.Set, out *Effects) {
 	out.reset()
+	if rules == nil {
+		rules = &alert.Set{} // no rules
+	}
 	s := step{now: now, rules: rules, out: out, base: baseline.Default()}
 	switch in.Kind {
 	case KindSample:
