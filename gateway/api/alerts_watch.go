@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"math"
 	"slices"
 
 	"google.golang.org/grpc"
@@ -59,9 +60,9 @@ func (s *alertService) WatchAlerts(req *doppelv1.WatchAlertsRequest, stream grpc
 	at, ok := s.hub.transitions.resume(w.seen)
 	switch {
 	case incarnation != s.hub.incarnation:
-		err = w.startOver(0, "the token is of another node or of this one before it restarted")
+		err = w.startOver(unknown, "the token is of another node or of this one before it restarted")
 	case !ok:
-		err = w.startOver(0, "the token is too old: transitions behind it are no longer kept")
+		err = w.startOver(unknown, "the token is too old: transitions behind it are no longer kept")
 	default:
 		w.at = at
 	}
@@ -103,9 +104,9 @@ func (s *alertService) newWatch(req *doppelv1.WatchAlertsRequest, stream grpc.Se
 func (w *alertWatch) run() error {
 	var buf [alertsRead]transition
 	for {
-		n, missed := w.s.hub.transitions.read(buf[:], w.at, w.waiter)
-		if missed > 0 {
-			if err := w.startOver(missed, "the subscriber was too slow"); err != nil {
+		n, ok := w.s.hub.transitions.read(buf[:], w.at, w.waiter)
+		if !ok {
+			if err := w.startOver(w.at, "the subscriber was too slow"); err != nil {
 				return err
 			}
 			continue
@@ -154,9 +155,16 @@ func (w *alertWatch) pass(trs []transition) error {
 	return nil
 }
 
-// startOver tells of a gap and sends a fresh snapshot. missed is 0 if nobody knows.
-func (w *alertWatch) startOver(missed uint64, reason string) error {
+// unknown stands for a position that is no longer known.
+const unknown = math.MaxUint64
+
+// startOver tells of a gap that began at a position of the ring, and sends a fresh snapshot.
+func (w *alertWatch) startOver(from uint64, reason string) error {
 	w.at, w.seen = w.s.hub.transitions.head()
+	missed := uint64(0)
+	if from != unknown {
+		missed = w.at - from
+	}
 	err := w.emit(&doppelv1.WatchAlertsResponse{Event: &doppelv1.WatchAlertsResponse_Gap{Gap: &doppelv1.Gap{Missed: missed, Reason: reason}}})
 	if err != nil {
 		return err

@@ -47,7 +47,6 @@ func newFilterEnv(msg proto.Message) (*filterEnv, error) {
 		cel.ParserRecursionLimit(64),
 	}
 	opts = append(opts, fields.variables()...)
-	opts = append(opts, mixedArithmetic()...)
 	env, err := cel.NewEnv(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("filter environment: %w", err)
@@ -70,7 +69,8 @@ func (e *filterEnv) compile(expr string) (filter, error) {
 	if out := ast.OutputType(); !out.IsExactType(cel.BoolType) && !out.IsExactType(cel.DynType) {
 		return filter{}, invalid("filter", "1:1: gives a %s, want a bool", out)
 	}
-	program, err := e.env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(filterCost))
+	program, err := e.env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(filterCost),
+		cel.CustomDecoratorV2(mixNumbers))
 	if err != nil {
 		return filter{}, invalid("filter", "1:1: %v", err)
 	}
@@ -99,7 +99,7 @@ func (f filter) matches(msg proto.Message) (bool, error) {
 	if f.program == nil {
 		return true, nil
 	}
-	out, _, err := f.program.Eval(&activation{fields: f.fields, msg: msg.ProtoReflect()})
+	out, _, err := f.program.Eval(&activation{fields: f.fields, msg: msg})
 	if err != nil {
 		var cancelled interpreter.EvalCancelledError
 		if errors.As(err, &cancelled) && cancelled.Cause == interpreter.CostLimitExceeded {

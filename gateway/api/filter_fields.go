@@ -5,6 +5,7 @@ import (
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/interpreter"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
@@ -13,18 +14,28 @@ const (
 	structName    = "google.protobuf.Struct"
 )
 
-// fieldSet is the top-level variables of a filter: the fields of one message.
+// fieldSet is the top-level variables of a filter: the fields of one message, by their names in the
+// proto file and in JSON.
 type fieldSet struct {
 	adapter types.Adapter
-	byName  map[string]protoreflect.FieldDescriptor // by proto name and by JSON name
+	byName  map[string]field
 }
 
-func newFieldSet(d protoreflect.MessageDescriptor, adapter types.Adapter) *fieldSet {
-	s := &fieldSet{adapter: adapter, byName: make(map[string]protoreflect.FieldDescriptor)}
+type field struct {
+	desc protoreflect.FieldDescriptor
+	get  ref.FieldGetter
+}
+
+func newFieldSet(d protoreflect.MessageDescriptor, registry *types.Registry) *fieldSet {
+	s := &fieldSet{adapter: registry, byName: make(map[string]field)}
 	for i := range d.Fields().Len() {
 		f := d.Fields().Get(i)
-		s.byName[string(f.Name())] = f
-		s.byName[f.JSONName()] = f
+		ft, ok := registry.FindStructFieldType(string(d.FullName()), string(f.Name()))
+		if !ok {
+			continue // only if the registry lacks the message, which its maker put there
+		}
+		s.byName[string(f.Name())] = field{desc: f, get: ft.GetFrom}
+		s.byName[f.JSONName()] = s.byName[string(f.Name())]
 	}
 	return s
 }
@@ -32,7 +43,7 @@ func newFieldSet(d protoreflect.MessageDescriptor, adapter types.Adapter) *field
 func (s *fieldSet) variables() []cel.EnvOption {
 	opts := make([]cel.EnvOption, 0, len(s.byName))
 	for name, f := range s.byName {
-		opts = append(opts, cel.Variable(name, fieldType(f)))
+		opts = append(opts, cel.Variable(name, fieldType(f.desc)))
 	}
 	return opts
 }
@@ -73,7 +84,7 @@ func singleType(f protoreflect.FieldDescriptor) *cel.Type {
 // activation gives a filter the fields of one message, each converted only if it is asked for.
 type activation struct {
 	fields *fieldSet
-	msg    protoreflect.Message
+	msg    proto.Message
 }
 
 var _ interpreter.Activation = (*activation)(nil)
@@ -87,23 +98,24 @@ func (a *activation) ResolveName(name string) (any, bool) {
 	if !ok {
 		return nil, false
 	}
-	v := a.msg.Get(f)
-	switch {
-	case f.IsMap(), f.IsList():
-		return a.fields.adapter.NativeToValue(v.Interface()), true
-	case f.Kind() == protoreflect.EnumKind:
-		if e := f.Enum().Values().ByNumber(v.Enum()); e != nil {
-			return types.String(e.Name()), true
+	switch f.desc.Kind() {
+	case protoreflect.EnumKind:
+		e := f.desc.Enum().Values().ByNumber(a.msg.ProtoReflect().Get(f.desc).Enum())
+		if e == nil {
+			return types.String(""), true
 		}
-		return types.String(""), true
-	case f.Kind() == protoreflect.MessageKind:
-		if !a.msg.Has(f) && f.Message().FullName() == timestampName {
+		return types.String(e.Name()), true
+	case protoreflect.MessageKind:
+		if f.desc.Message().FullName() == timestampName && !a.msg.ProtoReflect().Has(f.desc) {
 			return types.NullValue, true // not yet: compares with nothing
 		}
-		return a.fields.adapter.NativeToValue(v.Message().Interface()), true
 	default:
-		return a.fields.adapter.NativeToValue(v.Interface()), true
 	}
+	v, err := f.get(a.msg)
+	if err != nil {
+		return types.WrapErr(err), true
+	}
+	return a.fields.adapter.NativeToValue(v), true
 }
 
 // looseTypes declares numbers inside messages dynamic, like those at the top, and lets fields be
@@ -136,39 +148,4 @@ func (t *looseTypes) byJSONName(message, field string) (*types.FieldType, bool) 
 		}
 	}
 	return nil, false
-}
-
-// mixedArithmetic lets numbers of different types calculate with each other, as doubles. CEL has
-// that for comparisons only, and a filter that silently never matches helps nobody.
-func mixedArithmetic() []cel.EnvOption {
-	ops := map[string]func(a, b types.Double) ref.Val{
-		"_+_": func(a, b types.Double) ref.Val { return a.Add(b) },
-		"_-_": func(a, b types.Double) ref.Val { return a.Subtract(b) },
-		"_*_": func(a, b types.Double) ref.Val { return a.Multiply(b) },
-		"_/_": func(a, b types.Double) ref.Val { return a.Divide(b) },
-	}
-	numbers := []*cel.Type{cel.IntType, cel.UintType, cel.DoubleType}
-	var opts []cel.EnvOption
-	for name, op := range ops {
-		binding := cel.BinaryBinding(func(a, b ref.Val) ref.Val {
-			x, okX := a.ConvertToType(types.DoubleType).(types.Double)
-			y, okY := b.ConvertToType(types.DoubleType).(types.Double)
-			if !okX || !okY {
-				return types.MaybeNoSuchOverloadErr(a)
-			}
-			return op(x, y)
-		})
-		var overloads []cel.FunctionOpt
-		for _, a := range numbers {
-			for _, b := range numbers {
-				if a == b {
-					continue
-				}
-				id := "mixed" + name + a.String() + "_" + b.String()
-				overloads = append(overloads, cel.Overload(id, []*cel.Type{a, b}, cel.DoubleType, binding))
-			}
-		}
-		opts = append(opts, cel.Function(name, overloads...))
-	}
-	return opts
 }

@@ -110,13 +110,13 @@ func (t *transitions) resume(v vector) (uint64, bool) {
 	return t.oldest(), true
 }
 
-// read fills buf from position at on. missed counts entries that were overwritten before they were
-// read. If there is nothing, w is put up for the next transition.
-func (t *transitions) read(buf []transition, at uint64, w *waiter) (n int, missed uint64) {
+// read fills buf from position at on; false if what stood there was overwritten. If there is
+// nothing, w is put up for the next transition.
+func (t *transitions) read(buf []transition, at uint64, w *waiter) (n int, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if oldest := t.oldest(); at < oldest {
-		return 0, oldest - at
+	if at < t.oldest() {
+		return 0, false
 	}
 	for n < len(buf) && at < t.next {
 		buf[n] = t.ring[at%t.size]
@@ -126,7 +126,7 @@ func (t *transitions) read(buf []transition, at uint64, w *waiter) (n int, misse
 	if n == 0 && w.armed.CompareAndSwap(false, true) {
 		t.armed = append(t.armed, w)
 	}
-	return n, 0
+	return n, true
 }
 
 // forget takes w off the list of those who wait.

@@ -1,0 +1,387 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/doppel-iot/doppel/actors/alert"
+	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/host"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+type alertStream struct {
+	t    *testing.T
+	msgs chan *doppelv1.WatchAlertsResponse
+	err  chan error
+	stop context.CancelFunc
+}
+
+func (w *world) watchAlerts(t *testing.T, req *doppelv1.WatchAlertsRequest) *alertStream {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	s, err := w.alerts.WatchAlerts(ctx, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	as := &alertStream{t: t, msgs: make(chan *doppelv1.WatchAlertsResponse, 100_000), err: make(chan error, 1), stop: cancel}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			m, err := s.Recv()
+			if err != nil {
+				as.err <- err
+				return
+			}
+			as.msgs <- m
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	return as
+}
+
+func (s *alertStream) next() *doppelv1.WatchAlertsResponse {
+	s.t.Helper()
+	timeout := time.After(10 * time.Second)
+	for {
+		select {
+		case m := <-s.msgs:
+			if m.GetResumeToken() == "" {
+				s.t.Fatalf("no token on %v", m)
+			}
+			if m.GetHeartbeat() == nil {
+				return m
+			}
+		case err := <-s.err:
+			s.t.Fatalf("watch ended: %v", err)
+		case <-timeout:
+			s.t.Fatal("nothing came")
+		}
+	}
+}
+
+func (s *alertStream) snapshot() ([]string, string) {
+	s.t.Helper()
+	var ids []string
+	for {
+		m := s.next()
+		switch e := m.GetEvent().(type) {
+		case *doppelv1.WatchAlertsResponse_Snapshot:
+			ids = append(ids, e.Snapshot.GetDevice())
+		case *doppelv1.WatchAlertsResponse_SnapshotDone:
+			return ids, m.GetResumeToken()
+		default:
+			s.t.Fatalf("in the snapshot: %v", m)
+		}
+	}
+}
+
+// transitions reads n transitions as DEVICE STATE, and the last token.
+func (s *alertStream) transitions(n int) ([]string, string) {
+	s.t.Helper()
+	var got []string
+	token := ""
+	for range n {
+		m := s.next()
+		a := m.GetTransition()
+		if a == nil {
+			s.t.Fatalf("got %v, want a transition", m)
+		}
+		got = append(got, a.GetDevice()+" "+a.GetState().String())
+		token = m.GetResumeToken()
+	}
+	return got, token
+}
+
+func want[T any](t *testing.T, got, want T) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestWatchAlertsSnapshotThenTransitions(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	w.transition(2, "b", alert.Warning, alert.Firing)
+	w.transition(1, "a", alert.Critical, alert.Firing)
+	w.transition(3, "c", alert.Warning, alert.Resolved)
+	w.transition(4, "d", alert.Warning, alert.Pending)
+
+	all := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{IncludePending: true})
+	ids, _ := all.snapshot()
+	want(t, ids, []string{"a", "b", "d"})
+	fired := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{})
+	ids, _ = fired.snapshot()
+	want(t, ids, []string{"a", "b"})
+
+	w.transition(5, "e", alert.Warning, alert.Pending)
+	w.transition(5, "e", alert.Warning, alert.Firing)
+	w.transition(5, "e", alert.Critical, alert.Firing)
+	w.transition(5, "e", alert.Critical, alert.Resolved)
+	got, _ := all.transitions(4)
+	want(t, got, []string{"e PENDING", "e FIRING", "e FIRING", "e RESOLVED"})
+	got, _ = fired.transitions(3)
+	want(t, got, []string{"e FIRING", "e FIRING", "e RESOLVED"})
+}
+
+// An alert that goes from pending to resolved never was one to those who don't ask for pending.
+func TestWatchAlertsHidesWhatNeverFired(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	s := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{})
+	s.snapshot()
+	w.hub.AlertChanged(&host.Transition{Partition: 1, Offset: 1, Device: "a", Alert: alert.Alert{ID: 1, State: alert.Pending, Severity: alert.Warning}})
+	w.hub.AlertChanged(&host.Transition{Partition: 1, Offset: 2, Device: "a", Alert: alert.Alert{ID: 1, State: alert.Resolved, Severity: alert.Warning}})
+	w.hub.AlertChanged(&host.Transition{Partition: 1, Offset: 3, Device: "b", Alert: alert.Alert{ID: 2, State: alert.Firing, Severity: alert.Warning}})
+	got, _ := s.transitions(1)
+	want(t, got, []string{"b FIRING"})
+}
+
+func TestWatchAlertsSelects(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	byDevice := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{Devices: []string{"a", "b"}})
+	bySeverity := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{MinSeverity: doppelv1.Severity_CRITICAL})
+	byFilter := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{Filter: `state == "FIRING" && device.startsWith("c")`})
+	for _, s := range []*alertStream{byDevice, bySeverity, byFilter} {
+		s.snapshot()
+	}
+	w.transition(1, "a", alert.Warning, alert.Firing)
+	w.transition(2, "c1", alert.Critical, alert.Firing)
+	w.transition(2, "c1", alert.Critical, alert.Resolved)
+	w.transition(3, "c2", alert.Info, alert.Firing)
+	w.transition(4, "b", alert.Info, alert.Firing)
+	got, _ := byDevice.transitions(2)
+	want(t, got, []string{"a FIRING", "b FIRING"})
+	got, _ = bySeverity.transitions(2)
+	want(t, got, []string{"c1 FIRING", "c1 RESOLVED"})
+	got, _ = byFilter.transitions(2)
+	want(t, got, []string{"c1 FIRING", "c2 FIRING"})
+}
+
+// Nothing is merged: a subscriber sees each of many fast transitions once and in order.
+func TestWatchAlertsSendsEach(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	s := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{})
+	s.snapshot()
+	const n = 3000
+	for i := range n {
+		st := alert.Firing
+		if i%2 == 1 {
+			st = alert.Resolved
+		}
+		w.transition(uint64(i/2), fmt.Sprintf("d%d", i/2), alert.Warning, st)
+	}
+	got, _ := s.transitions(n)
+	for i, g := range got {
+		if w := fmt.Sprintf("d%d %s", i/2, []string{"FIRING", "RESOLVED"}[i%2]); g != w {
+			t.Fatalf("transition %d: got %s, want %s", i, g, w)
+		}
+	}
+}
+
+func TestWatchAlertsResumes(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	s := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{})
+	_, start := s.snapshot()
+	w.transition(1, "a", alert.Warning, alert.Firing)
+	w.hub.AlertChanged(&host.Transition{Partition: 9, Offset: 5, Index: 0, Device: "p9", Alert: alert.Alert{ID: 77, State: alert.Firing}})
+	w.hub.AlertChanged(&host.Transition{Partition: 9, Offset: 5, Index: 1, Device: "p9", Alert: alert.Alert{ID: 77, State: alert.Resolved, FireTime: 1}})
+	_, middle := s.transitions(2)
+	s.transitions(1)
+	s.stop()
+	<-s.err
+	w.transition(1, "a", alert.Warning, alert.Resolved)
+
+	got, _ := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{ResumeToken: middle}).transitions(2)
+	want(t, got, []string{"p9 RESOLVED", "a RESOLVED"})
+	// The token of an empty stream is one, too.
+	got, end := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{ResumeToken: start}).transitions(4)
+	want(t, got, []string{"a FIRING", "p9 FIRING", "p9 RESOLVED", "a RESOLVED"})
+	s = w.watchAlerts(t, &doppelv1.WatchAlertsRequest{ResumeToken: end})
+	w.transition(2, "b", alert.Warning, alert.Firing)
+	got, _ = s.transitions(1)
+	want(t, got, []string{"b FIRING"})
+}
+
+// A partition that was restored tells again what it told before; nobody hears it twice.
+func TestTransitionsToldAgainAreLeftOut(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	s := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{})
+	s.snapshot()
+	for _, offset := range []int64{1, 2, 1, 2, 3} {
+		a := alert.Alert{ID: uint64(offset), State: alert.Firing}
+		w.hub.AlertChanged(&host.Transition{Partition: 4, Offset: offset, Device: fmt.Sprintf("d%d", offset), Alert: a})
+	}
+	got, _ := s.transitions(3)
+	want(t, got, []string{"d1 FIRING", "d2 FIRING", "d3 FIRING"})
+}
+
+func TestWatchAlertsGap(t *testing.T) {
+	w := newWorld(t, HubConfig{Transitions: 4})
+	s := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{})
+	_, start := s.snapshot()
+	for i := range 6 {
+		w.transition(uint64(i), fmt.Sprintf("d%d", i), alert.Warning, alert.Firing)
+		s.transitions(1)
+	}
+	for name, token := range map[string]string{
+		"overwritten":       start,
+		"other incarnation": alertsToken(NewHub(HubConfig{}).incarnation, vector{3: {offset: 6}}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{ResumeToken: token})
+			if m := s.next(); m.GetGap().GetReason() == "" {
+				t.Fatalf("got %v, want a gap", m)
+			}
+			ids, token := s.snapshot()
+			want(t, ids, []string{"d0", "d1", "d2", "d3", "d4", "d5"})
+			if _, _, err := parseAlertsToken(token); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A subscriber too slow for the ring is told what it missed and starts over; nobody waits for it.
+func TestWatchAlertsSlowSubscriber(t *testing.T) {
+	const size = 64
+	w := newWorld(t, HubConfig{Transitions: size})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	slow, err := w.alerts.WatchAlerts(ctx, &doppelv1.WatchAlertsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := slow.Recv(); err != nil || m.GetSnapshotDone() == nil {
+		t.Fatal(m, err)
+	}
+	// More than any window of the connection holds.
+	const n = 20_000
+	start := time.Now()
+	for i := range n {
+		w.transition(uint64(i%10), fmt.Sprintf("d%d", i%10), alert.Warning, alert.Firing)
+	}
+	if d := time.Since(start); d > 10*time.Second {
+		t.Errorf("%d transitions took %v", n, d)
+	}
+	seen, missed, gaps := 0, uint64(0), 0
+	for gaps == 0 || seen+int(missed) < n {
+		m, err := slow.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch e := m.GetEvent().(type) {
+		case *doppelv1.WatchAlertsResponse_Transition:
+			seen++
+		case *doppelv1.WatchAlertsResponse_Gap:
+			gaps++
+			missed += e.Gap.GetMissed()
+			if e.Gap.GetMissed() == 0 || e.Gap.GetReason() == "" {
+				t.Errorf("got %v, want how many and why", e.Gap)
+			}
+			for {
+				m, err := slow.Recv()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if m.GetSnapshotDone() != nil {
+					break
+				}
+				if m.GetSnapshot() == nil {
+					t.Fatalf("behind a gap: %v", m)
+				}
+			}
+		default:
+			t.Fatalf("got %v", m)
+		}
+	}
+	if seen+int(missed) != n {
+		t.Errorf("saw %d, missed %d, want %d together", seen, missed, n)
+	}
+	w.transition(99, "after", alert.Warning, alert.Firing)
+	if m, err := slow.Recv(); err != nil || m.GetTransition().GetDevice() != "after" {
+		t.Errorf("got %v, %v; want what comes after", m, err)
+	}
+}
+
+func TestWatchAlertsIsPrompt(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	s := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{})
+	s.snapshot()
+	var worst time.Duration
+	for i := range 200 {
+		start := time.Now()
+		w.transition(uint64(i), "a", alert.Warning, alert.Firing)
+		s.transitions(1)
+		worst = max(worst, time.Since(start))
+	}
+	if worst > 100*time.Millisecond {
+		t.Errorf("a transition took %v", worst)
+	}
+}
+
+func TestWatchAlertsHeartbeat(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	s := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{Heartbeat: durationpb.New(time.Second)})
+	s.snapshot()
+	select {
+	case m := <-s.msgs:
+		if m.GetHeartbeat() == nil || m.GetResumeToken() == "" {
+			t.Errorf("got %v, want a heartbeat with a token", m)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("no heartbeat")
+	}
+}
+
+func TestWatchAlertsErrors(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	for name, tc := range map[string]struct {
+		req   *doppelv1.WatchAlertsRequest
+		field string
+	}{
+		"devices":       {&doppelv1.WatchAlertsRequest{Devices: []string{""}}, "devices"},
+		"filter":        {&doppelv1.WatchAlertsRequest{Filter: "online"}, "filter"},
+		"severity":      {&doppelv1.WatchAlertsRequest{MinSeverity: 9}, "min_severity"},
+		"heartbeat":     {&doppelv1.WatchAlertsRequest{Heartbeat: durationpb.New(-1)}, "heartbeat"},
+		"token":         {&doppelv1.WatchAlertsRequest{ResumeToken: "abc"}, "resume_token"},
+		"twins' token":  {&doppelv1.WatchAlertsRequest{ResumeToken: twinsToken(1, 2)}, "resume_token"},
+		"token, longer": {&doppelv1.WatchAlertsRequest{ResumeToken: sealToken(tokenAlerts, make([]byte, 40))}, "resume_token"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := w.watchAlerts(t, tc.req)
+			wantCode(t, <-s.err, codes.InvalidArgument, tc.field)
+		})
+	}
+}
+
+// Whatever a client sends as a token, it is refused or understood.
+func FuzzTokens(f *testing.F) {
+	f.Add(twinsToken(1, 2))
+	f.Add(alertsToken(1, vector{0: {offset: 1}, 7: {offset: 300, index: 2}}))
+	f.Fuzz(func(t *testing.T, token string) {
+		if inc, seq, err := parseTwinsToken(token); err == nil && twinsToken(inc, seq) != token {
+			t.Errorf("twins: %q is not what it was", token)
+		}
+		_, _, _ = parseAlertsToken(token)
+		_, _ = newPage[*doppelv1.Twin](order{}, "", 1, token)
+	})
+}
+
+func BenchmarkAlertChanged(b *testing.B) {
+	h := NewHub(HubConfig{})
+	defer h.Close()
+	tr := host.Transition{Device: "device-1", Alert: alert.Alert{ID: 1, Rule: "builtin.zscore", Reason: codec.AlertID(1)}}
+	b.ReportAllocs()
+	for b.Loop() {
+		tr.Offset++
+		h.AlertChanged(&tr)
+	}
+}

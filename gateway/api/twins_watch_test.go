@@ -1,0 +1,370 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/google/go-cmp/cmp"
+
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+// twinStream reads a watch on its own goroutine, so that tests can wait with a limit.
+type twinStream struct {
+	t    *testing.T
+	msgs chan *doppelv1.WatchTwinsResponse
+	err  chan error
+	stop context.CancelFunc
+}
+
+func (w *world) watchTwins(t *testing.T, req *doppelv1.WatchTwinsRequest) *twinStream {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	s, err := w.twins.WatchTwins(ctx, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ts := &twinStream{t: t, msgs: make(chan *doppelv1.WatchTwinsResponse, 100_000), err: make(chan error, 1), stop: cancel}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			m, err := s.Recv()
+			if err != nil {
+				ts.err <- err
+				return
+			}
+			ts.msgs <- m
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	return ts
+}
+
+// next returns the next message, heartbeats left out.
+func (s *twinStream) next() *doppelv1.WatchTwinsResponse {
+	s.t.Helper()
+	timeout := time.After(10 * time.Second)
+	for {
+		select {
+		case m := <-s.msgs:
+			if m.GetResumeToken() == "" {
+				s.t.Fatalf("no token on %v", m)
+			}
+			if m.GetHeartbeat() == nil {
+				return m
+			}
+		case err := <-s.err:
+			s.t.Fatalf("watch ended: %v", err)
+		case <-timeout:
+			s.t.Fatal("nothing came")
+		}
+	}
+}
+
+// snapshot reads up to snapshot_done and returns the ids, and the token there.
+func (s *twinStream) snapshot() (map[string]bool, string) {
+	s.t.Helper()
+	ids := map[string]bool{}
+	for {
+		m := s.next()
+		switch e := m.GetEvent().(type) {
+		case *doppelv1.WatchTwinsResponse_Snapshot:
+			ids[e.Snapshot.GetId()] = true
+		case *doppelv1.WatchTwinsResponse_SnapshotDone:
+			return ids, m.GetResumeToken()
+		default:
+			s.t.Fatalf("in the snapshot: %v", m)
+		}
+	}
+}
+
+func TestWatchTwinsSnapshotThenChanges(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	w.put(twinOf("a", 1))
+	w.put(twinOf("b", 2))
+	s := w.watchTwins(t, &doppelv1.WatchTwinsRequest{ReadMask: maskOf("id", "seq")})
+	ids, _ := s.snapshot()
+	if diff := cmp.Diff(map[string]bool{"a": true, "b": true}, ids); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	w.put(twinOf("a", 9))
+	m := s.next().GetChanged()
+	if m.GetId() != "a" || m.GetSeq() != 9 || m.GetTags() != nil {
+		t.Errorf("got %v, want a at 9, masked", m)
+	}
+	w.put(twinOf("c", 3))
+	if m := s.next().GetChanged(); m.GetId() != "c" {
+		t.Errorf("got %v, want c", m)
+	}
+	w.remove("c")
+	if got := s.next().GetDeletedId(); got != "c" {
+		t.Errorf("got %q, want c deleted", got)
+	}
+}
+
+func TestWatchTwinsByIDAndFilter(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	w.put(twinOf("a", 2))
+	w.put(twinOf("b", 2))
+	byID := w.watchTwins(t, &doppelv1.WatchTwinsRequest{Ids: []string{"b", "later", "b"}})
+	if ids, _ := byID.snapshot(); len(ids) != 1 || !ids["b"] {
+		t.Errorf("got %v, want b", ids)
+	}
+	byFilter := w.watchTwins(t, &doppelv1.WatchTwinsRequest{Filter: `online && metrics.temperature.value > 10`})
+	if ids, _ := byFilter.snapshot(); len(ids) != 0 {
+		t.Errorf("got %v, want none", ids)
+	}
+	w.put(twinOf("a", 11)) // offline
+	w.put(twinOf("a", 12))
+	w.put(twinOf("later", 1))
+	w.put(twinOf("b", 14))
+	if m := byID.next().GetChanged(); m.GetId() != "later" && m.GetId() != "b" {
+		t.Errorf("got %v, want later or b", m)
+	}
+	got := map[string]uint64{}
+	for len(got) < 2 {
+		m := byFilter.next().GetChanged()
+		got[m.GetId()] = m.GetSeq()
+	}
+	if diff := cmp.Diff(map[string]uint64{"a": 12, "b": 14}, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// The first change goes out at once, the next ones merged, and the last state always arrives.
+func TestWatchTwinsMerges(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	w.put(twinOf("a", 0))
+	s := w.watchTwins(t, &doppelv1.WatchTwinsRequest{})
+	s.snapshot()
+	start := time.Now()
+	w.put(twinOf("a", 1))
+	if m := s.next().GetChanged(); m.GetSeq() != 1 {
+		t.Fatalf("got %v, want 1", m)
+	}
+	if d := time.Since(start); d > watchPace {
+		t.Errorf("the first change took %v", d)
+	}
+	const changes = 5000
+	for i := 2; i <= changes; i++ {
+		w.put(twinOf("a", i))
+	}
+	burst := time.Since(start)
+	messages := 0
+	for last := uint64(0); last < changes; messages++ {
+		m := s.next().GetChanged()
+		if m.GetSeq() < last {
+			t.Fatalf("went back from %d to %d", last, m.GetSeq())
+		}
+		last = m.GetSeq()
+	}
+	if limit := int(burst/watchPace) + 3; messages > limit {
+		t.Errorf("%d messages in %v, want at most %d", messages, burst, limit)
+	}
+}
+
+func TestWatchTwinsResumes(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	for i := range 20 {
+		w.put(twinOf(fmt.Sprintf("d%02d", i), 0))
+	}
+	s := w.watchTwins(t, &doppelv1.WatchTwinsRequest{})
+	_, token := s.snapshot()
+	s.stop()
+	<-s.err
+	w.put(twinOf("d03", 1))
+	w.put(twinOf("d07", 1))
+	s = w.watchTwins(t, &doppelv1.WatchTwinsRequest{ResumeToken: token})
+	got := map[string]bool{}
+	for len(got) < 2 {
+		m := s.next()
+		got[m.GetChanged().GetId()] = true
+		token = m.GetResumeToken()
+	}
+	if diff := cmp.Diff(map[string]bool{"d03": true, "d07": true}, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	s.stop()
+	<-s.err
+	// The token of a round's last message covers the round: nothing comes twice.
+	w.put(twinOf("d09", 1))
+	s = w.watchTwins(t, &doppelv1.WatchTwinsRequest{ResumeToken: token})
+	if m := s.next().GetChanged(); m.GetId() != "d09" {
+		t.Errorf("got %v, want d09 only", m)
+	}
+}
+
+func TestWatchTwinsGap(t *testing.T) {
+	w := newWorld(t, HubConfig{Linger: time.Millisecond})
+	w.put(twinOf("a", 1))
+	s := w.watchTwins(t, &doppelv1.WatchTwinsRequest{})
+	_, token := s.snapshot()
+	s.stop()
+	<-s.err
+	eventually(t, "changes are no longer recorded", func() bool { return !w.hub.TwinsWatched() })
+	w.put(twinOf("a", 2))
+
+	other := NewHub(HubConfig{})
+	for name, token := range map[string]string{
+		"unrecorded":        token,
+		"other incarnation": twinsToken(other.incarnation, 1),
+		"from the future":   twinsToken(w.hub.incarnation, 1<<40),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := w.watchTwins(t, &doppelv1.WatchTwinsRequest{ResumeToken: token})
+			if m := s.next(); m.GetGap() == nil || m.GetGap().GetReason() == "" {
+				t.Fatalf("got %v, want a gap", m)
+			}
+			if ids, _ := s.snapshot(); len(ids) != 1 {
+				t.Errorf("got %v, want a", ids)
+			}
+			w.put(twinOf("a", 3))
+			if m := s.next().GetChanged(); m.GetSeq() != 3 {
+				t.Errorf("got %v, want a at 3", m)
+			}
+		})
+	}
+}
+
+func TestWatchTwinsHeartbeat(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	s := w.watchTwins(t, &doppelv1.WatchTwinsRequest{Heartbeat: durationpb.New(time.Second)})
+	s.snapshot()
+	select {
+	case m := <-s.msgs:
+		if m.GetHeartbeat() == nil || m.GetResumeToken() == "" {
+			t.Errorf("got %v, want a heartbeat with a token", m)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("no heartbeat")
+	}
+}
+
+func TestHeartbeatBounds(t *testing.T) {
+	for _, tc := range []struct {
+		in   *durationpb.Duration
+		want time.Duration
+	}{
+		{nil, 10 * time.Second},
+		{durationpb.New(0), 10 * time.Second},
+		{durationpb.New(time.Millisecond), time.Second},
+		{durationpb.New(7 * time.Second), 7 * time.Second},
+		{durationpb.New(time.Hour), 5 * time.Minute},
+	} {
+		if got, err := heartbeatOf(tc.in); err != nil || got != tc.want {
+			t.Errorf("%v: got %v, %v; want %v", tc.in, got, err, tc.want)
+		}
+	}
+}
+
+func TestWatchTwinsErrors(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	for name, tc := range map[string]struct {
+		req   *doppelv1.WatchTwinsRequest
+		field string
+	}{
+		"ids":           {&doppelv1.WatchTwinsRequest{Ids: []string{"a/b"}}, "ids"},
+		"too many ids":  {&doppelv1.WatchTwinsRequest{Ids: make([]string, 1001)}, "ids"},
+		"filter":        {&doppelv1.WatchTwinsRequest{Filter: "online &&"}, "filter"},
+		"mask":          {&doppelv1.WatchTwinsRequest{ReadMask: maskOf("x")}, "read_mask"},
+		"heartbeat":     {&doppelv1.WatchTwinsRequest{Heartbeat: durationpb.New(-1)}, "heartbeat"},
+		"token":         {&doppelv1.WatchTwinsRequest{ResumeToken: "abc"}, "resume_token"},
+		"alerts' token": {&doppelv1.WatchTwinsRequest{ResumeToken: alertsToken(1, nil)}, "resume_token"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := w.watchTwins(t, tc.req)
+			wantCode(t, <-s.err, codes.InvalidArgument, tc.field)
+		})
+	}
+	if w.hub.TwinsWatched() {
+		t.Error("refused watches have changes recorded")
+	}
+}
+
+func TestWatchesEndWithTheHub(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	s := w.watchTwins(t, &doppelv1.WatchTwinsRequest{})
+	s.snapshot()
+	a := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{})
+	a.snapshot()
+	w.hub.Close()
+	w.hub.Close()
+	wantCode(t, <-s.err, codes.Unavailable, "")
+	wantCode(t, <-a.err, codes.Unavailable, "")
+	wantCode(t, <-w.watchTwins(t, &doppelv1.WatchTwinsRequest{}).err, codes.Unavailable, "")
+}
+
+// A subscriber that reads nothing keeps neither the partitions nor other subscribers waiting, and
+// catches up with the latest states when it reads again.
+func TestSlowSubscriberSlowsNobody(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	const twins = 2000
+	for i := range twins {
+		w.put(twinOf(fmt.Sprintf("d%04d", i), 0))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	slow, err := w.twins.WatchTwins(ctx, &doppelv1.WatchTwinsRequest{}, grpc.MaxCallRecvMsgSize(1<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := slow.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	fast := w.watchTwins(t, &doppelv1.WatchTwinsRequest{Ids: []string{"d0001"}})
+	fast.snapshot()
+	eventually(t, "watched", w.hub.TwinsWatched)
+
+	worst := time.Duration(0)
+	for round := 1; round <= 30; round++ {
+		for i := range twins {
+			start := time.Now()
+			w.hub.TwinChanged(0, fmt.Sprintf("d%04d", i), 1)
+			worst = max(worst, time.Since(start))
+		}
+	}
+	if worst > 250*time.Millisecond {
+		t.Errorf("TwinChanged blocked for %v", worst)
+	}
+	w.put(twinOf("d0001", 77))
+	for fast.next().GetChanged().GetSeq() != 77 {
+	}
+	for {
+		m, err := slow.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := m.GetChanged(); c.GetId() == "d0001" && c.GetSeq() == 77 {
+			return
+		}
+	}
+}
+
+func BenchmarkTwinChanged(b *testing.B) {
+	for _, subs := range []int{0, 1, 100} {
+		b.Run(fmt.Sprintf("watchers=%d", subs), func(b *testing.B) {
+			h := NewHub(HubConfig{})
+			defer h.Close()
+			ids := make([]string, 10_000)
+			for i := range ids {
+				ids[i] = fmt.Sprintf("device-%05d", i)
+			}
+			for range subs {
+				h.changes.armAll(newWaiter())
+			}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				h.TwinChanged(0, ids[i%len(ids)], 1)
+				i++
+			}
+		})
+	}
+}
