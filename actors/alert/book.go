@@ -31,7 +31,8 @@ type Book struct {
 	interval int64 // learned distance of receive times, ns
 	due      int64
 	seen     uint32 // distinct receive times, up to learnedAfter
-	readings uint32 // open alerts that readings drive
+	readings int32  // open alerts that readings drive
+	timed    int32  // all other open alerts
 	offline  bool
 }
 

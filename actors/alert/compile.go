@@ -87,21 +87,21 @@ func checkFields(r *Rule) error {
 	switch r.Kind {
 	case ZScore, Threshold, Rate, Expression:
 		if r.Window != 0 {
-			return fmt.Errorf("window: a %s rule has none: leave it out", r.Kind)
+			return fmt.Errorf("window: %s rules have none: leave it out", r.Kind)
 		}
 	case Stale, Offline, Gap:
 		if r.Metric != "" {
-			return fmt.Errorf("metric: a %s rule watches the device, not a metric: leave it out", r.Kind)
+			return fmt.Errorf("metric: %s rules watch the device, not a metric: leave it out", r.Kind)
 		}
 		if r.ForSamples > 1 {
-			return fmt.Errorf("for_samples: a %s rule sees no samples: leave it out", r.Kind)
+			return fmt.Errorf("for_samples: %s rules see no samples: leave it out", r.Kind)
 		}
 	default:
 		return fmt.Errorf("kind: %q is unknown: use zscore, threshold, rate, stale, offline, gap or expression", r.Kind)
 	}
 	switch {
 	case r.Kind == Offline && r.Window != 0:
-		return errors.New("window: an offline rule has none: leave it out")
+		return errors.New("window: offline rules have none: leave it out")
 	case r.Kind == Gap && r.ForDuration != 0:
 		return errors.New("for_duration: a gap does not last: leave it out")
 	case r.Kind == Expression && r.Metric != "":
@@ -109,7 +109,7 @@ func checkFields(r *Rule) error {
 	case r.Kind == Expression && r.Predicate == nil:
 		return errors.New("expression: it has not been compiled: this node cannot run expression rules, use another kind")
 	case r.Kind != Expression && r.Expression != "":
-		return fmt.Errorf("expression: a %s rule has none: leave it out, or set kind to expression", r.Kind)
+		return fmt.Errorf("expression: %s rules have none: leave it out, or set kind to expression", r.Kind)
 	case r.WindowSamples != 0 && r.WindowSamples != baselineSamples:
 		return fmt.Errorf("window_samples: %d: all rules share the twin's baseline of %d samples: leave it out", r.WindowSamples, baselineSamples)
 	}
@@ -165,7 +165,7 @@ func compileLevel(r *Rule, l *Level) error {
 		return nil
 	case Offline, Expression:
 		if l.Enter != 0 || l.Exit != 0 {
-			return fmt.Errorf("enter: a %s rule has no bounds: leave enter and exit out", r.Kind)
+			return fmt.Errorf("enter: %s rules have no bounds: leave enter and exit out", r.Kind)
 		}
 		l.Enter, l.Exit, l.Op = 1, 1, opReach
 		return nil
@@ -176,7 +176,7 @@ func compileLevel(r *Rule, l *Level) error {
 	case ZScore:
 	}
 	if l.Op != "" {
-		return fmt.Errorf("op: a %s rule has none: leave it out", r.Kind)
+		return fmt.Errorf("op: %s rules have none: leave it out", r.Kind)
 	}
 	if l.Enter <= 0 {
 		return fmt.Errorf("enter: %v: want more than 0", l.Enter)

@@ -58,9 +58,7 @@ func (b *Book) advance(r *compiled, device, metric string, e *evidence, emit *[]
 func (b *Book) begin(r *compiled, device string, t *tracker, level int, e *evidence, emit *[]Alert) {
 	t.count++
 	t.open = &episode{streak: 1, reads: r.readings()}
-	if t.open.reads {
-		b.readings++
-	}
+	b.count(t.open, +1)
 	a := &t.open.alert
 	*a = Alert{
 		ID: identify(device, r.ID, t.metric, e.at, t.count), Rule: r.ID, Metric: t.metric,
@@ -75,13 +73,20 @@ func (b *Book) begin(r *compiled, device string, t *tracker, level int, e *evide
 // resolve ends an alert. One that never fired resolves too, with FireTime 0, for those who watch
 // pending ones.
 func (b *Book) resolve(r *compiled, t *tracker, e *evidence, emit *[]Alert) {
-	if t.open.reads {
-		b.readings--
-	}
+	b.count(t.open, -1)
 	a := &t.open.alert
 	a.State, a.ResolveTime = Resolved, e.at
 	a.changed(r, e, -1, emit)
 	t.open = nil
+}
+
+// count keeps the number of open alerts of both sorts, so that a quiet twin need not look for them.
+func (b *Book) count(e *episode, by int32) {
+	if e.reads {
+		b.readings += by
+	} else {
+		b.timed += by
+	}
 }
 
 // Reconcile ends the alerts of rules that are gone, off or no longer meant for this twin. Call it
@@ -93,7 +98,7 @@ func (b *Book) Reconcile(s *Set, device string, at int64, emit *[]Alert) {
 		known := r != nil && r.watches(t.metric) && r.matches(device, b.tags)
 		if t.open != nil && (!known || t.open.reads != r.readings()) {
 			gone := compiled{Rule: Rule{ID: t.rule, Version: t.open.alert.RuleVersion}}
-			b.resolve(&gone, &t, &evidence{at: at, why: "the rule was deleted or changed"}, emit)
+			b.resolve(&gone, &t, &evidence{at: at, value: t.open.alert.Value, why: "the rule was deleted or changed"}, emit)
 		}
 		if r != nil {
 			kept = append(kept, t)
@@ -131,7 +136,7 @@ func identify(device, rule, metric string, created int64, n uint64) uint64 {
 	for _, part := range []string{device, rule, metric} {
 		key = append(append(key, part...), 0)
 	}
-	key = binary.LittleEndian.AppendUint64(key, uint64(created)) //nolint:gosec // the bits, not the number
+	key = binary.LittleEndian.AppendUint64(key, uint64(created))
 	key = binary.LittleEndian.AppendUint64(key, n)
 	return xxhash.Sum64(key)
 }

@@ -56,9 +56,7 @@ func (b *Book) Restore(m Memory) {
 		t := tracker{rule: k.Rule, metric: k.Metric, count: k.Count}
 		if k.Open != nil {
 			t.open = &episode{alert: *k.Open, streak: k.Streak, breach: k.Breach, reads: k.Reads}
-			if k.Reads {
-				b.readings++
-			}
+			b.count(t.open, +1)
 		}
 		if k.Rated {
 			t.previous = &point{time: k.PreviousTime, value: k.PreviousValue}

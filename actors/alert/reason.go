@@ -26,8 +26,14 @@ func breachReason(r *compiled, a *Alert, e *evidence, l *Level) string {
 		return fmt.Sprintf("%s %s is %.1f sigma %s its mean of %s (%d samples)",
 			a.Metric, number(a.Value), math.Abs(a.Score), side, number(a.BaselineMean), a.BaselineCount)
 	case Threshold:
+		if !r.entered(l, e.now) {
+			return fmt.Sprintf("%s %s eases off but is not back yet", a.Metric, number(a.Value))
+		}
 		return fmt.Sprintf("%s %s is %s", a.Metric, number(a.Value), l.bound())
 	case Rate:
+		if !r.entered(l, e.now) {
+			return fmt.Sprintf("%s changes by %s a second, which eases off but is not over yet", a.Metric, number(e.now))
+		}
 		return fmt.Sprintf("%s changes by %s a second, %s", a.Metric, number(e.now), l.bound())
 	case Offline:
 		return "the device is offline"

@@ -142,7 +142,10 @@ func (r *compiled) patience(interval int64, known bool) (silence time.Duration, 
 		return r.ForDuration, true
 	}
 	const century = 100 * 365 * 24 * time.Hour // keeps the sum of times within an int64
-	learned := min(float64(interval)*r.intervals, float64(century))
+	learned := float64(interval) * r.intervals
+	if learned > float64(century) {
+		return century, known
+	}
 	return max(time.Duration(learned), r.Window), known
 }
 

@@ -15,9 +15,11 @@ func (b *Book) Seen(s *Set, device string, now int64, emit *[]Alert) {
 	if now > b.lastSeen {
 		b.learn(now)
 	}
-	for _, r := range s.stale {
-		if t := b.find(r.ID, ""); t != nil && t.open != nil {
-			b.advance(r, device, "", &evidence{at: now}, emit)
+	if b.timed > 0 {
+		for _, r := range s.stale {
+			if t := b.find(r.ID, ""); t != nil && t.open != nil {
+				b.advance(r, device, "", &evidence{at: now}, emit)
+			}
 		}
 	}
 	b.schedule(s, device, now)
@@ -26,12 +28,14 @@ func (b *Book) Seen(s *Set, device string, now int64, emit *[]Alert) {
 // learn takes in the distance to the message before: the mean of the first ones, then an average
 // that forgets. In whole nanoseconds, and an outage counts no more than what is taken for one.
 func (b *Book) learn(now int64) {
-	if b.lastSeen != 0 {
-		distance := now - b.lastSeen
-		if b.seen >= learnedAfter {
-			distance = min(distance, max(staleIntervals*b.interval, int64(staleFloor)))
-		}
-		b.interval += (distance - b.interval) / int64(min(b.seen, learnedAfter))
+	distance := now - b.lastSeen
+	switch {
+	case b.lastSeen == 0:
+	case b.seen < learnedAfter:
+		b.interval += (distance - b.interval) / int64(b.seen)
+	default:
+		distance = min(distance, max(staleIntervals*b.interval, int64(staleFloor)))
+		b.interval += (distance - b.interval) / learnedAfter
 	}
 	b.lastSeen = now
 	b.seen = min(b.seen+1, learnedAfter)
@@ -110,7 +114,8 @@ func (b *Book) judgeOffline(s *Set, device string, at int64, emit *[]Alert) {
 	}
 	for _, r := range s.stale {
 		if t := b.find(r.ID, ""); t != nil && t.open != nil {
-			b.resolve(r, t, &evidence{at: at, why: "the device is offline, which is an alert of its own"}, emit)
+			e := evidence{at: at, value: t.open.alert.Value, why: "the device is offline, which is an alert of its own"}
+			b.resolve(r, t, &e, emit)
 		}
 	}
 }
@@ -162,6 +167,23 @@ func (b *Book) Due() int64 { return b.due }
 // schedule works out Due after an input at now.
 func (b *Book) schedule(s *Set, device string, now int64) {
 	due := int64(never)
+	if b.timed == 0 || !b.suppressed(s) {
+		for _, r := range s.stale {
+			due = min(due, b.dueSilence(r, device, now))
+		}
+	}
+	if b.timed > 0 {
+		due = min(due, b.dueOpen(s))
+	}
+	if due == never {
+		due = 0
+	}
+	b.due = due
+}
+
+// dueOpen is when time next changes an open offline or gap alert.
+func (b *Book) dueOpen(s *Set) int64 {
+	due := int64(never)
 	for _, r := range s.offline {
 		t := b.find(r.ID, "")
 		switch {
@@ -172,24 +194,16 @@ func (b *Book) schedule(s *Set, device string, now int64) {
 			due = min(due, t.open.alert.FireTime+int64(r.MinDwell))
 		}
 	}
-	if len(s.stale) > 0 && !b.suppressed(s) {
-		for _, r := range s.stale {
-			due = min(due, b.dueSilence(r, device, now))
-		}
-	}
 	for _, r := range s.gap {
 		if t := b.find(r.ID, ""); t != nil && t.open != nil {
 			due = min(due, t.open.quiet(r))
 		}
 	}
-	b.due = 0
-	if due != never {
-		b.due = due
-	}
+	return due
 }
 
 func (b *Book) dueSilence(r *compiled, device string, now int64) int64 {
-	if t := b.find(r.ID, ""); t != nil && t.open != nil {
+	if t := b.find(r.ID, ""); b.timed > 0 && t != nil && t.open != nil {
 		// Data came back too early for the dwell: look again when it is over.
 		if end := t.open.alert.FireTime + int64(r.MinDwell); end > now {
 			return end
