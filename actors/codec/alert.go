@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -40,7 +41,7 @@ func Alert(device string, a *alert.Alert) *doppelv1.Alert {
 		BaselineStddev: a.BaselineStddev,
 		Boot:           a.Boot,
 		Seq:            a.Seq,
-		Reason:         a.Reason,
+		Reason:         strings.ToValidUTF8(a.Reason, "\uFFFD"),
 	}
 }
 

@@ -72,7 +72,7 @@ func appendInput(b []byte, e *Event) []byte {
 		b = appendBytes(b, 3, in.Reported.Patch)
 	case doppelv1.EventKind_EVENT_KIND_CLAIM:
 		b, at = open(b, 12)
-		b = appendString(b, 1, e.Claim.Node)
+		b = appendText(b, 1, e.Claim.Node)
 		b = appendUint(b, 2, e.Claim.Incarnation)
 		b = appendFixed(b, 3, e.Claim.Nonce)
 	case doppelv1.EventKind_EVENT_KIND_RULES:
@@ -151,9 +151,9 @@ func appendAlert(b []byte, num protowire.Number, a *alert.Alert) []byte {
 	var id [8]byte
 	binary.BigEndian.PutUint64(id[:], a.ID)
 	b = hex.AppendEncode(b, id[:])
-	b = appendString(b, 3, a.Rule)
+	b = appendText(b, 3, a.Rule)
 	b = appendUint(b, 4, a.RuleVersion)
-	b = appendString(b, 5, a.Metric)
+	b = appendText(b, 5, a.Metric)
 	b = appendUint(b, 6, uint64(a.Severity))
 	b = appendUint(b, 7, uint64(a.State))
 	b = appendTime(b, 8, a.CreateTime)
@@ -167,7 +167,7 @@ func appendAlert(b []byte, num protowire.Number, a *alert.Alert) []byte {
 	b = appendFixed(b, 16, math.Float64bits(a.BaselineStddev))
 	b = appendUint(b, 17, a.Boot)
 	b = appendUint(b, 18, a.Seq)
-	b = appendString(b, 19, a.Reason)
+	b = appendText(b, 19, a.Reason)
 	return shut(b, at)
 }
 

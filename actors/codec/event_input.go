@@ -36,6 +36,9 @@ func (d *EventDecoder) sample(b []byte, in *twin.Input) error {
 	if w.bad || len(d.columnNames) != len(d.values) {
 		return fmt.Errorf("%w: sample with %d names and %d values", ErrUnreadable, len(d.columnNames), len(d.values))
 	}
+	if !s.Numbered {
+		s.Boot = 0
+	}
 	for i, name := range d.columnNames {
 		d.readings = append(d.readings, twin.Reading{Name: name, Value: d.values[i]})
 	}
@@ -80,6 +83,9 @@ func (d *EventDecoder) appliedSample(b []byte, e *Event) error {
 	}
 	if w.bad {
 		return fmt.Errorf("%w: applied sample", ErrUnreadable)
+	}
+	if !a.Numbered {
+		a.Boot = 0
 	}
 	if a.Own {
 		a.Reported = e.Input.Sample.Reported
@@ -176,6 +182,9 @@ func decodeReported(w *wire, r *twin.Reported) {
 		default:
 			w.skip()
 		}
+	}
+	if !r.Numbered {
+		r.Boot = 0
 	}
 }
 

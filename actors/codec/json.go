@@ -147,7 +147,7 @@ func (d *Decoder) jsonSample() {
 		case f == 0 || d.jsonNull():
 			s.skip()
 		case f == fieldBoot || f == fieldSamples:
-			d.refuse(twin.NotDecodable, f.String(), "stands beside samples, not in one")
+			d.misplaced(f)
 			s.skip()
 		default:
 			d.jsonField(f)

@@ -116,7 +116,7 @@ func (d *Decoder) packSample(sample packed) {
 		case f == 0 || v.kind == packNil:
 			r.rest(v)
 		case f == fieldBoot || f == fieldSamples:
-			d.refuse(twin.NotDecodable, f.String(), "stands beside samples, not in one")
+			d.misplaced(f)
 			r.rest(v)
 		default:
 			d.packField(f, v)

@@ -103,7 +103,7 @@ func (d *Decoder) protobuf(payload []byte) *Refusal {
 		}
 	}
 	if w.bad {
-		return noTelemetry
+		return noTelemetry()
 	}
 	if !d.batch {
 		d.protobufReported()
@@ -112,7 +112,9 @@ func (d *Decoder) protobuf(payload []byte) *Refusal {
 	return nil
 }
 
-var noTelemetry = &Refusal{Reason: twin.NotDecodable, Detail: "not a protobuf message doppel.v1.Telemetry"}
+func noTelemetry() *Refusal {
+	return refuse(twin.NotDecodable, "not a protobuf message doppel.v1.Telemetry")
+}
 
 func (d *Decoder) protobufSample(b []byte) *Refusal {
 	if d.draft.seen != 0 {
@@ -129,7 +131,7 @@ func (d *Decoder) protobufSample(b []byte) *Refusal {
 		d.protobufField(&w, fieldNumbers{1, 2, 3, 4})
 	}
 	if w.bad {
-		return noTelemetry
+		return noTelemetry()
 	}
 	d.protobufReported()
 	d.end()

@@ -20,7 +20,8 @@ type draft struct {
 	time     int64
 	hasSeq   bool
 	hasTime  bool
-	first    int // index of its first reading in Decoder.readings
+	noNumber bool // its number is ambiguous, whatever seq says
+	first    int  // index of its first reading in Decoder.readings
 	reported []byte
 	refusal  *Refusal
 }
@@ -93,10 +94,14 @@ func (d *Decoder) once(f field) bool {
 		return true
 	}
 	d.refuse(twin.NotDecodable, f.String(), "appears twice")
-	if f == fieldSeq {
-		d.draft.hasSeq = false
-	}
+	d.draft.noNumber = d.draft.noNumber || f == fieldSeq
 	return false
+}
+
+// misplaced notes a member of the message in a sample. A boot there means another number.
+func (d *Decoder) misplaced(f field) {
+	d.refuse(twin.NotDecodable, f.String(), "stands beside samples, not in one")
+	d.draft.noNumber = d.draft.noNumber || f == fieldBoot
 }
 
 // setSeq takes the sample's number.
@@ -223,8 +228,9 @@ func (d *Decoder) end() {
 		d.refuse(twin.NoContent, "", "neither metrics nor reported")
 	}
 	if s.refusal != nil {
-		s.refusal.Numbered = s.hasSeq
-		s.refusal.Seq = s.seq
+		if s.hasSeq && !s.noNumber {
+			s.refusal.Numbered, s.refusal.Seq = true, s.seq
+		}
 		d.readings = d.readings[:s.first]
 		d.items = append(d.items, Item{Refusal: s.refusal})
 		return

@@ -2,6 +2,7 @@ package codec
 
 import (
 	"math"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -62,6 +63,11 @@ func appendString(b []byte, num protowire.Number, s string) []byte {
 	}
 	b = protowire.AppendTag(b, num, protowire.BytesType)
 	return protowire.AppendString(b, s)
+}
+
+// appendText is appendString for text nobody checked: protobuf refuses strings that are not UTF-8.
+func appendText(b []byte, num protowire.Number, s string) []byte {
+	return appendString(b, num, strings.ToValidUTF8(s, "\uFFFD"))
 }
 
 func appendBytes(b []byte, num protowire.Number, v []byte) []byte {
