@@ -33,7 +33,7 @@ type Broker struct {
 	hook     *hook
 	listener *listener
 	wills    *peer
-	gate     *gate // goroutines of peers
+	gate     *gate           // goroutines of peers
 	work     context.Context //nolint:containedctx // the lifetime of Run, for goroutines started by verdicts
 	stop     context.CancelFunc
 
