@@ -110,10 +110,10 @@ func want[T any](t *testing.T, got, want T) {
 
 func TestWatchAlertsSnapshotThenTransitions(t *testing.T) {
 	w := newWorld(t, HubConfig{})
-	w.transition(2, "b", alert.Warning, alert.Firing)
-	w.transition(1, "a", alert.Critical, alert.Firing)
-	w.transition(3, "c", alert.Warning, alert.Resolved)
-	w.transition(4, "d", alert.Warning, alert.Pending)
+	w.Transition(2, "b", alert.Warning, alert.Firing)
+	w.Transition(1, "a", alert.Critical, alert.Firing)
+	w.Transition(3, "c", alert.Warning, alert.Resolved)
+	w.Transition(4, "d", alert.Warning, alert.Pending)
 
 	all := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{IncludePending: true})
 	ids, _ := all.snapshot()
@@ -122,10 +122,10 @@ func TestWatchAlertsSnapshotThenTransitions(t *testing.T) {
 	ids, _ = fired.snapshot()
 	want(t, ids, []string{"a", "b"})
 
-	w.transition(5, "e", alert.Warning, alert.Pending)
-	w.transition(5, "e", alert.Warning, alert.Firing)
-	w.transition(5, "e", alert.Critical, alert.Firing)
-	w.transition(5, "e", alert.Critical, alert.Resolved)
+	w.Transition(5, "e", alert.Warning, alert.Pending)
+	w.Transition(5, "e", alert.Warning, alert.Firing)
+	w.Transition(5, "e", alert.Critical, alert.Firing)
+	w.Transition(5, "e", alert.Critical, alert.Resolved)
 	got, _ := all.transitions(4)
 	want(t, got, []string{"e PENDING", "e FIRING", "e FIRING", "e RESOLVED"})
 	got, _ = fired.transitions(3)
@@ -152,11 +152,11 @@ func TestWatchAlertsSelects(t *testing.T) {
 	for _, s := range []*alertStream{byDevice, bySeverity, byFilter} {
 		s.snapshot()
 	}
-	w.transition(1, "a", alert.Warning, alert.Firing)
-	w.transition(2, "c1", alert.Critical, alert.Firing)
-	w.transition(2, "c1", alert.Critical, alert.Resolved)
-	w.transition(3, "c2", alert.Info, alert.Firing)
-	w.transition(4, "b", alert.Info, alert.Firing)
+	w.Transition(1, "a", alert.Warning, alert.Firing)
+	w.Transition(2, "c1", alert.Critical, alert.Firing)
+	w.Transition(2, "c1", alert.Critical, alert.Resolved)
+	w.Transition(3, "c2", alert.Info, alert.Firing)
+	w.Transition(4, "b", alert.Info, alert.Firing)
 	got, _ := byDevice.transitions(2)
 	want(t, got, []string{"a FIRING", "b FIRING"})
 	got, _ = bySeverity.transitions(2)
@@ -176,7 +176,7 @@ func TestWatchAlertsSendsEach(t *testing.T) {
 		if i%2 == 1 {
 			st = alert.Resolved
 		}
-		w.transition(uint64(i/2), fmt.Sprintf("d%d", i/2), alert.Warning, st)
+		w.Transition(uint64(i/2), fmt.Sprintf("d%d", i/2), alert.Warning, st)
 	}
 	got, _ := s.transitions(n)
 	for i, g := range got {
@@ -190,14 +190,14 @@ func TestWatchAlertsResumes(t *testing.T) {
 	w := newWorld(t, HubConfig{})
 	s := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{})
 	_, start := s.snapshot()
-	w.transition(1, "a", alert.Warning, alert.Firing)
+	w.Transition(1, "a", alert.Warning, alert.Firing)
 	w.hub.AlertChanged(&host.Transition{Partition: 9, Offset: 5, Index: 0, Device: "p9", Alert: alert.Alert{ID: 77, State: alert.Firing}})
 	w.hub.AlertChanged(&host.Transition{Partition: 9, Offset: 5, Index: 1, Device: "p9", Alert: alert.Alert{ID: 77, State: alert.Resolved, FireTime: 1}})
 	_, middle := s.transitions(2)
 	s.transitions(1)
 	s.stop()
 	<-s.err
-	w.transition(1, "a", alert.Warning, alert.Resolved)
+	w.Transition(1, "a", alert.Warning, alert.Resolved)
 
 	got, _ := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{ResumeToken: middle}).transitions(2)
 	want(t, got, []string{"p9 RESOLVED", "a RESOLVED"})
@@ -205,7 +205,7 @@ func TestWatchAlertsResumes(t *testing.T) {
 	got, end := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{ResumeToken: start}).transitions(4)
 	want(t, got, []string{"a FIRING", "p9 FIRING", "p9 RESOLVED", "a RESOLVED"})
 	s = w.watchAlerts(t, &doppelv1.WatchAlertsRequest{ResumeToken: end})
-	w.transition(2, "b", alert.Warning, alert.Firing)
+	w.Transition(2, "b", alert.Warning, alert.Firing)
 	got, _ = s.transitions(1)
 	want(t, got, []string{"b FIRING"})
 }
@@ -228,7 +228,7 @@ func TestWatchAlertsGap(t *testing.T) {
 	s := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{})
 	_, start := s.snapshot()
 	for i := range 6 {
-		w.transition(uint64(i), fmt.Sprintf("d%d", i), alert.Warning, alert.Firing)
+		w.Transition(uint64(i), fmt.Sprintf("d%d", i), alert.Warning, alert.Firing)
 		s.transitions(1)
 	}
 	for name, token := range map[string]string{
@@ -266,7 +266,7 @@ func TestWatchAlertsSlowSubscriber(t *testing.T) {
 	const n = 20_000
 	start := time.Now()
 	for i := range n {
-		w.transition(uint64(i%10), fmt.Sprintf("d%d", i%10), alert.Warning, alert.Firing)
+		w.Transition(uint64(i%10), fmt.Sprintf("d%d", i%10), alert.Warning, alert.Firing)
 	}
 	if d := time.Since(start); d > 10*time.Second {
 		t.Errorf("%d transitions took %v", n, d)
@@ -305,7 +305,7 @@ func TestWatchAlertsSlowSubscriber(t *testing.T) {
 	if seen+int(missed) != n {
 		t.Errorf("saw %d, missed %d, want %d together", seen, missed, n)
 	}
-	w.transition(99, "after", alert.Warning, alert.Firing)
+	w.Transition(99, "after", alert.Warning, alert.Firing)
 	if m, err := slow.Recv(); err != nil || m.GetTransition().GetDevice() != "after" {
 		t.Errorf("got %v, %v; want what comes after", m, err)
 	}
@@ -318,7 +318,7 @@ func TestWatchAlertsIsPrompt(t *testing.T) {
 	var worst time.Duration
 	for i := range 200 {
 		start := time.Now()
-		w.transition(uint64(i), "a", alert.Warning, alert.Firing)
+		w.Transition(uint64(i), "a", alert.Warning, alert.Firing)
 		s.transitions(1)
 		worst = max(worst, time.Since(start))
 	}

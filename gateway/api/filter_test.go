@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/doppel-iot/doppel/gateway/api/apitest"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -21,7 +22,7 @@ func mustEnv(t testing.TB, msg proto.Message) *filterEnv {
 
 func TestFilterOnTwins(t *testing.T) {
 	env := mustEnv(t, &doppelv1.Twin{})
-	tw := twinOf("pump-1", 82)
+	tw := apitest.Twin("pump-1", 82)
 	tw.OpenAlerts = []string{"00000000000000aa"}
 	for _, tc := range []struct {
 		filter string
@@ -147,7 +148,7 @@ func TestFilterIsLimitedInCost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.matches(twinOf("a", 1)); !errors.Is(err, errFilterCost) {
+	if _, err := f.matches(apitest.Twin("a", 1)); !errors.Is(err, errFilterCost) {
 		t.Errorf("got %v, want %v", err, errFilterCost)
 	}
 }
@@ -158,7 +159,7 @@ func FuzzFilter(f *testing.F) {
 	for _, s := range []string{`online`, `metrics["t"].value > 1`, `tags.site == "x"`, `size(id) / 0 == 1`, `reported.a.b[0] == null`} {
 		f.Add(s)
 	}
-	tw := twinOf("a", 1)
+	tw := apitest.Twin("a", 1)
 	f.Fuzz(func(t *testing.T, s string) {
 		c, err := env.compile(s)
 		if err != nil {
@@ -175,7 +176,7 @@ func BenchmarkFilter(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	tw := twinOf("pump-1", 82)
+	tw := apitest.Twin("pump-1", 82)
 	b.ReportAllocs()
 	for b.Loop() {
 		if ok, err := f.matches(tw); !ok || err != nil {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/doppel-iot/doppel/actors/alert"
+	"github.com/doppel-iot/doppel/gateway/api/apitest"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -41,13 +42,13 @@ func listAll(t *testing.T, w *world, req *doppelv1.ListTwinsRequest, between fun
 func TestListTwinsOrders(t *testing.T) {
 	w := newWorld(t, HubConfig{})
 	for i := range 50 {
-		tw := twinOf(fmt.Sprintf("d%02d", i), i)
+		tw := apitest.Twin(fmt.Sprintf("d%02d", i), i)
 		tw.Boot = uint64(i % 4)
 		if i == 49 {
 			delete(tw.Metrics, "temperature")
 			tw.LastSeen = nil
 		}
-		w.put(tw)
+		w.Put(tw)
 	}
 	num := func(from, to, step int) (ids []string) {
 		for i := from; i != to; i += step {
@@ -95,16 +96,16 @@ func TestPagesAreStableUnderChange(t *testing.T) {
 	for i := range 300 {
 		id := fmt.Sprintf("stay%03d", i)
 		stay[id] = true
-		w.put(twinOf(id, rng.IntN(1000)))
+		w.Put(apitest.Twin(id, rng.IntN(1000)))
 	}
 	n := 0
 	got := listAll(t, w, &doppelv1.ListTwinsRequest{OrderBy: "version desc", PageSize: 20}, func(int) {
 		for range 30 {
-			w.put(twinOf(fmt.Sprintf("go%05d", n), rng.IntN(1000)))
+			w.Put(apitest.Twin(fmt.Sprintf("go%05d", n), rng.IntN(1000)))
 			n++
 		}
 		for i := n - 45; i < n-20; i++ {
-			w.remove(fmt.Sprintf("go%05d", max(i, 0)))
+			w.Remove(fmt.Sprintf("go%05d", max(i, 0)))
 		}
 	})
 	seen := map[string]int{}
@@ -121,7 +122,7 @@ func TestPagesAreStableUnderChange(t *testing.T) {
 func TestListTwinsFilterMaskTotal(t *testing.T) {
 	w := newWorld(t, HubConfig{})
 	for i := range 250 {
-		w.put(twinOf(fmt.Sprintf("d%03d", i), i))
+		w.Put(apitest.Twin(fmt.Sprintf("d%03d", i), i))
 	}
 	resp, err := w.twins.ListTwins(t.Context(), &doppelv1.ListTwinsRequest{
 		Filter: `online && metrics["temperature"].value >= 200`, PageSize: 2, ReadMask: maskOf("id", "online"),
@@ -149,7 +150,7 @@ func TestListTwinsFilterMaskTotal(t *testing.T) {
 func TestListTwinsErrors(t *testing.T) {
 	w := newWorld(t, HubConfig{})
 	for i := range 5 {
-		w.put(twinOf(fmt.Sprintf("d%d", i), i))
+		w.Put(apitest.Twin(fmt.Sprintf("d%d", i), i))
 	}
 	first, err := w.twins.ListTwins(t.Context(), &doppelv1.ListTwinsRequest{PageSize: 2})
 	if err != nil {
@@ -197,10 +198,10 @@ func TestListTwinsErrors(t *testing.T) {
 
 func TestListAlerts(t *testing.T) {
 	w := newWorld(t, HubConfig{})
-	w.transition(1, "pump-1", alert.Warning, alert.Firing)
-	w.transition(2, "fan-1", alert.Critical, alert.Firing)
-	w.transition(3, "pump-2", alert.Warning, alert.Resolved)
-	w.transition(4, "pump-3", alert.Info, alert.Pending)
+	w.Transition(1, "pump-1", alert.Warning, alert.Firing)
+	w.Transition(2, "fan-1", alert.Critical, alert.Firing)
+	w.Transition(3, "pump-2", alert.Warning, alert.Resolved)
+	w.Transition(4, "pump-3", alert.Info, alert.Pending)
 	for filter, want := range map[string][]string{
 		"": {"pump-3", "pump-2", "fan-1", "pump-1"}, // newest first
 		`state == "FIRING" && device.startsWith("pump-")`: {"pump-1"},
@@ -241,7 +242,7 @@ func TestListAlerts(t *testing.T) {
 
 func TestGetAlert(t *testing.T) {
 	w := newWorld(t, HubConfig{})
-	w.transition(0xabc, "pump-1", alert.Warning, alert.Firing)
+	w.Transition(0xabc, "pump-1", alert.Warning, alert.Firing)
 	got, err := w.alerts.GetAlert(t.Context(), &doppelv1.GetAlertRequest{Id: "0000000000000abc"})
 	if err != nil || got.GetDevice() != "pump-1" {
 		t.Errorf("got %v, %v", got, err)
@@ -256,7 +257,7 @@ func TestGetAlert(t *testing.T) {
 
 func TestFleetAndRules(t *testing.T) {
 	w := newWorld(t, HubConfig{})
-	w.put(twinOf("a", 1))
+	w.Put(apitest.Twin("a", 1))
 	fleet := doppelv1.NewFleetServiceClient(w.conn)
 	st, err := fleet.GetStatus(t.Context(), &doppelv1.GetStatusRequest{})
 	if err != nil || st.GetTwins() != 1 {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -60,6 +61,7 @@ type pathError string
 
 func (e pathError) Error() string { return string(e) }
 
+// checkPath also turns the JSON names of fields into their proto names.
 func checkPath(parts []string, d protoreflect.MessageDescriptor) error {
 	for i := 0; i < len(parts); i++ {
 		if d.FullName() == structName {
@@ -67,8 +69,12 @@ func checkPath(parts []string, d protoreflect.MessageDescriptor) error {
 		}
 		f := d.Fields().ByName(protoreflect.Name(parts[i]))
 		if f == nil {
-			return pathError(d.Name()) + " has no field " + pathError(parts[i])
+			f = d.Fields().ByJSONName(parts[i])
 		}
+		if f == nil {
+			return pathError(fmt.Sprintf("%s has no field %q", d.Name(), parts[i]))
+		}
+		parts[i] = string(f.Name())
 		if f.IsMap() {
 			if i++; i == len(parts) {
 				return nil

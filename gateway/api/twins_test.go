@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/gateway/api/apitest"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -46,8 +47,8 @@ func maskOf(paths ...string) *fieldmaskpb.FieldMask { return &fieldmaskpb.FieldM
 
 func TestGetTwin(t *testing.T) {
 	w := newWorld(t, HubConfig{})
-	want := twinOf("aa:bb:cc:dd:ee:ff", 7)
-	w.put(twinOf("aa:bb:cc:dd:ee:ff", 7))
+	want := apitest.Twin("aa:bb:cc:dd:ee:ff", 7)
+	w.Put(apitest.Twin("aa:bb:cc:dd:ee:ff", 7))
 	got, err := w.twins.GetTwin(t.Context(), &doppelv1.GetTwinRequest{Id: "aa:bb:cc:dd:ee:ff"})
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +60,7 @@ func TestGetTwin(t *testing.T) {
 
 func TestGetTwinErrors(t *testing.T) {
 	w := newWorld(t, HubConfig{})
-	w.put(twinOf("a", 1))
+	w.Put(apitest.Twin("a", 1))
 	for _, tc := range []struct {
 		name  string
 		req   *doppelv1.GetTwinRequest
@@ -94,8 +95,8 @@ func TestErrorsOfThePorts(t *testing.T) {
 		{errors.New("secret of the house"), codes.Internal},
 	} {
 		w := newWorld(t, HubConfig{})
-		w.put(twinOf("a", 1))
-		w.fail(tc.err)
+		w.Put(apitest.Twin("a", 1))
+		w.Fail(tc.err)
 		calls := map[string]func() error{
 			"GetTwin": func() error {
 				_, err := w.twins.GetTwin(t.Context(), &doppelv1.GetTwinRequest{Id: "a"})
@@ -166,9 +167,7 @@ func hasRetry(err error) bool {
 
 func TestPanicInAHandlerIsInternal(t *testing.T) {
 	w := newWorld(t, HubConfig{})
-	w.mu.Lock()
-	w.panics = true
-	w.mu.Unlock()
+	w.Panic(true)
 	_, err := w.twins.GetTwin(t.Context(), &doppelv1.GetTwinRequest{Id: "a"})
 	wantCode(t, err, codes.Internal, "")
 	s, err := w.twins.WatchTwins(t.Context(), &doppelv1.WatchTwinsRequest{})
@@ -177,18 +176,14 @@ func TestPanicInAHandlerIsInternal(t *testing.T) {
 	}
 	_, err = s.Recv()
 	wantCode(t, err, codes.Internal, "")
-	w.mu.Lock()
-	w.panics = false
-	w.mu.Unlock()
+	w.Panic(false)
 	_, err = w.twins.GetTwin(t.Context(), &doppelv1.GetTwinRequest{Id: "a"})
 	wantCode(t, err, codes.NotFound, "")
 }
 
 func TestCancelledAndLateCalls(t *testing.T) {
 	w := newWorld(t, HubConfig{})
-	w.mu.Lock()
-	w.block = make(chan struct{})
-	w.mu.Unlock()
+	w.Block()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	_, err := w.twins.GetTwin(ctx, &doppelv1.GetTwinRequest{Id: "a"})
@@ -202,14 +197,15 @@ func TestCancelledAndLateCalls(t *testing.T) {
 
 func TestReadMask(t *testing.T) {
 	w := newWorld(t, HubConfig{})
-	w.put(twinOf("a", 7))
-	full := twinOf("a", 7)
+	w.Put(apitest.Twin("a", 7))
+	full := apitest.Twin("a", 7)
 	for _, tc := range []struct {
 		paths []string
 		want  *doppelv1.Twin
 	}{
 		{[]string{"id", "seq"}, &doppelv1.Twin{Id: "a", Seq: 7}},
 		{[]string{"*"}, full},
+		{[]string{"lastSeen", "counters.deadLettered"}, &doppelv1.Twin{LastSeen: full.GetLastSeen(), Counters: &doppelv1.Counters{}}},
 		{[]string{"tags.site"}, &doppelv1.Twin{Tags: map[string]string{"site": "brno"}}},
 		{[]string{"counters.gaps"}, &doppelv1.Twin{Counters: &doppelv1.Counters{Gaps: 1}}},
 		{[]string{"counters", "counters.gaps"}, &doppelv1.Twin{Counters: full.GetCounters()}},
@@ -246,8 +242,8 @@ func TestReadMask(t *testing.T) {
 
 func TestBatchGetTwins(t *testing.T) {
 	w := newWorld(t, HubConfig{})
-	w.put(twinOf("a", 1))
-	w.put(twinOf("b", 2))
+	w.Put(apitest.Twin("a", 1))
+	w.Put(apitest.Twin("b", 2))
 	got, err := w.twins.BatchGetTwins(t.Context(), &doppelv1.BatchGetTwinsRequest{Ids: []string{"b", "x", "a", "b", "x"}, ReadMask: maskOf("id")})
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/doppel-iot/doppel/gateway/api/apitest"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -87,23 +88,23 @@ func (s *twinStream) snapshot() (map[string]bool, string) {
 
 func TestWatchTwinsSnapshotThenChanges(t *testing.T) {
 	w := newWorld(t, HubConfig{})
-	w.put(twinOf("a", 1))
-	w.put(twinOf("b", 2))
+	w.Put(apitest.Twin("a", 1))
+	w.Put(apitest.Twin("b", 2))
 	s := w.watchTwins(t, &doppelv1.WatchTwinsRequest{ReadMask: maskOf("id", "seq")})
 	ids, _ := s.snapshot()
 	if diff := cmp.Diff(map[string]bool{"a": true, "b": true}, ids); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
-	w.put(twinOf("a", 9))
+	w.Put(apitest.Twin("a", 9))
 	m := s.next().GetChanged()
 	if m.GetId() != "a" || m.GetSeq() != 9 || m.GetTags() != nil {
 		t.Errorf("got %v, want a at 9, masked", m)
 	}
-	w.put(twinOf("c", 3))
+	w.Put(apitest.Twin("c", 3))
 	if m := s.next().GetChanged(); m.GetId() != "c" {
 		t.Errorf("got %v, want c", m)
 	}
-	w.remove("c")
+	w.Remove("c")
 	if got := s.next().GetDeletedId(); got != "c" {
 		t.Errorf("got %q, want c deleted", got)
 	}
@@ -111,8 +112,8 @@ func TestWatchTwinsSnapshotThenChanges(t *testing.T) {
 
 func TestWatchTwinsByIDAndFilter(t *testing.T) {
 	w := newWorld(t, HubConfig{})
-	w.put(twinOf("a", 2))
-	w.put(twinOf("b", 2))
+	w.Put(apitest.Twin("a", 2))
+	w.Put(apitest.Twin("b", 2))
 	byID := w.watchTwins(t, &doppelv1.WatchTwinsRequest{Ids: []string{"b", "later", "b"}})
 	if ids, _ := byID.snapshot(); len(ids) != 1 || !ids["b"] {
 		t.Errorf("got %v, want b", ids)
@@ -121,10 +122,10 @@ func TestWatchTwinsByIDAndFilter(t *testing.T) {
 	if ids, _ := byFilter.snapshot(); len(ids) != 0 {
 		t.Errorf("got %v, want none", ids)
 	}
-	w.put(twinOf("a", 11)) // offline
-	w.put(twinOf("a", 12))
-	w.put(twinOf("later", 1))
-	w.put(twinOf("b", 14))
+	w.Put(apitest.Twin("a", 11)) // offline
+	w.Put(apitest.Twin("a", 12))
+	w.Put(apitest.Twin("later", 1))
+	w.Put(apitest.Twin("b", 14))
 	if m := byID.next().GetChanged(); m.GetId() != "later" && m.GetId() != "b" {
 		t.Errorf("got %v, want later or b", m)
 	}
@@ -141,11 +142,11 @@ func TestWatchTwinsByIDAndFilter(t *testing.T) {
 // The first change goes out at once, the next ones merged, and the last state always arrives.
 func TestWatchTwinsMerges(t *testing.T) {
 	w := newWorld(t, HubConfig{})
-	w.put(twinOf("a", 0))
+	w.Put(apitest.Twin("a", 0))
 	s := w.watchTwins(t, &doppelv1.WatchTwinsRequest{})
 	s.snapshot()
 	start := time.Now()
-	w.put(twinOf("a", 1))
+	w.Put(apitest.Twin("a", 1))
 	if m := s.next().GetChanged(); m.GetSeq() != 1 {
 		t.Fatalf("got %v, want 1", m)
 	}
@@ -154,7 +155,7 @@ func TestWatchTwinsMerges(t *testing.T) {
 	}
 	const changes = 5000
 	for i := 2; i <= changes; i++ {
-		w.put(twinOf("a", i))
+		w.Put(apitest.Twin("a", i))
 	}
 	burst := time.Since(start)
 	messages := 0
@@ -173,14 +174,14 @@ func TestWatchTwinsMerges(t *testing.T) {
 func TestWatchTwinsResumes(t *testing.T) {
 	w := newWorld(t, HubConfig{})
 	for i := range 20 {
-		w.put(twinOf(fmt.Sprintf("d%02d", i), 0))
+		w.Put(apitest.Twin(fmt.Sprintf("d%02d", i), 0))
 	}
 	s := w.watchTwins(t, &doppelv1.WatchTwinsRequest{})
 	_, token := s.snapshot()
 	s.stop()
 	<-s.err
-	w.put(twinOf("d03", 1))
-	w.put(twinOf("d07", 1))
+	w.Put(apitest.Twin("d03", 1))
+	w.Put(apitest.Twin("d07", 1))
 	s = w.watchTwins(t, &doppelv1.WatchTwinsRequest{ResumeToken: token})
 	got := map[string]bool{}
 	for len(got) < 2 {
@@ -194,7 +195,7 @@ func TestWatchTwinsResumes(t *testing.T) {
 	s.stop()
 	<-s.err
 	// The token of a round's last message covers the round: nothing comes twice.
-	w.put(twinOf("d09", 1))
+	w.Put(apitest.Twin("d09", 1))
 	s = w.watchTwins(t, &doppelv1.WatchTwinsRequest{ResumeToken: token})
 	if m := s.next().GetChanged(); m.GetId() != "d09" {
 		t.Errorf("got %v, want d09 only", m)
@@ -203,13 +204,13 @@ func TestWatchTwinsResumes(t *testing.T) {
 
 func TestWatchTwinsGap(t *testing.T) {
 	w := newWorld(t, HubConfig{Linger: time.Millisecond})
-	w.put(twinOf("a", 1))
+	w.Put(apitest.Twin("a", 1))
 	s := w.watchTwins(t, &doppelv1.WatchTwinsRequest{})
 	_, token := s.snapshot()
 	s.stop()
 	<-s.err
 	eventually(t, "changes are no longer recorded", func() bool { return !w.hub.TwinsWatched() })
-	w.put(twinOf("a", 2))
+	w.Put(apitest.Twin("a", 2))
 
 	other := NewHub(HubConfig{})
 	for name, token := range map[string]string{
@@ -225,7 +226,7 @@ func TestWatchTwinsGap(t *testing.T) {
 			if ids, _ := s.snapshot(); len(ids) != 1 {
 				t.Errorf("got %v, want a", ids)
 			}
-			w.put(twinOf("a", 3))
+			w.Put(apitest.Twin("a", 3))
 			if m := s.next().GetChanged(); m.GetSeq() != 3 {
 				t.Errorf("got %v, want a at 3", m)
 			}
@@ -307,7 +308,7 @@ func TestSlowSubscriberSlowsNobody(t *testing.T) {
 	w := newWorld(t, HubConfig{})
 	const twins = 2000
 	for i := range twins {
-		w.put(twinOf(fmt.Sprintf("d%04d", i), 0))
+		w.Put(apitest.Twin(fmt.Sprintf("d%04d", i), 0))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -333,7 +334,7 @@ func TestSlowSubscriberSlowsNobody(t *testing.T) {
 	if worst > 250*time.Millisecond {
 		t.Errorf("TwinChanged blocked for %v", worst)
 	}
-	w.put(twinOf("d0001", 77))
+	w.Put(apitest.Twin("d0001", 77))
 	for fast.next().GetChanged().GetSeq() != 77 {
 	}
 	for {

@@ -34,10 +34,10 @@ func (b *Broker) take(p *peer, in *inbound) {
 		return
 	}
 	if letter != nil {
-		b.sink.refuse(b.work, letter, func(err error) { p.settle(m.Token, err) })
+		b.sink.refuse(p.ctx, letter, func(err error) { p.settle(m.Token, err) })
 		return
 	}
-	p.deliver(b.work, []host.Message{m})
+	p.deliver([]host.Message{m})
 	b.cfg.Observe.received(1, time.Since(start))
 }
 

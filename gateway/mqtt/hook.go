@@ -25,7 +25,7 @@ func (h *hook) ID() string { return "doppel" }
 // Provides implements mochi's Hook.
 func (h *hook) Provides(b byte) bool {
 	switch b {
-	case mochi.OnConnectAuthenticate, mochi.OnACLCheck, mochi.OnConnect, mochi.OnSessionEstablished,
+	case mochi.OnConnectAuthenticate, mochi.OnACLCheck, mochi.OnConnect, mochi.OnSessionEstablish, mochi.OnSessionEstablished,
 		mochi.OnDisconnect, mochi.OnClientExpired, mochi.OnPacketRead, mochi.OnPacketEncode,
 		mochi.OnPublish, mochi.OnWillSent, mochi.OnSubscribed:
 		return true
@@ -55,6 +55,16 @@ func (h *hook) OnConnect(cl *mochi.Client, _ packets.Packet) error {
 // willMargin is how many seconds before its session a delayed will must go at the latest: mochi looks
 // at both once a second, in no fixed order.
 const willMargin = 2
+
+// OnSessionEstablish lets go of the connection this one takes over: its reader may still be waiting
+// for the inlet, and would for ever more of them while a device tries again and again.
+func (h *hook) OnSessionEstablish(cl *mochi.Client, _ packets.Packet) {
+	if old, ok := h.broker.server.Clients.Get(cl.ID); ok {
+		if p := h.peer(old); p != nil {
+			p.close()
+		}
+	}
+}
 
 // OnSessionEstablished implements mochi's Hook.
 func (h *hook) OnSessionEstablished(cl *mochi.Client, _ packets.Packet) {
@@ -94,11 +104,17 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 	return pk, nil
 }
 
-// OnPacketEncode tells clients of the limits mochi has but does not announce.
+// OnPacketEncode tells clients of the limits mochi has but does not announce, and leaves user
+// properties in messages to clients that want none in answers: mochi drops them everywhere.
 func (h *hook) OnPacketEncode(_ *mochi.Client, pk packets.Packet) packets.Packet {
-	if pk.FixedHeader.Type == packets.Connack && pk.ReasonCode == 0 {
-		pk.Properties.TopicAliasMaximum = h.broker.server.Options.Capabilities.TopicAliasMaximum
-		pk.Properties.MaximumPacketSize = h.broker.cfg.MaxPacket
+	switch pk.FixedHeader.Type {
+	case packets.Connack:
+		if pk.ReasonCode == 0 {
+			pk.Properties.TopicAliasMaximum = h.broker.server.Options.Capabilities.TopicAliasMaximum
+			pk.Properties.MaximumPacketSize = h.broker.cfg.MaxPacket
+		}
+	case packets.Publish:
+		pk.Mods.DisallowProblemInfo = false
 	}
 	return pk
 }

@@ -23,6 +23,9 @@ const ownReceipt = "doppel"
 type peer struct {
 	broker *Broker
 	cl     *mochi.Client // nil: the broker's own, for last wills; nothing is acknowledged
+	// ctx ends with the connection, so that no delivery outlives it.
+	ctx    context.Context //nolint:containedctx // the lifetime of the connection, not of a call
+	cancel context.CancelFunc
 	// repeat is a packet identifier of QoS 2 whose message is released already. Read goroutine only.
 	repeat uint16
 
@@ -42,6 +45,7 @@ type peer struct {
 func newPeer(b *Broker, cl *mochi.Client) *peer {
 	p := &peer{broker: b, cl: cl}
 	p.room.L = &p.mu
+	p.ctx, p.cancel = context.WithCancel(b.work)
 	return p
 }
 
@@ -188,7 +192,7 @@ func (p *peer) write() {
 			p.broker.stats.AckWrites.Add(1)
 			p.broker.cfg.Observe.acked(time.Duration(time.Now().UnixNano() - oldest))
 		} else {
-			p.cl.Stop(err)
+			p.hangUp()
 		}
 
 		p.mu.Lock()
@@ -197,9 +201,13 @@ func (p *peer) write() {
 	}
 	p.writer = false
 	if p.cut {
-		p.cl.Stop(packets.ErrQuotaExceeded) // the device connects anew and sends again
+		p.hangUp() // the device connects anew and sends again
 	}
 }
+
+// hangUp closes the connection under the broker, which then publishes the device's last will: were
+// the broker told to stop the client, it would take that for a farewell and drop the will.
+func (p *peer) hangUp() { _ = p.cl.Net.Conn.Close() }
 
 // send writes under the client's lock, as the broker's own writes do.
 func (p *peer) send(b []byte) error {
@@ -213,7 +221,9 @@ func (p *peer) send(b []byte) error {
 }
 
 // close forgets what waits: the device sends it again. What the inlet has stays held for its verdict.
+// It may be called again.
 func (p *peer) close() {
+	p.cancel()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
@@ -243,7 +253,7 @@ func (p *peer) armRetry() {
 
 // redeliver delivers what is due again, until nothing waits.
 func (p *peer) redeliver() {
-	ctx := p.broker.work
+	ctx := p.ctx
 	var (
 		msgs    []host.Message
 		letters []refusal
@@ -263,7 +273,7 @@ func (p *peer) redeliver() {
 			p.broker.sink.refuser.Refuse(ctx, *r.letter, func(err error) { p.settle(r.token, err) })
 		}
 		if len(msgs) > 0 {
-			p.deliver(ctx, msgs)
+			p.deliver(msgs)
 			clear(msgs)
 			continue
 		}
@@ -274,8 +284,8 @@ func (p *peer) redeliver() {
 	}
 }
 
-func (p *peer) deliver(ctx context.Context, msgs []host.Message) {
-	if err := p.broker.sink.inlet.Deliver(ctx, msgs); err != nil {
+func (p *peer) deliver(msgs []host.Message) {
+	if err := p.broker.sink.inlet.Deliver(p.ctx, msgs); err != nil {
 		tokens := make([]uint64, len(msgs))
 		for i := range msgs {
 			tokens[i] = msgs[i].Token

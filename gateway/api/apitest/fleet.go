@@ -1,0 +1,241 @@
+// Package apitest is a fleet in memory behind the ports of gateway/api, for the tests of the doors.
+package apitest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/doppel-iot/doppel/actors/alert"
+	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/host"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+// Epoch is when everything here happens.
+func Epoch() time.Time { return time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC) }
+
+// Fleet implements the ports in memory. A change is visible before the watchers hear of it, as the
+// ports demand. Safe for concurrent use.
+type Fleet struct {
+	watchers host.Watchers
+
+	mu     sync.Mutex
+	twins  map[string]*doppelv1.Twin
+	alerts map[string]*doppelv1.Alert
+	offset int64
+	err    error         // what every read fails with
+	block  chan struct{} // non-nil: reads wait for it or for their context
+	panics bool
+}
+
+// NewFleet returns an empty fleet that tells w what changes.
+func NewFleet(w host.Watchers) *Fleet {
+	return &Fleet{watchers: w, twins: map[string]*doppelv1.Twin{}, alerts: map[string]*doppelv1.Alert{}}
+}
+
+func (f *Fleet) enter(ctx context.Context) error {
+	f.mu.Lock()
+	block, err, panics := f.block, f.err, f.panics
+	f.mu.Unlock()
+	if panics {
+		panic("port panicked")
+	}
+	if block != nil {
+		select {
+		case <-block:
+		case <-ctx.Done():
+			return fmt.Errorf("read twins: %w", ctx.Err())
+		}
+	}
+	return err
+}
+
+// Twin implements api.Twins.
+func (f *Fleet) Twin(ctx context.Context, id string) (*doppelv1.Twin, error) {
+	if err := f.enter(ctx); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t, ok := f.twins[id]
+	if !ok {
+		return nil, fmt.Errorf("get %q: %w", id, host.ErrUnknownDevice)
+	}
+	return proto.CloneOf(t), nil
+}
+
+// Twins implements api.Twins.
+func (f *Fleet) Twins(ctx context.Context, ids []string) ([]*doppelv1.Twin, error) {
+	if err := f.enter(ctx); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []*doppelv1.Twin
+	for _, id := range ids {
+		if t, ok := f.twins[id]; ok {
+			out = append(out, proto.CloneOf(t))
+		}
+	}
+	return out, nil
+}
+
+// EachTwin implements api.Twins.
+func (f *Fleet) EachTwin(ctx context.Context, fn func(*doppelv1.Twin) bool) error {
+	if err := f.enter(ctx); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	var all []*doppelv1.Twin
+	for _, t := range f.twins {
+		all = append(all, proto.CloneOf(t))
+	}
+	f.mu.Unlock()
+	for _, t := range all {
+		if !fn(t) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// Count implements api.Twins.
+func (f *Fleet) Count() (twins, online, openAlerts uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return uint64(len(f.twins)), 0, uint64(len(f.alerts))
+}
+
+// Alerts implements api.Alerts.
+func (f *Fleet) Alerts(ctx context.Context) ([]*doppelv1.Alert, error) {
+	if err := f.enter(ctx); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []*doppelv1.Alert
+	for _, a := range f.alerts {
+		out = append(out, proto.CloneOf(a))
+	}
+	return out, nil
+}
+
+// Alert implements api.Alerts.
+func (f *Fleet) Alert(ctx context.Context, id string) (*doppelv1.Alert, error) {
+	if err := f.enter(ctx); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a, ok := f.alerts[id]
+	if !ok {
+		return nil, host.ErrUnknownAlert
+	}
+	return proto.CloneOf(a), nil
+}
+
+// Status implements api.Fleet.
+func (f *Fleet) Status(ctx context.Context) (*doppelv1.Status, error) {
+	if err := f.enter(ctx); err != nil {
+		return nil, err
+	}
+	n, _, _ := f.Count()
+	return &doppelv1.Status{Twins: n, SamplesPerSecond: 12.5}, nil
+}
+
+// Audit implements api.Fleet.
+func (f *Fleet) Audit(ctx context.Context) (*doppelv1.Audit, error) {
+	return &doppelv1.Audit{Balanced: true, Received: 7}, f.enter(ctx)
+}
+
+// Rules implements api.Rules.
+func (f *Fleet) Rules(context.Context) ([]*doppelv1.Rule, error) {
+	return []*doppelv1.Rule{{Id: "builtin.zscore"}, {Id: "builtin.offline"}}, nil
+}
+
+// Put makes or replaces a twin and tells the hub, as a partition would.
+func (f *Fleet) Put(t *doppelv1.Twin) {
+	f.mu.Lock()
+	f.twins[t.GetId()] = t
+	f.mu.Unlock()
+	f.changed(t.GetId())
+}
+
+// Remove deletes a twin.
+func (f *Fleet) Remove(id string) {
+	f.mu.Lock()
+	delete(f.twins, id)
+	f.mu.Unlock()
+	f.changed(id)
+}
+
+func (f *Fleet) changed(id string) {
+	if f.watchers.TwinsWatched() {
+		f.watchers.TwinChanged(0, id, 1)
+	}
+}
+
+// Transition makes an alert transition in partition 3 and tells the hub.
+func (f *Fleet) Transition(n uint64, device string, sev alert.Severity, st alert.State) {
+	a := alert.Alert{
+		ID: n, Rule: "builtin.zscore", Metric: "temperature", Severity: sev, State: st,
+		CreateTime: Epoch().Add(time.Duration(n) * time.Second).UnixNano(), UpdateTime: Epoch().UnixNano(),
+	}
+	if st != alert.Pending {
+		a.FireTime = a.CreateTime
+	}
+	f.mu.Lock()
+	f.offset++
+	f.alerts[codec.AlertID(n)] = codec.Alert(device, &a)
+	tr := host.Transition{Partition: 3, Offset: f.offset, Device: device, Alert: a}
+	f.mu.Unlock()
+	f.watchers.AlertChanged(&tr)
+}
+
+// Fail makes every read fail with err, nil: no more.
+func (f *Fleet) Fail(err error) {
+	f.mu.Lock()
+	f.err = err
+	f.mu.Unlock()
+}
+
+// Block makes every read wait for its context.
+func (f *Fleet) Block() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.block = make(chan struct{})
+}
+
+// Panic makes every read panic, or no more.
+func (f *Fleet) Panic(on bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.panics = on
+}
+
+// Twin is a twin with something in most fields.
+func Twin(id string, n int) *doppelv1.Twin {
+	return &doppelv1.Twin{
+		Id: id, Version: uint64(n), Boot: 2, Seq: uint64(n), Online: n%2 == 0,
+		LastSeen:   timestamppb.New(Epoch().Add(time.Duration(n) * time.Second)),
+		CreateTime: timestamppb.New(Epoch()),
+		Tags:       map[string]string{"site": "brno", "line": fmt.Sprint(n % 3)},
+		Metrics: map[string]*doppelv1.Metric{
+			"temperature": {Value: float64(n), Mean: 20, Stddev: 2, Count: 64, Z: proto.Float64(1.5)},
+			"vibration":   {Value: 0.25},
+		},
+		Reported: &structpb.Struct{Fields: map[string]*structpb.Value{
+			"firmware": structpb.NewStringValue("1.2.3"),
+			"radio": structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{
+				"rssi": structpb.NewNumberValue(-70), "channel": structpb.NewNumberValue(11),
+			}}),
+		}},
+		Counters: &doppelv1.Counters{Applied: uint64(n), Gaps: 1},
+	}
+}
