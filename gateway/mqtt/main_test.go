@@ -31,7 +31,9 @@ func releaseAll(host.Message) (host.Verdict, bool) { return host.Released, true 
 
 func holdAll(host.Message) (host.Verdict, bool) { return 0, false }
 
-func newOwner(verdict func(host.Message) (host.Verdict, bool)) *owner { return &owner{verdict: verdict} }
+func newOwner(verdict func(host.Message) (host.Verdict, bool)) *owner {
+	return &owner{verdict: verdict}
+}
 
 func (o *owner) Deliver(ctx context.Context, msgs []host.Message) error {
 	o.mu.Lock()
