@@ -43,7 +43,8 @@ type Stats struct {
 }
 
 // Score is how far a sample lies from the window before it, all of it finite. OK is false, and all
-// else 0, while the window is too small or the values are too large to be measured.
+// else 0, while the window is too small, at the first move away from a constant 0, and with values too
+// large to be squared.
 type Score struct {
 	OK    bool
 	Z     float64 // (x - mean) / stddev of the window, as Before shows it; over the floor if stddev is 0
@@ -92,14 +93,14 @@ func (b *Baseline) window() (n uint32, mean, m2 float64) {
 }
 
 // score measures x against the window. It has no opinion rather than a wrong one where a float64
-// cannot square the distances, and a window without spread borrows the floor as its sigma.
+// cannot square the distances. A window without spread borrows the floor as its sigma.
 func (b *Baseline) score(c *Config, x float64) Score {
 	n, mean, m2 := b.window()
 	if n < 2 || int64(n) < int64(c.MinSamples) {
 		return Score{}
 	}
 	sigma, distance := deviation(n, m2), x-mean
-	floor := b.floor(c, x)
+	floor := b.floor(c)
 	floored := math.Sqrt(float64(sigma*sigma) + float64(floor*floor))
 	if !finite(distance) || !finite(floored) {
 		return Score{}
@@ -107,7 +108,7 @@ func (b *Baseline) score(c *Config, x float64) Score {
 	s := Score{OK: true}
 	if distance != 0 {
 		if floored == 0 {
-			return Score{}
+			return Score{} // nothing to measure with
 		}
 		s.Plain = distance / floored
 		s.Z = s.Plain
@@ -125,14 +126,15 @@ func (b *Baseline) score(c *Config, x float64) Score {
 	return s
 }
 
-// floor is what is added to sigma, in squares, so that it fades where the metric is lively. The
-// range is that before x; a metric that never moved has none, and its first move is its range.
-func (b *Baseline) floor(c *Config, x float64) float64 {
-	low, high := b.low, b.high
-	if low == high {
-		low, high = min(low, x), max(high, x)
+// floor is what is added to sigma, in squares, so that it fades where the metric is lively. A metric
+// that never moved has no range, and its own size is the only scale there is for its first move: 20
+// becoming 90 is news, 20 becoming 20.1 is the last digit of its sensor. What was always 0 has none.
+func (b *Baseline) floor(c *Config) float64 {
+	width := b.high - b.low
+	if width == 0 {
+		width = math.Abs(b.high)
 	}
-	return float64(c.FloorShare * (high - low))
+	return float64(c.FloorShare * width)
 }
 
 func finite(x float64) bool { return math.Abs(x) <= math.MaxFloat64 }

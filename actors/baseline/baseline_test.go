@@ -64,12 +64,33 @@ func TestConstant(t *testing.T) {
 			t.Fatalf("sample %d of a constant: %+v", i, s)
 		}
 	}
-	if got, want := b.Before(&c), (Stats{Count: 512, Mean: 0.1, Min: 0.1, Max: 0.1}); got.Mean != want.Mean || got.Stddev != 0 {
+	got := b.Before(&c)
+	if want := (Stats{Count: got.Count, Mean: 0.1, Min: 0.1, Max: 0.1}); got != want || got.Count < 448 {
 		t.Errorf("stats of a constant: %+v", got)
 	}
-	s := b.Step(&c, 2000, 0.2)
-	if want := 1 / c.FloorShare; !s.OK || math.Abs(s.Score-want) > 1e-9 || s.Z != s.Plain {
-		t.Errorf("first move of a constant: %+v, want a score of %v", s, want)
+}
+
+// The first move of what never moved is measured by its size.
+func TestFirstMove(t *testing.T) {
+	c := Default()
+	for _, tc := range []struct {
+		constant, move, want float64
+		ok                   bool
+	}{
+		{20, 90, 70 / 0.6, true},
+		{20, 20.1, 0.1 / 0.6, true},
+		{-5, -10, -5 / 0.15, true},
+		{0, 0, 0, true},
+		{0, 1, 0, false},
+	} {
+		var b Baseline
+		for i := range 100 {
+			b.Step(&c, int64(i), tc.constant)
+		}
+		s := b.Step(&c, 100, tc.move)
+		if s.OK != tc.ok || math.Abs(s.Plain-tc.want) > 1e-9 || s.Z != s.Plain || s.Score != s.Plain {
+			t.Errorf("%v after always %v: %+v, want %v, %v", tc.move, tc.constant, s, tc.want, tc.ok)
+		}
 	}
 }
 

@@ -19,7 +19,7 @@ func (b *Baseline) AppendState(dst []byte) []byte {
 	for _, f := range [...]float64{b.last, b.low, b.high, b.peak} {
 		float(f)
 	}
-	dst = le.AppendUint64(dst, uint64(b.start)) //nolint:gosec // bits, not a quantity
+	dst = le.AppendUint64(dst, uint64(b.start))
 	dst = append(dst, b.current, 0, 0)
 	if b.begun {
 		dst[len(dst)-2] = 1
