@@ -92,6 +92,7 @@ func (m *model) offer(n num, now int64) (p Place, wasMissing bool, out []num) {
 			m.at[n] = now
 		}
 		m.held[n] = false
+	case Taken, Stale:
 	}
 	return p, wasMissing, m.drain()
 }
@@ -108,6 +109,7 @@ func (m *model) refuse(n num, now int64) (wasMissing bool, out []num) {
 		if _, ok := m.held[n]; !ok {
 			m.held[n], m.at[n] = true, now
 		}
+	case Taken, Stale:
 	}
 	return wasMissing, m.drain()
 }

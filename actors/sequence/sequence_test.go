@@ -16,6 +16,7 @@ func offer(s *Sequencer[num], n num, now int64) (p Place, wasMissing bool, out [
 		wasMissing = s.Accept(n.boot, n.seq)
 	case Ahead:
 		s.Hold(n.boot, n.seq, now, n)
+	case Taken, Stale:
 	}
 	return p, wasMissing, drain(s)
 }
@@ -169,6 +170,7 @@ func TestPermutations(t *testing.T) {
 					got = append(got, v)
 				case Taken:
 					duplicates++
+				case Ahead, Behind, Stale:
 				}
 				got = append(got, out...)
 			}
@@ -198,6 +200,7 @@ func TestPermutationsOfBoots(t *testing.T) {
 				stale = append(stale, v)
 			case Taken:
 				duplicates++
+			case Ahead:
 			}
 			inOrder = append(inOrder, out...)
 		}

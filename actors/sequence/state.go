@@ -28,7 +28,7 @@ func (s *Sequencer[T]) AppendState(b []byte, item func([]byte, T) []byte) []byte
 		e := &r.held[i]
 		b = le.AppendUint64(b, e.boot)
 		b = le.AppendUint64(b, e.seq)
-		b = le.AppendUint64(b, uint64(e.at)) //nolint:gosec // bits, not a quantity
+		b = le.AppendUint64(b, uint64(e.at))
 		if e.refused {
 			b = append(b, 1)
 			continue

@@ -18,7 +18,7 @@ func appendContent(b []byte, sm *Sample) []byte {
 	b = le.AppendUint64(b, 0)
 	b = le.AppendUint64(b, boot)
 	b = le.AppendUint64(b, seq)
-	b = le.AppendUint64(b, uint64(sm.Time)) //nolint:gosec // bits, not a quantity
+	b = le.AppendUint64(b, uint64(sm.Time))
 	for i := range sm.Readings {
 		b = append(b, sm.Readings[i].Name...)
 		b = append(b, 0)

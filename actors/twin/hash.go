@@ -20,7 +20,7 @@ func (t *Twin) appendState(b []byte) []byte {
 	c := &t.counters
 	for _, n := range [...]uint64{
 		t.version, t.reportedVersion, t.boot, t.seq, t.digest, t.setDigest,
-		uint64(t.created), uint64(t.lastSeen), uint64(t.lastData), //nolint:gosec // bits, not quantities
+		uint64(t.created), uint64(t.lastSeen), uint64(t.lastData),
 		c.Applied, c.Late, c.DeadLettered, c.Held, c.Gaps, c.Missing,
 	} {
 		b = le.AppendUint64(b, n)
@@ -54,20 +54,20 @@ func (m *metric) appendState(b []byte) []byte {
 	for _, f := range [...]float64{m.value, m.z, m.score} {
 		b = appendFloat(b, f)
 	}
-	b = le.AppendUint64(b, uint64(m.time)) //nolint:gosec // bits, not a quantity
+	b = le.AppendUint64(b, uint64(m.time))
 	return m.base.AppendState(b)
 }
 
 func appendBook(b []byte, m alert.Memory) []byte {
 	le := binary.LittleEndian
 	for _, n := range [...]int64{m.LastSeen, m.Since, m.Interval, m.Due, int64(m.Seen), int64(len(m.Tracks))} {
-		b = le.AppendUint64(b, uint64(n)) //nolint:gosec // bits, not a quantity
+		b = le.AppendUint64(b, uint64(n))
 	}
 	b = appendBool(b, m.Offline)
 	for i := range m.Tracks {
 		k := &m.Tracks[i]
 		b = appendText(appendText(b, k.Rule), k.Metric)
-		for _, n := range [...]uint64{k.Count, uint64(k.Streak), uint64(k.Breach), uint64(k.PreviousTime)} { //nolint:gosec // bits, not quantities
+		for _, n := range [...]uint64{k.Count, uint64(k.Streak), uint64(k.Breach), uint64(k.PreviousTime)} {
 			b = le.AppendUint64(b, n)
 		}
 		b = appendFloat(b, k.PreviousValue)
@@ -88,7 +88,7 @@ func appendAlert(b []byte, a *alert.Alert) []byte {
 		b = le.AppendUint64(b, n)
 	}
 	for _, n := range [...]int64{a.CreateTime, a.FireTime, a.ResolveTime, a.UpdateTime} {
-		b = le.AppendUint64(b, uint64(n)) //nolint:gosec // bits, not a quantity
+		b = le.AppendUint64(b, uint64(n))
 	}
 	for _, f := range [...]float64{a.Value, a.Score, a.BaselineMean, a.BaselineStddev} {
 		b = appendFloat(b, f)
@@ -102,8 +102,8 @@ func (w *waiting) appendState(b []byte) []byte {
 	b = appendBool(b, w.sample.Numbered)
 	b = appendBool(b, w.sample.Timed)
 	b = appendText(b, string(w.sample.Reported))
-	b = le.AppendUint64(b, uint64(w.receivedAt)) //nolint:gosec // bits, not a quantity
-	return le.AppendUint64(b, uint64(w.due))     //nolint:gosec // bits, not a quantity
+	b = le.AppendUint64(b, uint64(w.receivedAt))
+	return le.AppendUint64(b, uint64(w.due))
 }
 
 func (l *status) appendState(b []byte) []byte {
@@ -113,7 +113,7 @@ func (l *status) appendState(b []byte) []byte {
 	b = appendBool(b, l.HasSession)
 	b = le.AppendUint64(b, l.Boot)
 	b = le.AppendUint64(b, l.Session)
-	return le.AppendUint64(b, uint64(l.receivedAt)) //nolint:gosec // bits, not a quantity
+	return le.AppendUint64(b, uint64(l.receivedAt))
 }
 
 func appendText(b []byte, s string) []byte {

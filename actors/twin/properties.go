@@ -183,7 +183,7 @@ func (p *properties) appendState(b []byte) []byte {
 		b = appendText(b, q.key)
 		b = appendBool(b, q.text != nil)
 		b = appendText(b, string(q.text))
-		b = le.AppendUint64(b, uint64(q.stamp.receivedAt)) //nolint:gosec // bits, not a quantity
+		b = le.AppendUint64(b, uint64(q.stamp.receivedAt))
 		b = le.AppendUint64(b, q.stamp.boot)
 		b = le.AppendUint64(b, q.stamp.seq)
 		b = append(b, byte(q.stamp.stream))

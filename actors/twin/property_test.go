@@ -129,7 +129,7 @@ func (w *checked) check(t *rapid.T, in twin.Input) {
 	w.step(in)
 	w.count(&in)
 	logs := len(w.log)
-	changed := w.out.Outcome == twin.Applied || w.out.Outcome == twin.Held || w.out.Outcome == twin.Late
+	changed := w.out.Outcome.Logged()
 	switch {
 	case changed && (w.tw.Version() != version+1 || w.log[logs-1].now != w.now):
 		t.Fatalf("%s: version %d after %d", outcomes[w.out.Outcome], w.tw.Version(), version)

@@ -58,10 +58,10 @@ func (t *Twin) stepPatch(s *step, in *Input) Outcome {
 		return s.out.refuse(NumberRange, fmt.Sprintf("reported boot %d, seq %d: seq counts from 1, both are at most 2^63-1", r.Boot, r.Seq))
 	}
 	place := t.placePatch(r.Boot, r.Seq)
-	switch place {
-	case sequence.Taken:
+	if place == sequence.Taken {
 		return Duplicate // not a sample: not in Counters
-	case sequence.Stale:
+	}
+	if place == sequence.Stale {
 		return s.out.refuse(StaleBoot, fmt.Sprintf("reported boot %d is before the previous boot of reported: reset the twin to accept its numbering anew", r.Boot))
 	}
 	size, ok := t.admitPatch(s, r.Patch, st, place == sequence.Ahead)
@@ -104,7 +104,7 @@ func sampleStamp(sm *Sample, receivedAt int64) stamp {
 	case sm.Numbered:
 		st.stream, st.boot, st.seq = bySample, sm.Boot, sm.Seq
 	case sm.Timed:
-		st.stream, st.seq = byTime, uint64(max(sm.Time, 0)) //nolint:gosec // not negative
+		st.stream, st.seq = byTime, uint64(max(sm.Time, 0))
 	}
 	return st
 }
@@ -185,5 +185,5 @@ func (t *Twin) releasePatches(s *step) (released bool) {
 
 func (h *heldPatch) appendState(b []byte) []byte {
 	b = appendText(b, string(h.text))
-	return binary.LittleEndian.AppendUint64(b, uint64(h.receivedAt)) //nolint:gosec // bits, not a quantity
+	return binary.LittleEndian.AppendUint64(b, uint64(h.receivedAt))
 }

@@ -43,10 +43,10 @@ func (t *Twin) stepNumbered(s *step, sm *Sample, receivedAt int64) Outcome {
 		return s.out.refuse(NumberRange, fmt.Sprintf("boot %d, seq %d: seq counts from 1, both are at most 2^63-1", sm.Boot, sm.Seq))
 	}
 	place := t.numbers.Place(sm.Boot, sm.Seq)
-	switch place {
-	case sequence.Taken:
+	if place == sequence.Taken {
 		return t.duplicate()
-	case sequence.Stale:
+	}
+	if place == sequence.Stale {
 		return s.out.refuse(StaleBoot, t.staleDetail(sm.Boot))
 	}
 	a, refused := t.admit(s, sm, receivedAt, place == sequence.Ahead)

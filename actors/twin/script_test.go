@@ -3,6 +3,7 @@ package twin_test
 import (
 	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,25 +31,33 @@ import (
 //
 // After every block the logged inputs are given to a fresh twin, which must end up the same.
 func TestScripts(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
-		w := &world{rules: builtin(t)}
-		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
-			switch d.Cmd {
-			case "twin":
-				w.make(d.CmdArgs[0].Key)
-				return ""
-			case "run":
-				var b strings.Builder
-				for line := range strings.Lines(d.Input) {
-					b.WriteString(w.do(t, strings.TrimSpace(line)))
-				}
-				w.checkReplay(t)
-				return b.String()
-			default:
-				t.Fatalf("%s: unknown directive %q", d.Pos, d.Cmd)
-				return ""
+	scripts, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(scripts) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, path := range scripts {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) { runScript(t, path) })
+	}
+}
+
+func runScript(t *testing.T, path string) {
+	w := &world{rules: builtin(t)}
+	datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+		switch d.Cmd {
+		case "twin":
+			w.make(d.CmdArgs[0].Key)
+			return ""
+		case "run":
+			var b strings.Builder
+			for line := range strings.Lines(d.Input) {
+				b.WriteString(w.do(t, strings.TrimSpace(line)))
 			}
-		})
+			w.checkReplay(t)
+			return b.String()
+		default:
+			t.Fatalf("%s: unknown directive %q", d.Pos, d.Cmd)
+			return ""
+		}
 	})
 }
 
@@ -76,8 +85,7 @@ func (w *world) make(id string) {
 // step gives the twin an input and logs it if it must be.
 func (w *world) step(in twin.Input) {
 	w.tw.Step(w.now, &in, w.rules, &w.out)
-	switch w.out.Outcome {
-	case twin.Applied, twin.Held, twin.Late:
+	if w.out.Outcome.Logged() {
 		w.log = append(w.log, logged{w.now, in, w.tw.TakeDuplicates()})
 	}
 }

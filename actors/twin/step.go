@@ -37,8 +37,7 @@ func (t *Twin) Step(now int64, in *Input, rules *alert.Set, out *Effects) {
 	case KindReported:
 		out.Outcome = t.stepReported(&s, in)
 	}
-	switch out.Outcome {
-	case Applied, Held, Late:
+	if out.Outcome.Logged() {
 		t.version++
 	}
 }

@@ -18,6 +18,7 @@ const (
 // timed orders the samples of an unnumbered device by their times.
 type timed struct {
 	held   []*waiting // falling time; of equal times the later accepted first
+	first  int64      // the earliest due of held
 	last   int64      // time of the latest applied
 	began  bool       // last is set
 	recent []uint64   // hashes of accepted samples, a ring once it has maxRecent
@@ -26,11 +27,10 @@ type timed struct {
 
 // due is when something must be released.
 func (q *timed) due() int64 {
-	due := int64(math.MaxInt64)
-	for _, w := range q.held {
-		due = min(due, w.due)
+	if len(q.held) == 0 {
+		return math.MaxInt64
 	}
-	return due
+	return q.first
 }
 
 // stepTimed takes a sample without number but with a time.
@@ -71,14 +71,14 @@ func (t *Twin) stepTimed(s *step, sm *Sample, receivedAt int64) Outcome {
 // too many.
 func (t *Twin) releaseTimed(s *step, own *waiting) bool {
 	q := t.timed
+	if q.due() > s.now && len(q.held) <= maxTimed {
+		return false
+	}
 	keep := slices.IndexFunc(q.held, func(w *waiting) bool { return w.due <= s.now })
 	if keep < 0 {
 		keep = len(q.held)
 	}
 	keep = min(keep, maxTimed)
-	if keep == len(q.held) {
-		return false
-	}
 	for i := len(q.held) - 1; i >= keep; i-- {
 		w := q.held[i]
 		q.held[i] = nil
@@ -87,6 +87,10 @@ func (t *Twin) releaseTimed(s *step, own *waiting) bool {
 		t.applyHeld(s, w, w == own)
 	}
 	q.held = q.held[:keep]
+	q.first = math.MaxInt64
+	for _, w := range q.held {
+		q.first = min(q.first, w.due)
+	}
 	return true
 }
 
@@ -97,6 +101,9 @@ func (q *timed) insert(w *waiting) {
 		}
 		return 1
 	})
+	if len(q.held) == 0 || w.due < q.first {
+		q.first = w.due
+	}
 	q.held = slices.Insert(q.held, i, w)
 }
 
@@ -111,7 +118,7 @@ func (q *timed) remember(hash uint64) {
 
 func (q *timed) appendState(b []byte) []byte {
 	le := binary.LittleEndian
-	b = le.AppendUint64(b, uint64(q.last)) //nolint:gosec // bits, not a quantity
+	b = le.AppendUint64(b, uint64(q.last))
 	b = appendBool(b, q.began)
 	b = le.AppendUint64(b, uint64(len(q.recent)))
 	for i := range q.recent {

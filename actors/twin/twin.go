@@ -170,5 +170,6 @@ func (t *Twin) register(readings []Reading, n int) {
 		}
 		all = append(all, metric{name: readings[j].Name, z: math.NaN(), score: math.NaN()})
 	}
-	t.metrics = append(all, old...)
+	all = append(all, old...)
+	t.metrics = all
 }
