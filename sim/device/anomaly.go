@@ -17,11 +17,20 @@ const (
 
 // String is the name of a kind as reports show it.
 func (k Kind) String() string {
-	names := [kinds]string{"spike", "shift", "drift", "stuck", "dropout"}
-	if k >= kinds {
+	switch k {
+	case Spike:
+		return "spike"
+	case Shift:
+		return "shift"
+	case Drift:
+		return "drift"
+	case Stuck:
+		return "stuck"
+	case Dropout:
+		return "dropout"
+	default:
 		return fmt.Sprintf("kind %d", uint8(k))
 	}
-	return names[k]
 }
 
 // Label says where an anomaly is: the truth that alerts are judged by.

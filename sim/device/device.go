@@ -80,7 +80,7 @@ func (d *Device) Due() int64 {
 	if d.cfg.Interval == 0 {
 		return Unpaced
 	}
-	return d.cfg.Start + int64(d.seq)*d.cfg.Interval //nolint:gosec // a count of samples
+	return d.cfg.Start + int64(d.seq)*d.cfg.Interval
 }
 
 // Take gives the next sample. now is the fleet's clock and matters only where Interval is 0.
@@ -131,7 +131,7 @@ func (d *Device) maybeBegin() {
 	}
 	// The draw is made in any case, so that a plan doesn't change the rest of the run.
 	if d.random.Chance(d.chance) && !found && d.seq > d.quiet && d.episode.left == 0 {
-		kind, index, found = Kind(d.random.Intn(int(kinds))), d.random.Intn(len(d.metrics)), true //nolint:gosec // below kinds
+		kind, index, found = Kind(d.random.Intn(int(kinds))), d.random.Intn(len(d.metrics)), true
 	}
 	if !found {
 		return
@@ -141,7 +141,7 @@ func (d *Device) maybeBegin() {
 		Kind:   kind,
 		Metric: d.metrics[index].name,
 		First:  d.seq,
-		Last:   d.seq + uint64(d.episode.length) - 1, //nolint:gosec // a length
+		Last:   d.seq + uint64(d.episode.length) - 1,
 		Start:  d.last,
 	})
 }

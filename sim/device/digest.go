@@ -21,10 +21,10 @@ type Chain struct {
 
 // Add takes one sample; its readings must be in byte order of name.
 func (c *Chain) Add(s *Sample) {
-	b := append(c.buf[:0], 0, 0, 0, 0, 0, 0, 0, 0)
+	b := binary.LittleEndian.AppendUint64(c.buf[:0], 0)
 	b = binary.LittleEndian.AppendUint64(b, s.Boot)
 	b = binary.LittleEndian.AppendUint64(b, s.Seq)
-	b = binary.LittleEndian.AppendUint64(b, uint64(s.Time)) //nolint:gosec // two's complement, as defined
+	b = binary.LittleEndian.AppendUint64(b, uint64(s.Time))
 	for _, r := range s.Readings {
 		b = append(b, r.Name...)
 		b = append(b, 0)

@@ -34,7 +34,7 @@ func (r *Random) Between(low, high float64) float64 {
 
 // Intn is the next number in [0, n); n must be positive.
 func (r *Random) Intn(n int) int {
-	return int(r.Uint64() % uint64(n)) //nolint:gosec // n is positive, the result below it
+	return int(r.Uint64() % uint64(n))
 }
 
 // Chance is true with probability p.

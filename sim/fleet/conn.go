@@ -14,7 +14,7 @@ import (
 const (
 	// tick is the least distance between two writes of a connection: what falls due meanwhile
 	// shares a system call.
-	tick = 5 * time.Millisecond
+	tick = 20 * time.Millisecond
 	// writeSize is when a write is full.
 	writeSize = 32 << 10
 	// pause is how long a connection waits after the broker refused a message.
@@ -64,7 +64,7 @@ func newConn(cfg Config, e endpoint, clientID string, index int) *conn {
 		freed:    make(chan struct{}, 1),
 		script: script{
 			faults:  cfg.Faults,
-			random:  device.NewRandom(cfg.Seed, 1<<32+uint64(index)), //nolint:gosec // an index
+			random:  device.NewRandom(cfg.Seed, 1<<32+uint64(index)),
 			encoder: encoder{format: cfg.Format},
 			batch:   cfg.Batch,
 			props:   contentType(cfg.Format.contentType()),
@@ -149,7 +149,7 @@ func (c *conn) fill(now int64) (full bool, count int) {
 			c.behind.Store(0)
 			return false, count
 		}
-		s := c.window.fill(next+uint64(count), m) //nolint:gosec // a small count
+		s := c.window.fill(next+uint64(count), m)
 		c.out = append(c.out, s.packet...)
 		count++
 	}
@@ -286,7 +286,7 @@ func (c *conn) resend() {
 			if s.acked {
 				continue
 			}
-			c.totals.resent += uint64(s.samples) //nolint:gosec // a small count
+			c.totals.resent += uint64(s.samples)
 			s.device.resent(s, now)
 			c.out = append(c.out, s.packet...)
 		}

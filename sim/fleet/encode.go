@@ -124,7 +124,7 @@ func (e *encoder) appendFields(b []byte, s *device.Sample, seq, at, metrics prot
 	b = protowire.AppendTag(b, seq, protowire.VarintType)
 	b = protowire.AppendVarint(b, s.Seq)
 	b = protowire.AppendTag(b, at, protowire.VarintType)
-	b = protowire.AppendVarint(b, uint64(s.Time)) //nolint:gosec // int64 on the wire
+	b = protowire.AppendVarint(b, uint64(s.Time))
 	for _, r := range s.Readings {
 		entry := protowire.AppendTag(e.entry[:0], 1, protowire.BytesType)
 		entry = protowire.AppendString(entry, r.Name)
@@ -147,7 +147,7 @@ func appendMsgpack(b []byte, samples []device.Sample) []byte {
 	b = msgpackUint(msgpackString(b, "boot"), samples[0].Boot)
 	b = msgpackString(b, "samples")
 	b = append(b, 0xdc)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(samples))) //nolint:gosec // at most 1,000
+	b = binary.BigEndian.AppendUint16(b, uint16(len(samples)))
 	for i := range samples {
 		b = append(b, 0x83)
 		b = appendMsgpackSample(b, &samples[i])
@@ -157,10 +157,10 @@ func appendMsgpack(b []byte, samples []device.Sample) []byte {
 
 func appendMsgpackSample(b []byte, s *device.Sample) []byte {
 	b = msgpackUint(msgpackString(b, "seq"), s.Seq)
-	b = msgpackUint(msgpackString(b, "time"), uint64(s.Time)) //nolint:gosec // after 1970
+	b = msgpackUint(msgpackString(b, "time"), uint64(s.Time))
 	b = msgpackString(b, "metrics")
 	b = append(b, 0xde)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(s.Readings))) //nolint:gosec // at most 64
+	b = binary.BigEndian.AppendUint16(b, uint16(len(s.Readings)))
 	for _, r := range s.Readings {
 		b = append(msgpackString(b, r.Name), 0xcb)
 		b = binary.BigEndian.AppendUint64(b, math.Float64bits(r.Value))
@@ -169,7 +169,7 @@ func appendMsgpackSample(b []byte, s *device.Sample) []byte {
 }
 
 func msgpackString(b []byte, s string) []byte {
-	b = append(b, 0xd9, byte(len(s))) //nolint:gosec // names are at most 64 bytes
+	b = append(b, 0xd9, byte(len(s)))
 	return append(b, s...)
 }
 

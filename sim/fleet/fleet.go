@@ -150,7 +150,7 @@ func (f *Fleet) result(senders []*sender) Result {
 	leave := func(d *sender, first uint64, n int) {
 		for k := range n {
 			list := &r.Devices[d.index].Unacked
-			*list = append(*list, first+uint64(k)) //nolint:gosec // a small count
+			*list = append(*list, first+uint64(k))
 		}
 	}
 	for _, c := range f.conns {

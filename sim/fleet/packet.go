@@ -62,7 +62,7 @@ func appendConnect(b []byte, c credentials) []byte {
 func appendPublish(b, topic []byte, id uint16, properties, payload []byte) []byte {
 	b = append(b, packetPublish)
 	b = appendLength(b, 2+len(topic)+2+len(properties)+len(payload))
-	b = binary.BigEndian.AppendUint16(b, uint16(len(topic))) //nolint:gosec // checked by Config
+	b = binary.BigEndian.AppendUint16(b, uint16(len(topic)))
 	b = append(b, topic...)
 	b = binary.BigEndian.AppendUint16(b, id)
 	b = append(b, properties...)
@@ -79,7 +79,7 @@ func contentType(name string) []byte {
 }
 
 func appendString(b []byte, s string) []byte {
-	b = binary.BigEndian.AppendUint16(b, uint16(len(s))) //nolint:gosec // short by construction
+	b = binary.BigEndian.AppendUint16(b, uint16(len(s)))
 	return append(b, s...)
 }
 

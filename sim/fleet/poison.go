@@ -97,7 +97,7 @@ func brewNotFinite(nonce uint64, _ string, _ int64) poison {
 }
 
 func brewNoContent(nonce uint64, _ string, now int64) poison {
-	return jsonPoison("no_content", `{"time":%d}`, now-int64(nonce%uint64(time.Hour))) //nolint:gosec // within an hour
+	return jsonPoison("no_content", `{"time":%d}`, now-int64(nonce%uint64(time.Hour)))
 }
 
 func brewNumberRange(nonce uint64, _ string, _ int64) poison {
@@ -105,7 +105,7 @@ func brewNumberRange(nonce uint64, _ string, _ int64) poison {
 }
 
 func brewTimeUnit(nonce uint64, _ string, now int64) poison {
-	micros := now/1000 + int64(nonce%1e9) //nolint:gosec // a second's worth
+	micros := now/1000 + int64(nonce%1e9)
 	return jsonPoison("time_unit", `{"time":%d,"metrics":{"temperature":21.5}}`, micros)
 }
 
@@ -114,6 +114,6 @@ func brewTooOld(nonce uint64, _ string, _ int64) poison {
 }
 
 func brewInFuture(nonce uint64, _ string, now int64) poison {
-	at := now + int64(time.Hour) + int64(nonce%1e9) //nolint:gosec // a second's worth
+	at := now + int64(time.Hour) + int64(nonce%1e9)
 	return jsonPoison("time_in_future", `{"time":%d,"metrics":{"temperature":21.5}}`, at)
 }

@@ -88,7 +88,7 @@ func (c *conn) take(d *sender, now int64) *message {
 		if !c.unpaced && now-at < burst {
 			delay = int64(sc.random.Float() * min(maxSwap, 16*float64(max(next-at, 0))))
 		}
-		c.totals.swapped.Add(uint64(d.held.samples)) //nolint:gosec // a small count
+		c.totals.swapped.Add(uint64(d.held.samples))
 		c.later.push(now+delay, d.held)
 		d.held = nil
 	}

@@ -32,10 +32,10 @@ func (d *sender) add(s device.Sample) {
 
 // wrote notes a first write and tells whether a later sample had been written before.
 func (d *sender) wrote(s *slot, now int64) (swapped bool) {
-	last := s.first + uint64(s.samples) - 1 //nolint:gosec // at least one sample
+	last := s.first + uint64(s.samples) - 1
 	if last < d.highest {
 		if now-d.highestAt > holdLimit {
-			d.slow += uint64(s.samples) //nolint:gosec // a small count
+			d.slow += uint64(s.samples)
 		}
 		return true
 	}
@@ -46,7 +46,7 @@ func (d *sender) wrote(s *slot, now int64) (swapped bool) {
 // resent notes that a message is written again after a connection broke.
 func (d *sender) resent(s *slot, now int64) {
 	if s.kind == sampleMessage && s.swapped && now-s.sentAt > holdLimit {
-		d.slow += uint64(s.samples) //nolint:gosec // a small count
-		s.swapped = false           // counted
+		d.slow += uint64(s.samples)
+		s.swapped = false // counted
 	}
 }

@@ -29,7 +29,7 @@ func newTotals() totals { return totals{latency: newHistogram()} }
 
 // wrote counts the first write of a message.
 func (t *totals) wrote(s *slot) {
-	n := uint64(s.samples) //nolint:gosec // a small count
+	n := uint64(s.samples)
 	switch s.kind {
 	case sampleMessage:
 		t.sent += n
@@ -45,7 +45,7 @@ func (t *totals) acknowledged(s *slot, now int64) {
 	t.messages++
 	switch s.kind {
 	case sampleMessage:
-		t.acked += uint64(s.samples) //nolint:gosec // a small count
+		t.acked += uint64(s.samples)
 		_ = t.latency.RecordValue(min(max((now-s.sentAt)/1000, 1), 600e6))
 	case poisonMessage:
 		t.poisons++

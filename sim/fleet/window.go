@@ -49,11 +49,8 @@ func newWindow(size int) *window { return &window{slots: make([]slot, size)} }
 
 func (w *window) at(n uint64) *slot { return &w.slots[n%uint64(len(w.slots))] }
 
-// free is the number of messages there is room for.
-func (w *window) free() int { return len(w.slots) - int(w.tail-w.head) } //nolint:gosec // at most the size
-
 // waiting is the number of messages in flight; those acknowledged out of turn still count.
-func (w *window) waiting() int { return int(w.tail - w.head) } //nolint:gosec // at most the size
+func (w *window) waiting() int { return int(w.tail - w.head) }
 
 // fill makes m the message number n, which must be free.
 func (w *window) fill(n uint64, m *message) *slot {
@@ -84,4 +81,4 @@ func (w *window) ack(id uint16) *slot {
 	return s
 }
 
-func packetID(n uint64) uint16 { return uint16(n%packetIDs) + 1 } //nolint:gosec // at most 65535
+func packetID(n uint64) uint16 { return uint16(n%packetIDs) + 1 }

@@ -58,7 +58,7 @@ func (c *changelog) valid(partition int32, offset int64, e *doppelv1.TwinEvent) 
 		c.cursors[partition] = cur
 	}
 	if e.GetKind() == doppelv1.EventKind_EVENT_KIND_CLAIM {
-		*cur = cursor{epoch: uint64(offset), anchored: true} //nolint:gosec // offsets are not negative
+		*cur = cursor{epoch: uint64(offset), anchored: true}
 		return false
 	}
 	if !cur.anchored {
@@ -104,7 +104,7 @@ func (c *changelog) record(partition int32, offset int64, key string, e *doppelv
 }
 
 func (f *foundLog) found(seq uint64, late bool) {
-	if n := int(seq) - len(f.times); n > 0 { //nolint:gosec // a count of samples
+	if n := int(seq) - len(f.times); n > 0 {
 		f.times = append(f.times, make([]uint8, n)...)
 	}
 	if t := &f.times[seq-1]; *t < 255 {

@@ -43,14 +43,14 @@ func newLedger(start time.Time, ids []string) *ledger {
 // Sent implements fleet.Observer.
 func (l *ledger) Sent(device int, first uint64, count int, at int64) {
 	d := &l.devices[device]
-	since := uint32((at-l.start.UnixNano())/int64(timeUnit)) + 1 //nolint:gosec // 11 hours fit
+	since := uint32((at-l.start.UnixNano())/int64(timeUnit)) + 1
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	last := int(first) + count - 1 //nolint:gosec // a count of samples
+	last := int(first) + count - 1
 	for len(d.at) < last {
 		d.at = append(d.at, 0)
 	}
-	for i := int(first) - 1; i < last; i++ { //nolint:gosec // a count of samples
+	for i := int(first) - 1; i < last; i++ {
 		d.at[i] = since
 	}
 }

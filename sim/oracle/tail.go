@@ -107,24 +107,25 @@ func (t *tail) judge(devices []Device, poisonUnacked int) *account {
 	defer t.mu.Unlock()
 	a := t.changelog.judge(devices)
 	if sent, found := t.ledger.poisonAccount(); found+poisonUnacked < sent {
-		a.add(Finding{Fault: Poison, Count: uint64(sent - found), //nolint:gosec // positive
-			Detail: fmt.Sprintf("%d broken messages acknowledged, %d in %s", sent-poisonUnacked, found, t.dlq)})
+		a.add(Finding{
+			Fault: Poison, Count: uint64(sent - found),
+			Detail: fmt.Sprintf("%d broken messages acknowledged, %d in %s", sent-poisonUnacked, found, t.dlq),
+		})
 	}
 	return a
 }
 
-// poll calls done until it is true, limit has passed or ctx ends, and gives its last answer.
-func poll(ctx context.Context, limit time.Duration, done func() bool) bool {
+// poll calls done until it is true, limit has passed or ctx ends.
+func poll(ctx context.Context, limit time.Duration, done func() bool) {
 	deadline := time.Now().Add(limit)
 	for !done() {
 		if time.Now().After(deadline) {
-			return false
+			return
 		}
 		select {
 		case <-ctx.Done():
-			return false
+			return
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	return true
 }

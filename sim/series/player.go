@@ -47,7 +47,7 @@ func NewPlayer(s Series, cfg Config) (*Player, error) {
 	p := &Player{
 		cfg: cfg, series: s,
 		// A row's usual distance closes the round.
-		span:  s.Times[n-1] - s.Times[0] + max(usualStep(s.Times), 1),
+		span:  s.Times[n-1] - s.Times[0] + s.Step(),
 		row:   cfg.Skip % n,
 		chain: device.Chain{Digest: cfg.Digest, Set: cfg.Set},
 	}
@@ -56,13 +56,14 @@ func NewPlayer(s Series, cfg Config) (*Player, error) {
 	return p, nil
 }
 
-func usualStep(times []int64) int64 {
-	steps := make([]int64, len(times)-1)
+// Step is the usual distance of two rows, at least 1 ns.
+func (s *Series) Step() int64 {
+	steps := make([]int64, len(s.Times)-1)
 	for i := range steps {
-		steps[i] = times[i+1] - times[i]
+		steps[i] = s.Times[i+1] - s.Times[i]
 	}
 	slices.Sort(steps)
-	return steps[len(steps)/2]
+	return max(steps[len(steps)/2], 1)
 }
 
 // ID is the device's id.
