@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -14,7 +15,12 @@ import (
 	"github.com/doppel-iot/doppel/actors/host"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(firehoseEnv) != "" {
+		os.Exit(firehoseMain())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // owner is the inlet and refuser of a test: it records what comes and gives the verdicts it is told to.
 type owner struct {

@@ -1,0 +1,125 @@
+package mqtt
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/doppel-iot/doppel/actors/host"
+)
+
+// store is an inlet that releases messages after a commit time, in batches, as a log does.
+type store struct {
+	commit  time.Duration
+	taken   atomic.Int64
+	mu      sync.Mutex
+	pending []batch
+}
+
+type batch struct {
+	due    time.Time
+	reply  host.Reply
+	tokens []uint64
+}
+
+func (s *store) Deliver(_ context.Context, msgs []host.Message) error {
+	s.taken.Add(int64(len(msgs)))
+	tokens := make([]uint64, len(msgs))
+	for i := range msgs {
+		tokens[i] = msgs[i].Token
+	}
+	if s.commit == 0 {
+		msgs[0].Reply.Done(tokens, host.Released)
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending = append(s.pending, batch{time.Now().Add(s.commit), msgs[0].Reply, tokens})
+	return nil
+}
+
+func (s *store) run(ctx context.Context) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			s.mu.Lock()
+			n := 0
+			for n < len(s.pending) && s.pending[n].due.Before(now) {
+				n++
+			}
+			due := append([]batch(nil), s.pending[:n]...)
+			s.pending = s.pending[n:]
+			s.mu.Unlock()
+			for _, b := range due {
+				b.reply.Done(b.tokens, host.Released)
+			}
+		}
+	}
+}
+
+func (s *store) Refuse(_ context.Context, _ host.DeadLetter, done func(error)) { done(nil) }
+
+// BenchmarkClientFirehose is the client's share of the way of a message: broker socket to PUBACK, with
+// a store that commits in 0 or 5 ms. cpu-ns/op is this process alone; the broker is another.
+func BenchmarkClientFirehose(b *testing.B) {
+	for _, c := range []struct {
+		commit time.Duration
+		rm     uint16
+	}{{0, 8192}, {5 * time.Millisecond, 1024}, {5 * time.Millisecond, 8192}} {
+		b.Run(fmt.Sprintf("commit=%s/rm=%d", c.commit, c.rm), func(b *testing.B) {
+			addr := startFirehose(b)
+			s := &store{commit: c.commit}
+			ctx, cancel := context.WithCancel(b.Context())
+			defer cancel()
+			go s.run(ctx)
+			door, err := New(Config{URLs: []string{addr}, ClientID: "bench", ReceiveMaximum: c.rm, DrainTimeout: time.Millisecond}, s, s, slog.New(slog.NewTextHandler(io.Discard, nil)))
+			if err != nil {
+				b.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- door.Run(ctx) }()
+			for s.taken.Load() < 10_000 { // warm
+				time.Sleep(time.Millisecond)
+			}
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			cpu, first, start := cpuTime(b), s.taken.Load(), time.Now()
+			b.ResetTimer()
+			for s.taken.Load()-first < int64(b.N) {
+				time.Sleep(100 * time.Microsecond)
+			}
+			b.StopTimer()
+			n := float64(s.taken.Load() - first)
+			runtime.ReadMemStats(&after)
+			b.ReportMetric(float64(cpuTime(b)-cpu)/n, "cpu-ns/msg")
+			b.ReportMetric(float64(after.Mallocs-before.Mallocs)/n, "allocs/msg")
+			b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/n, "B/msg")
+			b.ReportMetric(n/time.Since(start).Seconds(), "msg/s")
+			b.ReportMetric(0, "ns/op")
+			cancel()
+			if err := <-ended; err != nil {
+				b.Error(err)
+			}
+		})
+	}
+}
+
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
