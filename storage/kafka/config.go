@@ -111,6 +111,9 @@ func (c *Config) connection() []kgo.Opt {
 		kgo.ClientID(c.ClientID),
 		kgo.WithLogger(clientLogger{c.Logger}),
 		kgo.DisableClientMetrics(),
+		// The client's default of 5 s is how long it would believe an old leader, or that a topic
+		// just made does not exist.
+		kgo.MetadataMinAge(100 * time.Millisecond),
 		kgo.RetryTimeout(30 * time.Second),
 	}
 	switch {

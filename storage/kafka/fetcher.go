@@ -35,32 +35,27 @@ type chunk struct {
 	err     error
 }
 
-// run sends chunks until everything below to was fetched, and closes the channel then.
+// run sends chunks until everything below to was sent, and then closes the channel; or until ctx ends.
 func (f *fetcher) run(ctx context.Context, from, to int64, out chan<- chunk) {
-	defer close(out)
 	for next := from; next < to; {
-		c := chunk{}
+		var c chunk
 		c.batches, c.err = f.fetch(ctx, next)
 		if c.err == nil {
 			if len(c.batches) == 0 {
 				continue // nothing there yet
 			}
-			var end int64
-			if c.batches, end, c.err = wholeBatches(c.batches); end > next {
-				next = end
-			}
+			c.batches, next, c.err = wholeBatches(c.batches)
 		}
 		select {
 		case out <- c:
 		case <-ctx.Done():
-			if c.err == nil {
-				return
-			}
+			return
 		}
 		if c.err != nil {
 			return
 		}
 	}
+	close(out)
 }
 
 // fetch asks once for what is at next, and again as long as the failure may pass.

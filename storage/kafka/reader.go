@@ -102,6 +102,8 @@ func (l *Changelog) Read(ctx context.Context, p int32, from, to int64, fn func(h
 			if err := eachRecord(c.batches, from, to, fn); err != nil {
 				return fmt.Errorf("read p%d: %w", p, err)
 			}
+		case <-ctx.Done():
+			return fmt.Errorf("read p%d: %w", p, ctx.Err())
 		case <-l.closed:
 			return fmt.Errorf("read p%d: %w", p, ErrClosed)
 		}

@@ -1,0 +1,422 @@
+// Package storagetest holds what every backend of a port of actors/host must pass: one suite, run
+// against each backend by its own tests.
+//
+// It tests what the port promises, not how fast; a backend's own files and failures (a kill, a full
+// buffer, a broker that stalls) are tested beside it.
+package storagetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/doppel-iot/doppel/actors/host"
+)
+
+// Partitions is how many partitions a Log under test must have at least.
+const Partitions = 4
+
+// Log is a changelog under test, and what the suite needs to reach beyond its port.
+type Log struct {
+	host.Changelog
+	// Truncate removes all records of p below offset before.
+	Truncate func(t *testing.T, p int32, before int64)
+	// Truncated is in the chain of the error of a Read that begins below the start.
+	Truncated error
+}
+
+// RunLog checks a changelog. open returns an empty one, for one subtest alone.
+func RunLog(t *testing.T, open func(t *testing.T) Log) {
+	t.Helper()
+	for _, c := range []struct {
+		name string
+		run  func(t *testing.T, l Log)
+	}{
+		{"appends in order", appendsInOrder},
+		{"keeps keys and values", keepsKeysAndValues},
+		{"bounds", bounds},
+		{"reads a part", readsAPart},
+		{"read waits for its target", readWaits},
+		{"read stops with its callback", readStops},
+		{"read ends with its context", readCancelled},
+		{"read below the start", readTruncated},
+		{"answers with a context that ended", appendCancelled},
+		{"partitions are independent", partitionsIndependent},
+		{"large appends", largeAppends},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.run(t, open(t)) })
+	}
+}
+
+// patience is how long anything may take before the suite gives up on it.
+const patience = 30 * time.Second
+
+// ack is one call of Acks.Ack.
+type ack struct {
+	N      uint64
+	Offset int64
+	Err    error
+}
+
+// Recorder is a host.Acks that keeps what it is told.
+type Recorder struct {
+	mu   sync.Mutex
+	cond *sync.Cond
+	got  []ack
+}
+
+func newRecorder() *Recorder {
+	r := &Recorder{}
+	r.cond = sync.NewCond(&r.mu)
+	return r
+}
+
+// Ack implements host.Acks.
+func (r *Recorder) Ack(n uint64, offset int64, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.got = append(r.got, ack{n, offset, err})
+	r.cond.Broadcast()
+}
+
+// wait returns the acks once there are count of them.
+func (r *Recorder) wait(t *testing.T, count int) []ack {
+	t.Helper()
+	late := time.AfterFunc(patience, r.cond.Broadcast)
+	defer late.Stop()
+	deadline := time.Now().Add(patience)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.got) < count {
+		if !time.Now().Before(deadline) {
+			t.Fatalf("got %d acks after %v, want %d", len(r.got), patience, count)
+		}
+		r.cond.Wait()
+	}
+	return append([]ack(nil), r.got...)
+}
+
+// records makes count records counted from n on, with distinct keys and values.
+func records(n uint64, count int) []host.Record {
+	recs := make([]host.Record, count)
+	for i := range recs {
+		recs[i] = host.Record{
+			N:     n + uint64(i),
+			Key:   fmt.Appendf(nil, "device-%d", i%7),
+			Value: fmt.Appendf(nil, "value %d", n+uint64(i)),
+		}
+	}
+	return recs
+}
+
+// write appends recs and returns the offsets they were acknowledged with, having checked that every
+// record was answered once, in order, and that they lie one behind the other.
+func write(t *testing.T, l Log, p int32, recs []host.Record) []int64 {
+	t.Helper()
+	r := newRecorder()
+	l.Append(t.Context(), p, recs, r)
+	return acknowledged(t, recs, r.wait(t, len(recs)))
+}
+
+// acknowledged checks the answers to recs, which nobody else's records came between.
+func acknowledged(t *testing.T, recs []host.Record, acks []ack) []int64 {
+	t.Helper()
+	if got, want := len(acks), len(recs); got != want {
+		t.Fatalf("got %d acks, want %d", got, want)
+	}
+	offsets := make([]int64, len(acks))
+	for i, a := range acks {
+		if a.Err != nil {
+			t.Fatalf("record %d: %v", recs[i].N, a.Err)
+		}
+		if got, want := a.N, recs[i].N; got != want {
+			t.Fatalf("ack %d is of record %d, want %d", i, got, want)
+		}
+		if i > 0 && a.Offset != offsets[i-1]+1 {
+			t.Fatalf("record %d lies at %d, the one before it at %d", a.N, a.Offset, offsets[i-1])
+		}
+		offsets[i] = a.Offset
+	}
+	return offsets
+}
+
+// read returns copies of what Read shows.
+func read(t *testing.T, l Log, p int32, from, to int64) []host.LogRecord {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var got []host.LogRecord
+	if err := l.Read(ctx, p, from, to, func(r host.LogRecord) error {
+		got = append(got, host.LogRecord{Offset: r.Offset, Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value)})
+		return nil
+	}); err != nil {
+		t.Fatalf("read [%d,%d) of p%d: %v", from, to, p, err)
+	}
+	return got
+}
+
+// stored is how recs must come back from the log.
+func stored(recs []host.Record, offsets []int64) []host.LogRecord {
+	want := make([]host.LogRecord, len(recs))
+	for i := range recs {
+		want[i] = host.LogRecord{Offset: offsets[i], Key: recs[i].Key, Value: recs[i].Value}
+	}
+	return want
+}
+
+func expect(t *testing.T, got, want []host.LogRecord) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("records differ (-want +got):\n%s", diff)
+	}
+}
+
+func appendsInOrder(t *testing.T, l Log) {
+	recs := records(1, 500)
+	r := newRecorder()
+	for i := 0; i < len(recs); i += 25 { // several in flight
+		l.Append(t.Context(), 1, recs[i:i+25], r)
+	}
+	offsets := acknowledged(t, recs, r.wait(t, len(recs)))
+	expect(t, read(t, l, 1, offsets[0], offsets[len(offsets)-1]+1), stored(recs, offsets))
+
+	more := write(t, l, 1, records(501, 3))
+	if got, want := more[0], offsets[len(offsets)-1]+1; got != want {
+		t.Errorf("next append lies at %d, want %d", got, want)
+	}
+}
+
+func keepsKeysAndValues(t *testing.T, l Log) {
+	recs := []host.Record{
+		{N: 0, Key: nil, Value: []byte("a claim has no key")},
+		{N: 1, Key: []byte("d"), Value: []byte{}},
+		{N: 2, Key: []byte{0, 255, 128}, Value: bytes.Repeat([]byte{0, 1, 254}, 1000)},
+	}
+	offsets := write(t, l, 0, recs)
+	got := read(t, l, 0, offsets[0], offsets[2]+1)
+	want := stored(recs, offsets)
+	want[1].Value = got[1].Value // an empty value may come back as nil
+	expect(t, got, want)
+	if got[1].Value != nil && len(got[1].Value) != 0 {
+		t.Errorf("got value %q, want none", got[1].Value)
+	}
+	if got[0].Key != nil {
+		t.Errorf("got key %q for a claim, want nil", got[0].Key)
+	}
+}
+
+func bounds(t *testing.T, l Log) {
+	check := func(p int32, wantStart, wantEnd int64) {
+		t.Helper()
+		start, end, err := l.Bounds(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if start != wantStart || end != wantEnd {
+			t.Errorf("got bounds of p%d %d and %d, want %d and %d", p, start, end, wantStart, wantEnd)
+		}
+	}
+	check(2, 0, 0)
+	offsets := write(t, l, 2, records(1, 10))
+	check(2, 0, offsets[9]+1)
+	check(3, 0, 0)
+	l.Truncate(t, 2, offsets[4])
+	check(2, offsets[4], offsets[9]+1)
+}
+
+func readsAPart(t *testing.T, l Log) {
+	recs := records(1, 60)
+	offsets := write(t, l, 0, recs) // one batch, most likely: both ends lie within it
+	expect(t, read(t, l, 0, offsets[17], offsets[42]), stored(recs, offsets)[17:42])
+	expect(t, read(t, l, 0, offsets[59], offsets[59]+1), stored(recs, offsets)[59:])
+	expect(t, read(t, l, 0, offsets[20], offsets[20]), nil)
+	expect(t, read(t, l, 0, offsets[20], offsets[10]), nil)
+}
+
+func readWaits(t *testing.T, l Log) {
+	recs := records(1, 10)
+	first := write(t, l, 3, recs[:5])
+	shown := make(chan host.LogRecord, len(recs)+1)
+	ended := make(chan error, 1)
+	go func() {
+		defer close(shown)
+		ended <- l.Read(t.Context(), 3, first[0], first[0]+10, func(r host.LogRecord) error {
+			shown <- host.LogRecord{Offset: r.Offset, Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value)}
+			return nil
+		})
+	}()
+	var got []host.LogRecord
+	next := func() {
+		select {
+		case r, ok := <-shown:
+			if !ok {
+				t.Fatalf("read ended with %v after %d records", <-ended, len(got))
+			}
+			got = append(got, r)
+		case <-time.After(patience):
+			t.Fatalf("got %d records after %v", len(got), patience)
+		}
+	}
+	for range 5 {
+		next()
+	}
+	offsets := append(first, write(t, l, 3, recs[5:])...)
+	for range 5 {
+		next()
+	}
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(patience):
+		t.Fatal("read goes on behind its target")
+	}
+	if r, ok := <-shown; ok {
+		t.Errorf("read showed the record at %d, behind its target", r.Offset)
+	}
+	expect(t, got, stored(recs, offsets))
+}
+
+func readStops(t *testing.T, l Log) {
+	offsets := write(t, l, 0, records(1, 20))
+	enough := errors.New("enough")
+	calls := 0
+	err := l.Read(t.Context(), 0, offsets[0], offsets[19]+1, func(host.LogRecord) error {
+		if calls++; calls == 3 {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) {
+		t.Errorf("got error %v, want %v", err, enough)
+	}
+	if got, want := calls, 3; got != want {
+		t.Errorf("got %d calls, want %d", got, want)
+	}
+}
+
+func readCancelled(t *testing.T, l Log) {
+	offsets := write(t, l, 0, records(1, 1))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- l.Read(ctx, 0, offsets[0], offsets[0]+100, func(host.LogRecord) error {
+			cancel()
+			return nil
+		})
+	}()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("got error %v, want %v", err, context.Canceled)
+		}
+	case <-time.After(patience):
+		t.Error("read goes on")
+	}
+}
+
+func readTruncated(t *testing.T, l Log) {
+	recs := records(1, 20)
+	offsets := write(t, l, 1, recs)
+	l.Truncate(t, 1, offsets[8])
+	err := l.Read(t.Context(), 1, offsets[7], offsets[19]+1, func(r host.LogRecord) error {
+		t.Errorf("got the record at %d, want an error before any", r.Offset)
+		return nil
+	})
+	if !errors.Is(err, l.Truncated) {
+		t.Errorf("got error %v, want %v", err, l.Truncated)
+	}
+	expect(t, read(t, l, 1, offsets[8], offsets[19]+1), stored(recs, offsets)[8:])
+}
+
+func appendCancelled(t *testing.T, l Log) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	recs := records(1, 10)
+	r := newRecorder()
+	l.Append(ctx, 0, recs, r)
+	acks := r.wait(t, len(recs))
+	for i, a := range acks {
+		if got, want := a.N, recs[i].N; got != want {
+			t.Errorf("ack %d is of record %d, want %d", i, got, want)
+		}
+		if a.Err == nil {
+			t.Errorf("record %d was taken at %d after its context ended", a.N, a.Offset)
+		}
+	}
+	_, end, err := l.Bounds(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	offsets := write(t, l, 0, records(1, 1))
+	if got := offsets[0]; got != end {
+		t.Errorf("the next record lies at %d, want %d", got, end)
+	}
+	if got, want := len(r.wait(t, 0)), len(recs); got != want {
+		t.Errorf("got %d acks, want %d", got, want)
+	}
+}
+
+func partitionsIndependent(t *testing.T, l Log) {
+	const perPartition, step = 2000, 40
+	var wg sync.WaitGroup
+	for p := range int32(Partitions) {
+		wg.Go(func() {
+			recs := records(uint64(p)*1_000_000+1, perPartition)
+			r := newRecorder()
+			for i := 0; i < len(recs); i += step {
+				l.Append(t.Context(), p, recs[i:i+step], r)
+			}
+			acks := r.wait(t, len(recs))
+			for i, a := range acks {
+				if a.Err != nil || a.N != recs[i].N || a.Offset != int64(i) {
+					t.Errorf("p%d: got ack %+v at place %d, want of record %d", p, a, i, recs[i].N)
+					return
+				}
+			}
+			n := 0
+			if err := l.Read(t.Context(), p, 0, perPartition, func(r host.LogRecord) error {
+				if r.Offset != int64(n) || !bytes.Equal(r.Value, recs[n].Value) {
+					return fmt.Errorf("got %q at %d, want %q at %d", r.Value, r.Offset, recs[n].Value, n)
+				}
+				n++
+				return nil
+			}); err != nil {
+				t.Errorf("p%d: %v", p, err)
+			}
+			if n != perPartition {
+				t.Errorf("p%d: got %d records, want %d", p, n, perPartition)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func largeAppends(t *testing.T, l Log) {
+	recs := records(1, 20_000)
+	for i := range recs {
+		recs[i].Value = fmt.Appendf(nil, "%d %0200d", recs[i].N, i)
+	}
+	recs[777].Value = bytes.Repeat([]byte("large "), 80_000)
+	offsets := write(t, l, 2, recs)
+	n := 0
+	if err := l.Read(t.Context(), 2, offsets[0], offsets[len(offsets)-1]+1, func(r host.LogRecord) error {
+		if r.Offset != offsets[n] || !bytes.Equal(r.Value, recs[n].Value) {
+			return fmt.Errorf("got %d bytes at %d, want %d at %d", len(r.Value), r.Offset, len(recs[n].Value), offsets[n])
+		}
+		n++
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := n, len(recs); got != want {
+		t.Errorf("got %d records, want %d", got, want)
+	}
+}
