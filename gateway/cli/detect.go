@@ -26,8 +26,10 @@ func newDetector(name string) (detector, error) {
 	switch name {
 	case "zscore":
 		return newZScore(), nil
+	case "surprise":
+		return newSurprise(), nil
 	default:
-		return nil, fmt.Errorf("unknown detector %q: choose one of zscore", name)
+		return nil, fmt.Errorf("unknown detector %q: choose zscore or surprise", name)
 	}
 }
 
@@ -40,6 +42,17 @@ func newZScore() detector {
 			return math.NaN()
 		}
 		return math.Abs(s.Score)
+	}
+}
+
+func newSurprise() detector {
+	var s baseline.Surprise
+	return func(t int64, x float64) float64 {
+		p := s.Step(t, x)
+		if !p.OK {
+			return math.NaN()
+		}
+		return p.Score
 	}
 }
 

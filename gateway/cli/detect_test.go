@@ -83,7 +83,7 @@ func cut(row string) (before, score string, ok bool) {
 
 func TestDetectErrors(t *testing.T) {
 	for _, tc := range []struct{ name, detector, content, want string }{
-		{"detector", "nosuch", "timestamp,value\n", `unknown detector "nosuch": choose one of `},
+		{"detector", "nosuch", "timestamp,value\n", `unknown detector "nosuch": choose zscore or surprise`},
 		{"header", "zscore", "time,val\n", `:1: header "time,val": want the columns timestamp and value`},
 		{"empty", "zscore", "", "s.csv: it is empty"},
 		{"time", "zscore", "timestamp,value\n2026-11-22 10:00:00,1\nyesterday,2\n", `s.csv:3: timestamp: "yesterday" is neither`},
@@ -126,5 +126,33 @@ func TestParseTimestamp(t *testing.T) {
 	}
 	if diff := cmp.Diff(all, got); diff != "" {
 		t.Errorf("timestamps (-want +got):\n%s", diff)
+	}
+}
+
+func TestDetectSurprise(t *testing.T) {
+	data, out := t.TempDir(), t.TempDir()
+	var rows strings.Builder
+	rows.WriteString("timestamp,value\n")
+	for i := range 300 {
+		value := 20 + float64(i%7)/10
+		if i == 250 {
+			value = 60
+		}
+		rows.WriteString(strconv.Itoa(1_795_341_600+300*i) + "," + strconv.FormatFloat(value, 'g', -1, 64) + "\n")
+	}
+	writeSeries(t, filepath.Join(data, "s.csv"), rows.String())
+	if err := Detect("surprise", data, out); err != nil {
+		t.Fatal(err)
+	}
+	got := readLines(t, filepath.Join(out, "s.csv"))
+	for i, row := range got[1:] {
+		_, text, _ := cut(row)
+		if empty := text == ""; empty != (i < 100) {
+			t.Fatalf("row %d: score %q, want none in the first 100 only", i, text)
+		}
+		score, err := strconv.ParseFloat(text, 64)
+		if alarm := err == nil && score >= 4.75; alarm != (i == 250) {
+			t.Errorf("row %d: score %q, want an alarm at row 250 only", i, text)
+		}
 	}
 }
