@@ -9,7 +9,7 @@ import (
 )
 
 // Set is a compiled set of rules, sorted by what feeds them. It never changes, so that any number
-// of twins may share it.
+// of twins may share it. The zero Set has no rules.
 type Set struct {
 	zscore     []*compiled
 	least      float64     // lowest Enter of the zscore rules: below it a score begins nothing

@@ -56,7 +56,7 @@ func TestDetect(t *testing.T) {
 		t.Fatalf("%d rows under %q, want %d", len(got), got[0], len(want))
 	}
 	for i := 1; i < len(got); i++ {
-		row, score, _ := cut(got[i])
+		row, score := cut(got[i])
 		if row != want[i] {
 			t.Fatalf("row %d is %q, want %q first", i, got[i], want[i])
 		}
@@ -76,9 +76,9 @@ func TestDetect(t *testing.T) {
 	}
 }
 
-func cut(row string) (before, score string, ok bool) {
+func cut(row string) (before, score string) {
 	i := strings.LastIndexByte(row, ',')
-	return row[:max(i, 0)], row[i+1:], i >= 0
+	return row[:max(i, 0)], row[i+1:]
 }
 
 func TestDetectErrors(t *testing.T) {
@@ -146,7 +146,7 @@ func TestDetectSurprise(t *testing.T) {
 	}
 	got := readLines(t, filepath.Join(out, "s.csv"))
 	for i, row := range got[1:] {
-		_, text, _ := cut(row)
+		_, text := cut(row)
 		if empty := text == ""; empty != (i < 100) {
 			t.Fatalf("row %d: score %q, want none in the first 100 only", i, text)
 		}
