@@ -79,6 +79,9 @@ func (o *owner) run(ctx context.Context) error {
 	for _, c := range o.twins {
 		o.wheel.schedule(c, c.twin.Due())
 	}
+	if o.host.cfg.Rows != nil {
+		o.offer(takeRows()) // no rows: the store learns how far this partition is
+	}
 	o.show(Serving)
 	o.log.DebugContext(ctx, "serving", "epoch", o.epoch, "twins", len(o.twins))
 	return o.serve(ctx)

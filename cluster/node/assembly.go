@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -54,7 +55,7 @@ func (a *assembly) build(ctx context.Context) error {
 	if err := a.openHost(hub); err != nil {
 		return err
 	}
-	if err := a.openMQTT(); err != nil {
+	if err := a.openMQTT(ctx); err != nil {
 		return err
 	}
 	if err := a.openDoors(hub, grpcListener, httpListener); err != nil {
@@ -126,6 +127,26 @@ func (a *assembly) openLog(ctx context.Context) error {
 	}
 	a.life.closer("kafka", client.Close)
 	a.storage = client
+	return nil
+}
+
+// openRows makes the writer of the time series store; its place in the log is kept in the data
+// directory.
+func (a *assembly) openRows(context.Context) error {
+	if a.cfg.QuestDB == "" {
+		return nil
+	}
+	identity := strings.Join(append([]string{a.cfg.QuestDB, a.cfg.TopicPrefix}, a.cfg.Kafka...), " ")
+	cursors := questdb.NewFileCursors(filepath.Join(a.cfg.DataDir, "questdb-cursor.json"), identity)
+	w, err := questdb.New(questdb.Config{
+		URL: a.cfg.QuestDB, Node: a.id, MaxMetrics: a.cfg.QuestDBMaxMetrics,
+		Observe: func(_ int, took time.Duration) { a.metrics.observe(stageQuestDB, took) },
+	}, a.storage.Changelog(), cursors, a.storage.DeadLetters(), a.log.With("component", "questdb"))
+	if err != nil {
+		return err
+	}
+	a.rows = w
+	a.life.start("questdb", w.Run)
 	return nil
 }
 

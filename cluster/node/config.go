@@ -40,6 +40,7 @@ type Config struct {
 	EmbeddedRetentionBytes int64
 	AddressesFile          string
 	LogLevel               string
+	Pprof                  bool
 }
 
 // Flags registers every setting on fs, with its default.
@@ -70,6 +71,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.Int64Var(&c.EmbeddedRetentionBytes, "embedded-retention-bytes", 4<<30, "how much the embedded log keeps, never past what a restore needs")
 	fs.StringVar(&c.AddressesFile, "addresses-file", "", "`FILE` that gets the addresses really bound, as JSON, once ready")
 	fs.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
+	fs.BoolVar(&c.Pprof, "pprof", false, "serve profiles under /debug/pprof/ on http-addr")
 }
 
 // embeddedLog says whether the log runs in this process.

@@ -35,14 +35,16 @@ func (a *assembly) openDoors(hub *api.Hub, grpcListener, httpListener net.Listen
 	if err != nil {
 		return err
 	}
-	handler, err := web.New(web.Config{API: a.api, Metrics: a.metrics.registry, Ready: a.ready, Log: a.log.With("component", "web")})
+	grpcServer := a.api.Server()
+	webLog := a.log.With("component", "web")
+	handler, err := web.New(web.Config{GRPC: grpcServer, Watches: a.api, Metrics: a.metrics.registry, Ready: a.ready, Pprof: a.cfg.Pprof, Log: webLog})
 	if err != nil {
 		return err
 	}
-	grpcServer := a.api.Server()
+	httpServer := web.NewServer(handler, webLog)
 	a.life.start("rates", func(ctx context.Context) error { a.fleet.run(ctx); return nil })
 	a.life.start("grpc", func(ctx context.Context) error { return serveGRPC(ctx, grpcServer, grpcListener, hub) })
-	a.life.start("http", func(ctx context.Context) error { return serveHTTP(ctx, handler, httpListener) })
+	a.life.start("http", func(ctx context.Context) error { return serveHTTP(ctx, httpServer, httpListener) })
 	return nil
 }
 
@@ -55,7 +57,7 @@ func (a *assembly) source() string {
 }
 
 // openMQTT makes the MQTT door; build starts it.
-func (a *assembly) openMQTT() error {
+func (a *assembly) openMQTT(ctx context.Context) error {
 	inlet := router.New(a.host, a.storage.Partitions())
 	observe := mqtt.Observer{
 		Received: func(_ int, took time.Duration) { a.metrics.observe(stageReceive, took) },
@@ -63,14 +65,14 @@ func (a *assembly) openMQTT() error {
 	}
 	log := a.log.With("component", "mqtt")
 	if a.cfg.embeddedBroker() {
-		broker, err := mqtt.NewBroker(mqtt.BrokerConfig{Addr: a.cfg.MQTTAddr, TopicRoot: a.cfg.MQTTRoot, Observe: observe}, inlet, a.host, log)
+		broker, err := mqtt.NewBroker(mqtt.BrokerConfig{Address: a.cfg.MQTTAddr, TopicRoot: a.cfg.MQTTRoot, Observe: observe}, inlet, a.host, log)
 		if err != nil {
 			return fmt.Errorf("mqtt-addr: %w", err)
 		}
-		if err := broker.Listen(); err != nil {
+		if err := broker.Listen(ctx); err != nil {
 			return fmt.Errorf("mqtt-addr: %w", err)
 		}
-		a.addrs.MQTT, a.door = broker.Addr(), broker
+		a.addrs.MQTT, a.door = broker.Addr().String(), broker
 	} else {
 		client, err := mqtt.New(mqtt.Config{
 			URLs: a.cfg.MQTT, ClientID: "doppel-" + a.id, Group: a.cfg.Group, TopicRoot: a.cfg.MQTTRoot, Observe: observe,
@@ -111,8 +113,7 @@ func serveGRPC(ctx context.Context, s *grpc.Server, l net.Listener, hub *api.Hub
 	return nil
 }
 
-func serveHTTP(ctx context.Context, h http.Handler, l net.Listener) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+func serveHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	select {

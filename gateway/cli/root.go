@@ -1,0 +1,83 @@
+// Package cli is the people's side of doppel: commands that are clients of the gRPC API, and tools
+// that need no node. It never touches a broker, a log or a database.
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+// options are the flags that every client command shares.
+type options struct {
+	addr   string
+	output string
+}
+
+// Root is the doppel command with all client commands; the caller adds those that run something.
+func Root() *cobra.Command {
+	var o options
+	root := &cobra.Command{
+		Use:   "doppel",
+		Short: "Live digital twins of a device fleet",
+		Long: "Doppel keeps a live twin of every device of a fleet: fed from MQTT, ordered and checked,\n" +
+			"with baselines and alerts, queried and watched over gRPC.\n\n" +
+			"Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 not found, 4 unavailable.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	addr := os.Getenv("DOPPEL_ADDR")
+	if addr == "" {
+		addr = "localhost:9090"
+	}
+	for _, cmd := range []*cobra.Command{twinCommand(&o), alertsCommand(&o), clusterCommand(&o)} {
+		cmd.PersistentFlags().StringVar(&o.addr, "addr", addr, "`HOST:PORT` of any node's gRPC door (env DOPPEL_ADDR)")
+		cmd.PersistentFlags().StringVarP(&o.output, "output", "o", "table", "table, wide, json or yaml")
+		cmd.PersistentPreRunE = func(*cobra.Command, []string) error { return o.check() }
+		root.AddCommand(cmd)
+	}
+	root.AddCommand(detectCommand(), versionCommand())
+	return root
+}
+
+func (o *options) check() error {
+	switch o.output {
+	case "table", "wide", "json", "yaml":
+		return nil
+	}
+	return usagef("--output: %q is not table, wide, json or yaml", o.output)
+}
+
+// usageError is a mistake in how a command was called.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+// exactly wants n arguments, named for the message.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != len(names) {
+			return usagef("got %d arguments, want %v", len(args), names)
+		}
+		return nil
+	}
+}
+
+// group is a command that only holds others.
+func group(use, short string) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("%s: unknown command %q", cmd.CommandPath(), args[0])
+			}
+			return errors.Join(cmd.Help(), &usageError{errors.New("a command is missing")})
+		},
+	}
+}
