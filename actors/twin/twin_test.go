@@ -112,6 +112,7 @@ func TestReportedSize(t *testing.T) {
 		{report(patch("a", 45)), twin.Applied},
 		{waits(2, patch("b", 10)), twin.Held},
 		{report(patch("c", 10)), twin.Refuse},
+		{waits(3, patch("a", 40)), twin.Refuse}, // nobody knows yet what it will replace
 		{waits(3, patch("c", 10)), twin.Refuse},
 		{report([]byte(`{"a":null}`)), twin.Applied},
 		{report(patch("c", 50)), twin.Applied},
@@ -138,6 +139,47 @@ func TestReportedSize(t *testing.T) {
 		}
 	}
 	w.checkReplay(t)
+}
+
+// TestReservationEnds: room kept for a numbered patch that waits is free again once it is applied.
+func TestReservationEnds(t *testing.T) {
+	w := &world{id: "d", tw: twin.New("d", 0)}
+	for i, tt := range []struct {
+		numbered bool
+		seq      uint64
+		key      string
+		want     twin.Outcome
+	}{
+		{true, 2, "b", twin.Held},
+		{false, 0, "c", twin.Refuse},
+		{true, 1, "b", twin.Applied},
+		{false, 0, "c", twin.Applied},
+		{false, 0, "d", twin.Refuse},
+	} {
+		kib := 30
+		if tt.want == twin.Refuse {
+			kib = 40
+		}
+		w.step(twin.Input{Kind: twin.KindReported, Reported: twin.Reported{
+			Numbered: tt.numbered, Boot: 1, Seq: tt.seq, Patch: fmt.Appendf(nil, `{%q:%q}`, tt.key, strings.Repeat("x", kib<<10)),
+		}})
+		if got := w.out.Outcome; got != tt.want {
+			t.Errorf("%d: got %s %s, want %s", i, outcomes[got], w.out.Detail, outcomes[tt.want])
+		}
+	}
+	w.checkReplay(t)
+}
+
+// TestHashSeesAlerts: twins that differ in nothing but what they remember of alerts differ in hash.
+func TestHashSeesAlerts(t *testing.T) {
+	quiet, loud := twin.New("d", 0), twin.New("d", 0)
+	var out twin.Effects
+	in := twin.Input{Kind: twin.KindStatus, ReceivedAt: 1}
+	quiet.Step(1, &in, nil, &out)
+	loud.Step(1, &in, builtin(t), &out)
+	if len(out.Transitions) == 0 || describe(quiet) == describe(loud) || quiet.Hash() == loud.Hash() {
+		t.Errorf("hash %x without alerts, %x with\n%s%s", quiet.Hash(), loud.Hash(), describe(quiet), describe(loud))
+	}
 }
 
 // TestRemovedKeysAreBounded: removed keys are remembered against older patches, but not without end.
