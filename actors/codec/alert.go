@@ -56,8 +56,8 @@ func AlertFrom(p *doppelv1.Alert) (alert.Alert, error) {
 		Rule:           p.GetRule(),
 		RuleVersion:    p.GetRuleVersion(),
 		Metric:         p.GetMetric(),
-		Severity:       alert.Severity(p.GetSeverity()), //nolint:gosec // small enum
-		State:          alert.State(p.GetState()),       //nolint:gosec // small enum
+		Severity:       alert.Severity(p.GetSeverity()),
+		State:          alert.State(p.GetState()),
 		CreateTime:     nanos(p.GetCreateTime()),
 		FireTime:       nanos(p.GetFireTime()),
 		ResolveTime:    nanos(p.GetResolveTime()),

@@ -34,7 +34,7 @@ func batches() map[string][]byte {
 	var text []byte
 	for i := range 10 {
 		metrics := map[string]float64{"humidity": 41.25, "temperature": 21.53, "vibration": 0.0213}
-		p.Samples = append(p.Samples, &doppelv1.Sample{Seq: proto.Uint64(uint64(i) + 1), Metrics: metrics})
+		p.Samples = append(p.Samples, &doppelv1.Sample{Seq: new(uint64(i + 1)), Metrics: metrics})
 		packed = append(packed, m{"seq": i + 1, "metrics": metrics, "reported": m{"b": 1, "a": "x"}})
 		text = append(text, `{"seq":`+string(rune('1'+i%9))+`,"metrics":{"vibration":0.0213,"humidity":41.25,"temperature":21.53},"reported":{"b":1,"a":"x"}},`...)
 	}
@@ -93,7 +93,7 @@ func benchEvent() *Event {
 	e.Effects.Transitions = nil
 	e.Effects.Applied = e.Effects.Applied[:1]
 	e.Effects.Applied[0].Reported = nil
-	e.Effects.Applied[0].Readings = []twin.ScoredReading{{"humidity", 41.25, 0.1, 0}, {"temperature", 21.53, -0.2, 0}, {"vibration", 0.0213, 1.5, 1.25}}
+	e.Effects.Applied[0].Readings = []twin.ScoredReading{scored("humidity", 41.25, 0.1, 0), scored("temperature", 21.53, -0.2, 0), scored("vibration", 0.0213, 1.5, 1.25)}
 	return e
 }
 

@@ -88,6 +88,9 @@ func TestAccepted(t *testing.T) {
 		{"protobuf reported in parts", "", string(wireOf(t, reportedOf("a"))) + string(wireOf(t, reportedOf("b"))), twin.Sample{Time: received, Reported: []byte(`{"a":1,"b":1}`)}},
 		{"msgpack", "application/vnd.msgpack", string(pack(t, m{"metrics": m{"a": true}, "x": []any{1, m{"y": at}}})), unnumbered},
 		{"msgpack float32", "", string(pack(t, m{"metrics": m{"a": float32(1)}})), unnumbered},
+		{"msgpack integers", "", string(pack(t, m{"metrics": m{"a": -7, "b": -70000, "c": uint64(math.MaxUint64)}})), twin.Sample{
+			Time: received, Readings: []twin.Reading{{Name: "a", Value: -7}, {Name: "b", Value: -70000}, {Name: "c", Value: math.MaxUint64}},
+		}},
 		{"msgpack timestamp 32", "", "\x82\xa4time\xd6\xff" + "\x6b\x02\xbd\x20" + "\xa7metrics\x81\xa1a\x01", timed},
 		{"msgpack timestamp 64", "", string(pack(t, m{"time": at.Add(-1), "metrics": m{"a": 1}})), twin.Sample{Timed: true, Time: received - 1, Readings: reading}},
 		{"msgpack timestamp 96", "", "\x82\xa4time\xc7\x0c\xff\x00\x00\x00\x00\x00\x00\x00\x00" + "\x6b\x02\xbd\x20" + "\xa7metrics\x81\xa1a\x01", timed},

@@ -91,7 +91,7 @@ func outcomeOf(o twin.Outcome) doppelv1.EventOutcome {
 }
 
 func outcomeFrom(o uint64) twin.Outcome {
-	switch doppelv1.EventOutcome(o) { //nolint:gosec // an unknown value is Unchanged whatever its bits
+	switch doppelv1.EventOutcome(o) {
 	case doppelv1.EventOutcome_EVENT_OUTCOME_APPLIED:
 		return twin.Applied
 	case doppelv1.EventOutcome_EVENT_OUTCOME_HELD:

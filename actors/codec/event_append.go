@@ -15,12 +15,12 @@ import (
 // AppendEvent appends the record to dst: the bytes the generated code would write, without its
 // allocations. The alerts in it carry no device; that is the record's key.
 func AppendEvent(dst []byte, e *Event) []byte {
-	b := appendUint(dst, 1, uint64(e.Kind)) //nolint:gosec // small enum
+	b := appendUint(dst, 1, uint64(e.Kind))
 	b = appendUint(b, 2, e.Epoch)
 	b = appendUint(b, 3, e.N)
-	b = appendFixed(b, 4, uint64(e.Now)) //nolint:gosec // two's complement
+	b = appendFixed(b, 4, uint64(e.Now))
 	if in := &e.Input; in.Kind != 0 && in.ReceivedAt != e.Now {
-		b = appendFixed(b, 5, uint64(in.ReceivedAt)) //nolint:gosec // two's complement
+		b = appendFixed(b, 5, uint64(in.ReceivedAt))
 	}
 	if e.SrcNext != (Position{}) {
 		var at int
@@ -30,7 +30,7 @@ func AppendEvent(dst []byte, e *Event) []byte {
 		b = shut(b, at)
 	}
 	b = appendInput(b, e)
-	b = appendUint(b, 20, uint64(outcomeOf(e.Effects.Outcome))) //nolint:gosec // small enum
+	b = appendUint(b, 20, uint64(outcomeOf(e.Effects.Outcome)))
 	for i := range e.Effects.Applied {
 		b = appendApplied(b, &e.Effects.Applied[i])
 	}
@@ -93,7 +93,7 @@ func appendSample(b []byte, s *twin.Sample) []byte {
 	b = appendOptional(b, 2, s.Seq, s.Numbered)
 	if s.Timed {
 		b = protowire.AppendTag(b, 3, protowire.Fixed64Type)
-		b = protowire.AppendFixed64(b, uint64(s.Time)) //nolint:gosec // two's complement
+		b = protowire.AppendFixed64(b, uint64(s.Time))
 	}
 	for i := range s.Readings {
 		b = protowire.AppendTag(b, 4, protowire.BytesType)
@@ -114,7 +114,7 @@ func appendApplied(b []byte, a *twin.AppliedSample) []byte {
 	b = appendBool(b, 1, a.Own)
 	b = appendOptional(b, 2, a.Boot, a.Numbered)
 	b = appendOptional(b, 3, a.Seq, a.Numbered)
-	b = appendFixed(b, 4, uint64(a.Time)) //nolint:gosec // two's complement
+	b = appendFixed(b, 4, uint64(a.Time))
 	b = appendBool(b, 5, a.Late)
 	b = appendUint(b, 6, a.Count)
 	if n := len(a.Readings); n > 0 {
@@ -181,7 +181,7 @@ func appendTime(b []byte, num protowire.Number, nanos int64) []byte {
 		sec, nsec = sec-1, nsec+1e9
 	}
 	b, at := open(b, num)
-	b = appendUint(b, 1, uint64(sec))  //nolint:gosec // two's complement
-	b = appendUint(b, 2, uint64(nsec)) //nolint:gosec // not negative
+	b = appendUint(b, 1, uint64(sec))
+	b = appendUint(b, 2, uint64(nsec))
 	return shut(b, at)
 }

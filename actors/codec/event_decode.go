@@ -3,7 +3,6 @@ package codec
 import (
 	"errors"
 	"fmt"
-	"math"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -50,15 +49,15 @@ func (d *EventDecoder) Decode(value []byte, e *Event) error {
 	for w.next() {
 		switch {
 		case w.is(1, protowire.VarintType):
-			e.Kind = doppelv1.EventKind(w.varint()) //nolint:gosec // enums are cut to 32 bits
+			e.Kind = doppelv1.EventKind(w.varint())
 		case w.is(2, protowire.VarintType):
 			e.Epoch = w.varint()
 		case w.is(3, protowire.VarintType):
 			e.N = w.varint()
 		case w.is(4, protowire.Fixed64Type):
-			e.Now = int64(w.fixed64()) //nolint:gosec // two's complement
+			e.Now = int64(w.fixed64())
 		case w.is(5, protowire.Fixed64Type):
-			receivedAt = int64(w.fixed64()) //nolint:gosec // two's complement
+			receivedAt = int64(w.fixed64())
 		case w.is(6, protowire.BytesType):
 			if !e.SrcNext.decode(w.bytes()) {
 				w.fail()
@@ -80,7 +79,7 @@ func (d *EventDecoder) Decode(value []byte, e *Event) error {
 				return err
 			}
 		case w.is(26, protowire.VarintType):
-			e.Duplicates = uint32(w.varint()) //nolint:gosec // as protobuf cuts it
+			e.Duplicates = uint32(w.varint())
 		default:
 			w.skip()
 		}
@@ -126,8 +125,9 @@ func contentOf(k doppelv1.EventKind) protowire.Number {
 		return 13
 	case doppelv1.EventKind_EVENT_KIND_DESIRED:
 		return 14
+	default:
+		return 0
 	}
-	return 0
 }
 
 // content decodes the input. A kind and its content must agree: foreign bytes that happen to be a
@@ -161,6 +161,7 @@ func (d *EventDecoder) content(e *Event, c content, receivedAt int64) error {
 		e.Rules = c.b
 	case doppelv1.EventKind_EVENT_KIND_DESIRED:
 		e.Desired = c.b
+	default: // kinds without content
 	}
 	if w.bad {
 		return fmt.Errorf("%w: content of %v", ErrUnreadable, e.Kind)
@@ -203,7 +204,7 @@ func (p *Position) decode(b []byte) bool {
 		case w.is(1, protowire.VarintType):
 			p.Offset = w.varint()
 		case w.is(2, protowire.VarintType):
-			p.Index = uint32(w.varint()) //nolint:gosec // as protobuf cuts it
+			p.Index = uint32(w.varint())
 		default:
 			w.skip()
 		}
@@ -215,26 +216,4 @@ func (p *Position) decode(b []byte) bool {
 func (d *EventDecoder) resetColumns() {
 	d.columnNames = d.columnNames[:0]
 	d.values, d.zs, d.scores = d.values[:0], d.zs[:0], d.scores[:0]
-}
-
-// doubles reads a repeated double, packed or not.
-func (w *wire) doubles(dst []float64) []float64 {
-	if w.typ == protowire.Fixed64Type {
-		return append(dst, math.Float64frombits(w.fixed64()))
-	}
-	b := w.bytes()
-	for len(b) > 0 {
-		v, n := protowire.ConsumeFixed64(b)
-		if n < 0 {
-			w.fail()
-			return dst
-		}
-		dst, b = append(dst, math.Float64frombits(v)), b[n:]
-	}
-	return dst
-}
-
-// isDoubles says whether the field just met is this repeated double.
-func (w *wire) isDoubles(num protowire.Number) bool {
-	return w.num == num && (w.typ == protowire.BytesType || w.typ == protowire.Fixed64Type)
 }

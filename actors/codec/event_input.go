@@ -22,7 +22,7 @@ func (d *EventDecoder) sample(b []byte, in *twin.Input) error {
 		case w.is(2, protowire.VarintType):
 			s.Seq, s.Numbered = w.varint(), true
 		case w.is(3, protowire.Fixed64Type):
-			s.Time, s.Timed = int64(w.fixed64()), true //nolint:gosec // two's complement
+			s.Time, s.Timed = int64(w.fixed64()), true
 		case w.is(4, protowire.BytesType):
 			d.columnNames = append(d.columnNames, d.names.intern(w.bytes()))
 		case w.isDoubles(5):
@@ -62,7 +62,7 @@ func (d *EventDecoder) appliedSample(b []byte, e *Event) error {
 		case w.is(3, protowire.VarintType):
 			a.Seq, a.Numbered = w.varint(), true
 		case w.is(4, protowire.Fixed64Type):
-			a.Time = int64(w.fixed64()) //nolint:gosec // two's complement
+			a.Time = int64(w.fixed64())
 		case w.is(5, protowire.VarintType):
 			a.Late = w.varint() != 0
 		case w.is(6, protowire.VarintType):
@@ -131,7 +131,7 @@ func (d *EventDecoder) refused(w *wire, r *twin.Refused) {
 		case w.is(3, protowire.BytesType):
 			r.Reason = twin.Reason(d.names.intern(w.bytes()))
 		case w.is(4, protowire.VarintType):
-			r.Count = uint32(w.varint()) //nolint:gosec // as protobuf cuts it
+			r.Count = uint32(w.varint())
 		case w.is(5, protowire.VarintType):
 			r.Numbered = w.varint() != 0
 		default:

@@ -73,6 +73,7 @@ func drawEvent(t *rapid.T) *Event {
 		e.Rules = must(proto.Marshal(&doppelv1.RulesInput{Offset: 1 + number.Draw(t, "offset")/2, Rules: []*doppelv1.Rule{{Id: "r"}}}))
 	case doppelv1.EventKind_EVENT_KIND_DESIRED:
 		e.Desired = must(proto.Marshal(&doppelv1.DesiredInput{Patch: text.Draw(t, "patch")}))
+	default: // kinds without content
 	}
 	drawEffects(t, e)
 	return e
@@ -171,10 +172,11 @@ func generated(e *Event) *doppelv1.TwinEvent {
 		p.Claim = &doppelv1.Claim{Node: e.Claim.Node, Incarnation: e.Claim.Incarnation, Nonce: e.Claim.Nonce}
 	case doppelv1.EventKind_EVENT_KIND_RULES:
 		p.Rules = new(doppelv1.RulesInput)
-		must(0, proto.Unmarshal(e.Rules, p.Rules))
+		must(0, proto.Unmarshal(e.Rules, p.GetRules()))
 	case doppelv1.EventKind_EVENT_KIND_DESIRED:
 		p.Desired = new(doppelv1.DesiredInput)
-		must(0, proto.Unmarshal(e.Desired, p.Desired))
+		must(0, proto.Unmarshal(e.Desired, p.GetDesired()))
+	default: // kinds without content
 	}
 	for i := range e.Effects.Applied {
 		a := &e.Effects.Applied[i]
@@ -268,7 +270,7 @@ func TestDecodeUnpacked(t *testing.T) {
 		t.Fatal(err)
 	}
 	nan := math.NaN()
-	want := []twin.AppliedSample{{Own: true, Readings: []twin.ScoredReading{{"a", 1, nan, nan}, {"b", 2, nan, nan}}}}
+	want := []twin.AppliedSample{{Own: true, Readings: []twin.ScoredReading{scored("a", 1, nan, nan), scored("b", 2, nan, nan)}}}
 	if diff := cmp.Diff(want, got.Effects.Applied, sameBits); diff != "" {
 		t.Errorf("applied (-want +got):\n%s", diff)
 	}
@@ -314,6 +316,10 @@ func TestUnknownKind(t *testing.T) {
 	}
 }
 
+func scored(name string, value, z, score float64) twin.ScoredReading {
+	return twin.ScoredReading{Name: name, Value: value, Z: z, Score: score}
+}
+
 // goldenEvent is a record with most of what a record may have.
 func goldenEvent() *Event {
 	return &Event{
@@ -329,12 +335,12 @@ func goldenEvent() *Event {
 			Applied: []twin.AppliedSample{
 				{
 					Own: true, Numbered: true, Boot: 3, Seq: 118, Time: received - 1e9 + 123456789, Count: 117,
-					Readings: []twin.ScoredReading{{"temperature", 21.5, 4.25, 4}, {"vibration", 0.02, math.NaN(), math.NaN()}},
+					Readings: []twin.ScoredReading{scored("temperature", 21.5, 4.25, 4), scored("vibration", 0.02, math.NaN(), math.NaN())},
 					Reported: []byte(`{"firmware":"1.2.3"}`),
 				},
 				{
 					Numbered: true, Boot: 3, Seq: 119, Time: received, Count: 118,
-					Readings: []twin.ScoredReading{{"temperature", 21.25, -0.5, -0.25}},
+					Readings: []twin.ScoredReading{scored("temperature", 21.25, -0.5, -0.25)},
 				},
 			},
 			Transitions: []alert.Alert{{

@@ -17,7 +17,7 @@ func unsigned(n uint64) integer { return integer{abs: n} }
 
 func signed(n int64) integer {
 	if n < 0 {
-		return integer{abs: -uint64(n), negative: true} //nolint:gosec // two's complement, also for the least
+		return integer{abs: -uint64(n), negative: true}
 	}
 	return integer{abs: uint64(n)}
 }

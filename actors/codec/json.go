@@ -29,18 +29,6 @@ func (d *Decoder) json(payload []byte) *Refusal {
 	return nil
 }
 
-// close checks that the document ends here, and its syntax.
-func (s *scanner) close() *Refusal {
-	s.peek()
-	if s.problem == "" && s.i < len(s.b) {
-		s.fail("data behind the JSON object")
-	}
-	if s.problem != "" {
-		return refuse(twin.NotDecodable, "not JSON: %s", s.problem)
-	}
-	return nil
-}
-
 // jsonNoObject refuses a document that is something else.
 func (d *Decoder) jsonNoObject() *Refusal {
 	kind := d.scan.kind()
@@ -71,6 +59,7 @@ func (d *Decoder) jsonMember(key []byte) *Refusal {
 		return d.setBoot(n)
 	case fieldSamples:
 		return d.jsonSamples()
+	default: // of a sample
 	}
 	if d.jsonNull() {
 		return nil
@@ -175,6 +164,8 @@ func (d *Decoder) jsonField(f field) {
 		d.jsonMetrics()
 	case fieldReported:
 		d.jsonReported()
+	default:
+		s.skip()
 	}
 }
 

@@ -145,6 +145,8 @@ func (d *Decoder) packField(f field, v packed) {
 		d.packMetrics(v)
 	case fieldReported:
 		d.packReported(v)
+	default:
+		r.rest(v)
 	}
 }
 

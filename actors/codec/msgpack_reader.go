@@ -48,7 +48,7 @@ func (v packed) integer() integer {
 		f := math.Float64frombits(v.bits)
 		return integer{fraction: true, token: fmt.Appendf(nil, "%v", f)}
 	case v.neg:
-		return signed(int64(v.bits)) //nolint:gosec // neg says so
+		return signed(int64(v.bits))
 	}
 	return unsigned(v.bits)
 }
@@ -59,7 +59,7 @@ func (v packed) float() float64 {
 	case v.kind == packFloat:
 		return math.Float64frombits(v.bits)
 	case v.neg:
-		return float64(int64(v.bits)) //nolint:gosec // neg says so
+		return float64(int64(v.bits))
 	}
 	return float64(v.bits)
 }
@@ -74,10 +74,10 @@ func (v packed) timestamp() (sec, nsec int64, ok bool) {
 		sec = int64(binary.BigEndian.Uint32(v.bytes))
 	case 8:
 		u := binary.BigEndian.Uint64(v.bytes)
-		sec, nsec = int64(u&(1<<34-1)), int64(u>>34) //nolint:gosec // 34 and 30 bits
+		sec, nsec = int64(u&(1<<34-1)), int64(u>>34)
 	case 12:
 		nsec = int64(binary.BigEndian.Uint32(v.bytes))
-		sec = int64(binary.BigEndian.Uint64(v.bytes[4:])) //nolint:gosec // int64 on the wire
+		sec = int64(binary.BigEndian.Uint64(v.bytes[4:]))
 	default:
 		return 0, 0, false
 	}
@@ -121,7 +121,7 @@ func (r *reader) value() packed {
 	case c <= 0xbf:
 		return r.data(packString, uint64(c&0x1f))
 	case c >= 0xe0:
-		return packed{kind: packInt, neg: true, bits: uint64(int64(int8(c)))} //nolint:gosec // sign extension meant
+		return packed{kind: packInt, neg: true, bits: uint64(int64(int8(c)))}
 	}
 	switch c {
 	case 0xc0:
@@ -133,15 +133,15 @@ func (r *reader) value() packed {
 	case 0xc7, 0xc8, 0xc9:
 		return r.extension(r.uint(1 << (c - 0xc7)))
 	case 0xca:
-		return packed{kind: packFloat, bits: math.Float64bits(float64(math.Float32frombits(uint32(r.uint(4)))))} //nolint:gosec // 4 bytes
+		return packed{kind: packFloat, bits: math.Float64bits(float64(math.Float32frombits(uint32(r.uint(4)))))}
 	case 0xcb:
 		return packed{kind: packFloat, bits: r.uint(8)}
 	case 0xcc, 0xcd, 0xce, 0xcf:
 		return packed{kind: packInt, bits: r.uint(1 << (c - 0xcc))}
 	case 0xd0, 0xd1, 0xd2, 0xd3:
 		size := 1 << (c - 0xd0)
-		n := int64(r.uint(size)) << (64 - 8*size) >> (64 - 8*size) //nolint:gosec // sign extension meant
-		return packed{kind: packInt, neg: n < 0, bits: uint64(n)}  //nolint:gosec // neg says how to read it
+		n := int64(r.uint(size)) << (64 - 8*size) >> (64 - 8*size)
+		return packed{kind: packInt, neg: n < 0, bits: uint64(n)}
 	case 0xd4, 0xd5, 0xd6, 0xd7, 0xd8:
 		return r.extension(1 << (c - 0xd4))
 	case 0xd9, 0xda, 0xdb:
@@ -178,12 +178,12 @@ func (r *reader) data(kind packKind, size uint64) packed {
 		return r.fail("the message ends too early")
 	}
 	start := r.i
-	r.i += int(size) //nolint:gosec // at most the length of the message
+	r.i += int(size)
 	return packed{kind: kind, bytes: r.b[start:r.i:r.i]}
 }
 
 func (r *reader) extension(size uint64) packed {
-	typ := int8(r.uint(1)) //nolint:gosec // int8 on the wire
+	typ := int8(r.uint(1))
 	v := r.data(packExt, size)
 	v.ext = typ
 	return v
@@ -197,7 +197,7 @@ func (r *reader) container(kind packKind, size uint64) packed {
 	if size > uint64(len(r.b)-r.i) {
 		return r.fail("the message ends too early")
 	}
-	return packed{kind: kind, len: int(size)} //nolint:gosec // at most the length of the message
+	return packed{kind: kind, len: int(size)}
 }
 
 // skip reads a whole value.

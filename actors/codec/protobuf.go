@@ -8,75 +8,6 @@ import (
 	"github.com/doppel-iot/doppel/actors/twin"
 )
 
-// wire reads the fields of one protobuf message without allocating.
-type wire struct {
-	b   []byte
-	num protowire.Number
-	typ protowire.Type
-	bad bool
-}
-
-// next reads the next tag; false at the end or if the bytes are no message (then bad).
-func (w *wire) next() bool {
-	if len(w.b) == 0 {
-		return false
-	}
-	num, typ, n := protowire.ConsumeTag(w.b)
-	if n < 0 {
-		return w.fail()
-	}
-	w.num, w.typ, w.b = num, typ, w.b[n:]
-	return true
-}
-
-func (w *wire) fail() bool {
-	w.b, w.bad = nil, true
-	return false
-}
-
-// is says whether the field just met is this one; of another type it is unknown, as in every
-// protobuf library.
-func (w *wire) is(num protowire.Number, typ protowire.Type) bool { return w.num == num && w.typ == typ }
-
-func (w *wire) skip() {
-	n := protowire.ConsumeFieldValue(w.num, w.typ, w.b)
-	if n < 0 {
-		w.fail()
-		return
-	}
-	w.b = w.b[n:]
-}
-
-func (w *wire) varint() uint64 {
-	v, n := protowire.ConsumeVarint(w.b)
-	if n < 0 {
-		w.fail()
-		return 0
-	}
-	w.b = w.b[n:]
-	return v
-}
-
-func (w *wire) fixed64() uint64 {
-	v, n := protowire.ConsumeFixed64(w.b)
-	if n < 0 {
-		w.fail()
-		return 0
-	}
-	w.b = w.b[n:]
-	return v
-}
-
-func (w *wire) bytes() []byte {
-	v, n := protowire.ConsumeBytes(w.b)
-	if n < 0 {
-		w.fail()
-		return nil
-	}
-	w.b = w.b[n:]
-	return v
-}
-
 // fieldNumbers are those of seq, time, metrics and reported in Telemetry and in Sample.
 type fieldNumbers struct{ seq, time, metrics, reported protowire.Number }
 
@@ -148,7 +79,7 @@ func (d *Decoder) protobufField(w *wire, at fieldNumbers) {
 		d.setSeq(unsigned(w.varint()))
 	case w.is(at.time, protowire.VarintType):
 		d.draft.seen |= fieldTime
-		d.setTime(signed(int64(w.varint()))) //nolint:gosec // int64 on the wire
+		d.setTime(signed(int64(w.varint())))
 	case w.is(at.metrics, protowire.BytesType):
 		d.draft.seen |= fieldMetrics
 		d.protobufMetric(w)

@@ -7,7 +7,7 @@ import (
 )
 
 // Refusal is why a message, or one sample of it, cannot be taken.
-type Refusal struct {
+type Refusal struct { //nolint:errname // what becomes of a message first, an error only where one is asked for
 	Reason twin.Reason
 	// Detail names the place (index and field) and the remedy, for people.
 	Detail string

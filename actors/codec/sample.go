@@ -36,7 +36,6 @@ const (
 	fieldReported
 	fieldBoot
 	fieldSamples
-	fieldContent = fieldMetrics | fieldReported
 )
 
 func (f field) String() string {
@@ -53,8 +52,9 @@ func (f field) String() string {
 		return "boot"
 	case fieldSamples:
 		return "samples"
+	default:
+		return "field " + strconv.Itoa(int(f))
 	}
-	return "field " + strconv.Itoa(int(f))
 }
 
 // Times outside are refused. Integers below minTime would be a unit other than nanoseconds.
@@ -178,29 +178,28 @@ func rfc3339(sec, nsec int64) string {
 // setReading takes the value of one metric. With last, a second value of a metric replaces the first,
 // as in a protobuf map; otherwise it is an error.
 func (d *Decoder) setReading(name string, value float64, last bool) {
-	r := d.readings
-	i := len(r)
-	for i > d.draft.first && r[i-1].Name >= name {
+	i, n := len(d.readings), len(d.readings)
+	for i > d.draft.first && d.readings[i-1].Name >= name {
 		i--
 	}
-	if i < len(r) && r[i].Name == name {
+	if i < n && d.readings[i].Name == name {
 		if last {
-			r[i].Value = value
+			d.readings[i].Value = value
 			return
 		}
 		d.refuse(twin.NotDecodable, "metrics."+name, "appears twice")
 		return
 	}
-	if len(r)-d.draft.first == MaxMetrics {
+	if n-d.draft.first == MaxMetrics {
 		d.refuse(twin.TooManyMetrics, "metrics", "more than %d metrics in a sample", MaxMetrics)
 		return
 	}
 	reading := twin.Reading{Name: name, Value: value}
-	if i == len(r) {
-		d.readings = append(r, reading)
+	if i == n {
+		d.readings = append(d.readings, reading)
 		return
 	}
-	d.readings = slices.Insert(r, i, reading)
+	d.readings = slices.Insert(d.readings, i, reading)
 }
 
 // metric gives the lasting name of a metric; false: it is refused.

@@ -1,6 +1,10 @@
 package codec
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/doppel-iot/doppel/actors/twin"
+)
 
 // scanner reads strict JSON (RFC 8259) in one pass without allocating. The first thing wrong with the
 // syntax is kept in problem and puts the position at the end, so callers may ask once, at their end.
@@ -151,6 +155,18 @@ func (s *scanner) value(depth int) {
 		}
 		s.number()
 	}
+}
+
+// close checks that the document ends here, and its syntax.
+func (s *scanner) close() *Refusal {
+	s.peek()
+	if s.problem == "" && s.i < len(s.b) {
+		s.fail("data behind the JSON object")
+	}
+	if s.problem != "" {
+		return refuse(twin.NotDecodable, "not JSON: %s", s.problem)
+	}
+	return nil
 }
 
 // kind names the value that begins at the position, for people.

@@ -37,7 +37,8 @@ func (s *scanner) str() []byte {
 
 // escaped goes on where str met the first backslash.
 func (s *scanner) escaped(start, i int) []byte {
-	out := append(s.tmp[:0], s.b[start:i]...)
+	out := s.tmp[:0]
+	out = append(out, s.b[start:i]...)
 	for i < len(s.b) {
 		c := s.b[i]
 		s.i = i

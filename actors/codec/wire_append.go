@@ -20,12 +20,12 @@ func shut(b []byte, at int) []byte {
 		b[at-1] = byte(size)
 		return b
 	}
-	more := protowire.SizeVarint(uint64(size)) - 1 //nolint:gosec // a length
+	more := protowire.SizeVarint(uint64(size)) - 1
 	for range more {
 		b = append(b, 0)
 	}
 	copy(b[at+more:], b[at:at+size])
-	protowire.AppendVarint(b[:at-1], uint64(size)) //nolint:gosec // a length
+	protowire.AppendVarint(b[:at-1], uint64(size))
 	return b
 }
 
@@ -81,7 +81,7 @@ func appendBytes(b []byte, num protowire.Number, v []byte) []byte {
 // appendPacked begins a packed field of n doubles.
 func appendPacked(b []byte, num protowire.Number, n int) []byte {
 	b = protowire.AppendTag(b, num, protowire.BytesType)
-	return protowire.AppendVarint(b, 8*uint64(n)) //nolint:gosec // a length
+	return protowire.AppendVarint(b, 8*uint64(n))
 }
 
 func appendDouble(b []byte, v float64) []byte {
