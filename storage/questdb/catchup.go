@@ -27,18 +27,16 @@ func (w *Writer) catchUp(ctx context.Context) (more bool, err error) {
 	return more, nil
 }
 
-// readBack makes rows of the records of p from where it is up to to, as the partition did.
+// readBack makes rows of the valid records of p (R1-R3) from where it is up to to, as the partition
+// did.
 func (w *Writer) readBack(ctx context.Context, p *partition, to int64) error {
 	rows := w.takeRows()
 	rows.Partition, rows.From = p.id, p.pos
-	c := p.pos
-	err := w.log.Read(ctx, p.id, c.Next, to, func(r host.LogRecord) error {
-		ev := &w.event
-		if err := w.events.Decode(r.Value, ev); err != nil {
-			ev = nil
-		}
-		if admit(&c, r.Offset, ev) {
-			appendEvent(rows, r.Offset, r.Key, ev)
+	v := host.Validator{Cursor: p.pos}
+	err := w.log.Read(ctx, p.id, p.pos.Next, to, func(r host.LogRecord) error {
+		err := w.events.Decode(r.Value, &w.event)
+		if v.Valid(r.Offset, &w.event, err) {
+			appendEvent(rows, r.Offset, r.Key, &w.event)
 		} else {
 			w.stats.Void.Add(1)
 		}
@@ -48,8 +46,8 @@ func (w *Writer) readBack(ctx context.Context, p *partition, to int64) error {
 		rows.Recycle(rows)
 		return fmt.Errorf("read p%d from %d: %w", p.id, p.pos.Next, err)
 	}
-	c.Next = to // also past offsets that never will be
-	rows.To = c
+	rows.To = v.Cursor
+	rows.To.Next = to // also past offsets that never will be
 	w.stats.Reread.Add(uint64(len(rows.Samples)))
 	w.hold(p, rows)
 	return nil

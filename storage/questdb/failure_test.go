@@ -168,10 +168,8 @@ func TestARestartGoesOnAtTheCursor(t *testing.T) {
 	f.log.claim()
 	f.renew()
 	f.start()
-	claimed := host.Cursor{Next: int64(len(f.log.records)), Epoch: f.log.epoch}
-	f.offer(&host.Rows{Partition: onlyPartition, From: claimed, To: claimed, Recycle: func(*host.Rows) {}})
-	f.log.offered = claimed
-	f.settled()
+	f.Own(onlyPartition)
+	f.log.offered = host.Cursor{Next: int64(len(f.log.records)), Epoch: f.log.epoch}
 	want(t, db, "SELECT count() FROM telemetry", "[[800]]")
 	if got := f.log.lowestRead(); got != 501 {
 		t.Errorf("read from offset %d, want 501: the rest is in QuestDB", got)
@@ -200,10 +198,9 @@ func TestVoidRecordsMakeNoRows(t *testing.T) {
 	void(f.log.epoch, 1, 91)
 	void(f.log.epoch, 7, 92)
 	f.log.append("d", []byte("not a record"))
-	last := f.log.event("d", sample(3, "m", 1.0))
+	f.log.event("d", sample(3, "m", 1.0))
 	f.start()
-	f.offer(&host.Rows{Partition: onlyPartition, From: last.To, To: last.To, Recycle: func(*host.Rows) {}})
-	f.settled()
+	f.Own(onlyPartition)
 	want(t, db, "SELECT seq, m FROM telemetry ORDER BY seq", "[[1 1] [2 1] [3 1]]")
 	if got := f.Stats().Void.Load(); got != 4 {
 		t.Errorf("counted %d void records, want 4", got)
@@ -251,10 +248,10 @@ func TestALogThatCannotBeReadIsTriedAgain(t *testing.T) {
 	db := database(t)
 	f := newFixture(t, Config{})
 	f.log.claim()
-	last := f.log.event("d", sample(1, "m", 1.0))
+	f.log.event("d", sample(1, "m", 1.0))
 	f.log.failing = errors.New("kafka is away")
 	f.start()
-	f.offer(&host.Rows{Partition: onlyPartition, From: last.To, To: last.To, Recycle: func(*host.Rows) {}})
+	f.Own(onlyPartition)
 	eventually(t, "the failure shows", func() bool { return errors.Is(f.Err(), f.log.failing) })
 	f.log.mu.Lock()
 	f.log.failing = nil

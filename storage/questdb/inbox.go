@@ -80,6 +80,14 @@ func (q *inbox) missedTo(p int32, end int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.missed[p] = max(q.missed[p], end)
+	q.signal()
+}
+
+// extend notes that the log of partition p is known to reach to end.
+func (q *inbox) extend(p int32, end int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ends[p] = max(q.ends[p], end)
 }
 
 // setOpen says whether rows are taken. Closing gives back what is queued: it will be read again.

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/host"
-	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
 // partition is how far the writer is with one partition: committed <= pos.Next <= target.
@@ -21,25 +19,23 @@ type partition struct {
 // noEpoch is in force until the first Claim: no record carries it.
 const noEpoch = math.MaxUint64
 
+// toEnd stands for the present end of the log as a target.
+const toEnd = math.MaxInt64
+
+// extend moves the target of p on to end.
+func (w *Writer) extend(ctx context.Context, p *partition, end int64) error {
+	if end == toEnd {
+		var err error
+		if _, end, err = w.log.Bounds(ctx, p.id); err != nil {
+			return fmt.Errorf("bounds of p%d: %w", p.id, err)
+		}
+	}
+	p.target = max(p.target, end)
+	return nil
+}
+
 // behind says whether rows of p must be read from the log.
 func (p *partition) behind() bool { return p.pos.Next < p.target }
-
-// admit moves c over the record at offset and says whether the record is valid (R1-R3): its epoch is
-// the one in force and its count continues. ev is nil for bytes nobody can read.
-func admit(c *host.Cursor, offset int64, ev *codec.Event) bool {
-	c.Next = offset + 1
-	switch {
-	case ev == nil:
-		return false
-	case ev.Kind == doppelv1.EventKind_EVENT_KIND_CLAIM:
-		c.Epoch, c.N = uint64(offset), 0
-		return true
-	case ev.Epoch == c.Epoch && ev.N == c.N+1:
-		c.N++
-		return true
-	}
-	return false
-}
 
 // partition finds the state of partition id, at first from the stored cursor. Without a usable one it
 // starts with the log: rows that are there already are written again and absorbed.

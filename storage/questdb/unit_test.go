@@ -10,9 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/host"
-	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
 func TestConfigSaysWhatIsWrong(t *testing.T) {
@@ -68,37 +66,6 @@ func TestColumnsFollowTheOrderOfClaims(t *testing.T) {
 				t.Errorf("columns (-want +got):\n%s", diff)
 			}
 		})
-	}
-}
-
-func TestAdmitByEpochAndCount(t *testing.T) {
-	claim := &codec.Event{Kind: doppelv1.EventKind_EVENT_KIND_CLAIM}
-	rec := func(epoch, n uint64) *codec.Event {
-		return &codec.Event{Kind: doppelv1.EventKind_EVENT_KIND_SAMPLE, Epoch: epoch, N: n}
-	}
-	c := host.Cursor{Next: 5, Epoch: noEpoch}
-	for i, step := range []struct {
-		ev   *codec.Event
-		want bool
-	}{
-		{rec(3, 1), false}, // no claim met yet
-		{claim, true},      // offset 6
-		{rec(6, 1), true},
-		{rec(6, 1), false}, // twice
-		{rec(6, 3), false}, // skips one
-		{nil, false},       // unreadable
-		{rec(6, 2), true},
-		{claim, true},      // offset 12
-		{rec(6, 3), false}, // stale
-		{rec(12, 1), true},
-	} {
-		offset := int64(5 + i)
-		if got := admit(&c, offset, step.ev); got != step.want {
-			t.Errorf("offset %d: got %t, want %t", offset, got, step.want)
-		}
-	}
-	if want := (host.Cursor{Next: 15, Epoch: 12, N: 1}); c != want {
-		t.Errorf("cursor %+v, want %+v", c, want)
 	}
 }
 

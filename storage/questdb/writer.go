@@ -90,9 +90,13 @@ func New(cfg Config, log Changelog, cursors CursorStore, letters host.DeadLetter
 	}, nil
 }
 
-// Offer implements host.RowSink. Rows without samples are welcome: with From and To at the end of what
-// a partition has released they tell the writer of a partition whose rows it may still have to read.
+// Offer implements host.RowSink.
 func (w *Writer) Offer(r *host.Rows) bool { return w.inbox.offer(r) }
+
+// Own tells the writer that this node owns partition p, so that what its log holds already and
+// QuestDB lacks is not left waiting for the first rows offered. To call it without owning p costs
+// work, nothing else: any writer makes the same rows.
+func (w *Writer) Own(p int32) { w.inbox.missedTo(p, toEnd) }
 
 // Lag is the number of records released and not yet in QuestDB, by partition.
 func (w *Writer) Lag() map[int32]int64 { return w.inbox.lag() }
@@ -215,8 +219,8 @@ func (w *Writer) connect(ctx context.Context) error {
 	}
 	if created && (len(w.stored) > 0 || len(w.parts) > 0) {
 		w.logger.Warn("questdb lost its tables, writing the rows again from the start of the log")
-		for id, p := range w.parts {
-			w.inbox.missedTo(id, p.target)
+		for id := range w.parts {
+			w.inbox.missedTo(id, toEnd)
 		}
 		clear(w.parts)
 		w.stored = nil
@@ -234,18 +238,22 @@ func (w *Writer) takeIn(ctx context.Context) error {
 	w.taken = w.inbox.take(w.taken, func(p int32, end int64) { missed[p] = end })
 	for id, end := range missed {
 		p, err := w.partition(ctx, id)
+		if err == nil {
+			err = w.extend(ctx, p, end)
+		}
 		if err != nil {
+			for id, end := range missed {
+				w.inbox.missedTo(id, end)
+			}
+			w.give(w.taken)
 			return err
 		}
-		p.target = max(p.target, end)
+		w.inbox.extend(id, p.target)
 	}
 	for i, r := range w.taken {
 		p, err := w.partition(ctx, r.Partition)
 		if err != nil {
-			for _, r := range w.taken[i:] {
-				w.inbox.missedTo(r.Partition, r.To.Next)
-				r.Recycle(r)
-			}
+			w.give(w.taken[i:])
 			return err
 		}
 		switch {
@@ -259,6 +267,14 @@ func (w *Writer) takeIn(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// give gives rows back that are to be read again.
+func (w *Writer) give(rows []*host.Rows) {
+	for _, r := range rows {
+		w.inbox.missedTo(r.Partition, r.To.Next)
+		r.Recycle(r)
+	}
 }
 
 // hold adds rows to the next flush. They continue p.
