@@ -17,7 +17,7 @@ import (
 type source interface {
 	fleet.Source
 	Boot() uint64
-	Expected() device.Chain
+	Expected() device.Sum
 	Labels() []device.Label
 }
 
@@ -98,7 +98,7 @@ func (c *crowd) devices(r fleet.Result) []oracle.Device {
 	all := make([]oracle.Device, len(c.sources))
 	for i, s := range c.sources {
 		all[i] = oracle.Device{
-			ID: s.ID(), Boot: s.Boot(), Chain: s.Expected(), Labels: s.Labels(),
+			ID: s.ID(), Boot: s.Boot(), Sum: s.Expected(), Labels: s.Labels(),
 			Unacked: r.Devices[i].Unacked, Slow: r.Devices[i].Slow,
 		}
 	}

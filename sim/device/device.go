@@ -48,7 +48,7 @@ func New(cfg Config) *Device {
 		metrics: newMetrics(r, cfg.Metrics),
 		chance:  cfg.Anomalies / 1000,
 		quiet:   quietStart,
-		chain:   Chain{Digest: cfg.Digest, Set: cfg.Set},
+		chain:   Chain{Sum: Sum{Digest: cfg.Digest, Set: cfg.Set}},
 	}
 	if cfg.Interval > 0 {
 		d.chance = cfg.Anomalies * float64(cfg.Interval) / 60e9
@@ -114,9 +114,7 @@ func (d *Device) Take(now int64) Sample {
 }
 
 // Expected is what the twin must hold once everything taken so far was applied.
-func (d *Device) Expected() Chain {
-	return Chain{Digest: d.chain.Digest, Set: d.chain.Set, Samples: d.chain.Samples}
-}
+func (d *Device) Expected() Sum { return d.chain.Sum }
 
 // Labels are the anomalies begun so far, in order.
 func (d *Device) Labels() []Label { return d.labels }

@@ -7,14 +7,19 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Chain is what a device knows of all it has sent: the two digests its twin must show when
-// everything arrived, once and in order. It is written from the public definition and shares no
-// code with the twin, so that a mistake in one shows against the other.
-type Chain struct {
+// Sum is what a device knows of all it has sent: the two digests its twin must show when everything
+// arrived, once and in order.
+type Sum struct {
 	// Digest folds the samples in their order; Set adds them up whatever their order.
 	Digest, Set uint64
 	// Samples added.
 	Samples uint64
+}
+
+// Chain forms a Sum. It is written from the public definition and shares no code with the twin, so
+// that a mistake in one shows against the other.
+type Chain struct {
+	Sum
 
 	buf []byte
 }

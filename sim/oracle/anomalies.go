@@ -62,7 +62,7 @@ func judgeAlerts(devices []Device, alarms []alarm, interval time.Duration) Alert
 				out.TruePositive++
 				kind.Found++
 				delays = append(delays, float64(first-l.First)*float64(interval)/float64(time.Millisecond))
-			case l.First+tooLate <= d.Chain.Samples:
+			case l.First+tooLate <= d.Sum.Samples:
 				out.FalseNegative++
 				kind.Missed++
 			}

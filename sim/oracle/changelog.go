@@ -128,7 +128,7 @@ func (c *changelog) judge(devices []Device) *account {
 	for _, d := range devices {
 		f := &c.devices[c.ledger.index[d.ID]]
 		var lost, doubled, firstLost, firstDoubled uint64
-		for seq := uint64(1); seq <= d.Chain.Samples; seq++ {
+		for seq := uint64(1); seq <= d.Sum.Samples; seq++ {
 			n := uint8(0)
 			if seq <= uint64(len(f.times)) {
 				n = f.times[seq-1]
@@ -145,7 +145,7 @@ func (c *changelog) judge(devices []Device) *account {
 			}
 		}
 		if lost > 0 {
-			a.add(Finding{Lost, d.ID, lost, fmt.Sprintf("%d of %d samples in no valid record, first number %d", lost, d.Chain.Samples, firstLost)})
+			a.add(Finding{Lost, d.ID, lost, fmt.Sprintf("%d of %d samples in no valid record, first number %d", lost, d.Sum.Samples, firstLost)})
 		}
 		if doubled > 0 {
 			a.add(Finding{Duplicated, d.ID, doubled, fmt.Sprintf("%d samples in more than one record, first number %d", doubled, firstDoubled)})
@@ -165,7 +165,7 @@ func (c *changelog) judge(devices []Device) *account {
 func (c *changelog) complete(devices []Device) bool {
 	want := uint64(0)
 	for _, d := range devices {
-		want += d.Chain.Samples - uint64(len(d.Unacked))
+		want += d.Sum.Samples - uint64(len(d.Unacked))
 	}
 	return c.total >= want
 }

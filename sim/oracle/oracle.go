@@ -39,6 +39,7 @@ const (
 	twinLimit  = 30 * time.Second // for twins and Kafka to show what was acknowledged
 	rowLimit   = 10 * time.Second // for QuestDB
 	alertLimit = 2 * time.Second  // for a last transition
+	openLimit  = 10 * time.Second // for node and Kafka to answer at the start
 	maxMessage = 64 << 20
 )
 
@@ -79,30 +80,35 @@ func Open(ctx context.Context, cfg Config) (*Oracle, error) {
 func (o *Oracle) watch(ctx context.Context) error {
 	conn, err := grpc.NewClient(o.cfg.GRPC,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.WaitForReady(true)))
 	if err != nil {
 		return fmt.Errorf("grpc: %w", err)
 	}
 	o.conn = conn
-	twins, err := fetch(ctx, doppelv1.NewTwinServiceClient(conn), o.cfg.IDs)
+	starting, cancel := context.WithTimeout(ctx, openLimit)
+	defer cancel()
+	twins, err := fetch(starting, doppelv1.NewTwinServiceClient(conn), o.cfg.IDs)
 	if err != nil {
 		return err
 	}
 	o.bases = basesOf(twins)
 
-	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	o.cancel = cancel
+	run, stop := context.WithCancel(context.WithoutCancel(ctx))
+	o.cancel = stop
 	alerts := doppelv1.NewAlertServiceClient(conn)
 	o.alerts = newAlertWatch(o.cfg.Boot, o.ledger, o.cfg.Log)
+	// The stream outlives the opening; a node that never ends its snapshot must not hang us.
+	late := time.AfterFunc(openLimit, stop)
 	stream, err := o.alerts.open(run, alerts)
 	if err != nil {
 		return err
 	}
+	late.Stop()
 	o.background.Go(func() { o.alerts.run(run, alerts, stream) })
 
 	if len(o.cfg.Kafka) > 0 {
-		c := newChangelog(o.cfg.Boot, o.ledger, o.epochs(ctx))
-		if o.tail, err = openTail(ctx, o.cfg.Kafka, o.cfg.TopicPrefix, c, o.ledger, o.cfg.Log); err != nil {
+		c := newChangelog(o.cfg.Boot, o.ledger, o.epochs(starting))
+		if o.tail, err = openTail(starting, o.cfg.Kafka, o.cfg.TopicPrefix, c, o.ledger, o.cfg.Log); err != nil {
 			return err
 		}
 		o.background.Go(func() { o.tail.run(run) })
@@ -173,6 +179,8 @@ func (o *Oracle) Check(ctx context.Context, r *Report, devices []Device, p *flee
 }
 
 func (o *Oracle) checkTwins(ctx context.Context, devices []Device) *account {
+	ctx, cancel := context.WithTimeout(ctx, twinLimit+openLimit)
+	defer cancel()
 	twins, err := settledTwins(ctx, doppelv1.NewTwinServiceClient(o.conn), devices, o.bases, twinLimit)
 	if err != nil {
 		return unchecked("twin", err)

@@ -90,15 +90,15 @@ func judgeRows(devices []Device, found map[string][2]uint64) *account {
 	a := &account{source: "questdb"}
 	for _, d := range devices {
 		got := found[d.ID]
-		acked := d.Chain.Samples - uint64(len(d.Unacked))
+		acked := d.Sum.Samples - uint64(len(d.Unacked))
 		if got[1] < acked {
 			a.add(Finding{Lost, d.ID, acked - got[1], fmt.Sprintf("%d samples acknowledged, %d rows", acked, got[1])})
 		}
 		if got[0] > got[1] {
 			a.add(Finding{Duplicated, d.ID, got[0] - got[1], fmt.Sprintf("%d rows for %d samples", got[0], got[1])})
 		}
-		if got[1] > d.Chain.Samples {
-			a.add(Finding{Duplicated, d.ID, got[1] - d.Chain.Samples, fmt.Sprintf("%d samples sent, rows for %d", d.Chain.Samples, got[1])})
+		if got[1] > d.Sum.Samples {
+			a.add(Finding{Duplicated, d.ID, got[1] - d.Sum.Samples, fmt.Sprintf("%d samples sent, rows for %d", d.Sum.Samples, got[1])})
 		}
 	}
 	return a

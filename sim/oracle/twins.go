@@ -16,7 +16,7 @@ const batchSize = 500
 type Device struct {
 	ID      string
 	Boot    uint64
-	Chain   device.Chain // of everything taken; its Samples are those of this run
+	Sum     device.Sum // of everything taken; its Samples are those of this run
 	Labels  []device.Label
 	Unacked []uint64 // numbers never acknowledged
 	Slow    uint64   // samples the fleet itself sent too late to be put in order
@@ -94,7 +94,7 @@ func settledTwins(ctx context.Context, client doppelv1.TwinServiceClient, device
 
 func settled(d Device, b base, t *doppelv1.Twin) bool {
 	c := t.GetCounters()
-	return c.GetApplied()+c.GetLate() >= b.applied+b.late+d.Chain.Samples && c.GetHeld() == 0
+	return c.GetApplied()+c.GetLate() >= b.applied+b.late+d.Sum.Samples && c.GetHeld() == 0
 }
 
 // judgeTwins compares twins with what their devices sent.
@@ -107,7 +107,7 @@ func judgeTwins(devices []Device, bases map[string]base, twins map[string]*doppe
 }
 
 func judgeTwin(a *account, d Device, b base, t *doppelv1.Twin) {
-	sent, unacked := d.Chain.Samples, uint64(len(d.Unacked))
+	sent, unacked := d.Sum.Samples, uint64(len(d.Unacked))
 	if t == nil {
 		if sent > unacked {
 			a.add(Finding{Lost, d.ID, sent - unacked, fmt.Sprintf("no such twin, %d samples acknowledged", sent-unacked)})
@@ -131,11 +131,11 @@ func judgeTwin(a *account, d Device, b base, t *doppelv1.Twin) {
 	if unacked > 0 {
 		return // whether they took effect is not known, and so no digest either
 	}
-	if want := d.Chain.Set; t.GetSetDigest() != want {
+	if want := d.Sum.Set; t.GetSetDigest() != want {
 		a.add(Finding{Mismatch, d.ID, 1, fmt.Sprintf("set_digest %016x, want %016x", t.GetSetDigest(), want)})
 		return
 	}
-	if want := d.Chain.Digest; late == 0 && t.GetDigest() != want {
+	if want := d.Sum.Digest; late == 0 && t.GetDigest() != want {
 		a.add(Finding{Mismatch, d.ID, 1, fmt.Sprintf("digest %016x, want %016x: the order differs", t.GetDigest(), want)})
 	}
 }

@@ -49,7 +49,7 @@ func NewPlayer(s Series, cfg Config) (*Player, error) {
 		// A row's usual distance closes the round.
 		span:  s.Times[n-1] - s.Times[0] + s.Step(),
 		row:   cfg.Skip % n,
-		chain: device.Chain{Digest: cfg.Digest, Set: cfg.Set},
+		chain: device.Chain{Sum: device.Sum{Digest: cfg.Digest, Set: cfg.Set}},
 	}
 	p.origin = s.Times[p.row]
 	p.readings[0].Name = "value"
@@ -93,9 +93,7 @@ func (p *Player) Take(int64) device.Sample {
 }
 
 // Expected is what the twin must hold once everything taken so far was applied.
-func (p *Player) Expected() device.Chain {
-	return device.Chain{Digest: p.chain.Digest, Set: p.chain.Set, Samples: p.chain.Samples}
-}
+func (p *Player) Expected() device.Sum { return p.chain.Sum }
 
 // Labels is empty: what is unusual in a recording is nobody's plan.
 func (p *Player) Labels() []device.Label { return nil }
