@@ -222,6 +222,3 @@ func (s *Sequencer[T]) Boots() (current, previous uint64, known int) {
 		return s.boot, s.rest.prev.boot, 2
 	}
 }
-
-// Expected is the next number in order of the current boot; 0: no start yet.
-func (s *Sequencer[T]) Expected() uint64 { return s.next }
