@@ -48,11 +48,15 @@ func httpStatus(c codes.Code) int {
 
 // writeError answers with an error in the form of google.rpc.Status.
 func writeError(w http.ResponseWriter, st *rpcstatus.Status) {
+	writeStatus(w, httpStatus(codes.Code(st.GetCode())), st)
+}
+
+func writeStatus(w http.ResponseWriter, code int, st *rpcstatus.Status) {
 	body, err := marshal.Marshal(st)
 	if err != nil { // details of a type nobody knows
 		body = []byte(`{"code":13,"message":"internal error","details":[]}`)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(httpStatus(codes.Code(st.GetCode())))
+	w.WriteHeader(code)
 	_, _ = w.Write(append(body, '\n')) // the client may be gone
 }

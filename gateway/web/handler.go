@@ -135,6 +135,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if r.ContentLength > maxBody {
+		writeStatus(w, http.StatusRequestEntityTooLarge,
+			status.Newf(codes.ResourceExhausted, "the body has more than %d bytes", maxBody).Proto())
+		return
+	}
 	h.mux.ServeHTTP(w, r)
 }
 

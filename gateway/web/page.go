@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"strings"
 )
 
 //go:embed assets
@@ -26,6 +27,10 @@ func newPage() (http.Handler, error) {
 		if r.URL.Path == "/" {
 			h.Set("Content-Type", "text/html; charset=utf-8")
 			_, _ = w.Write(index) // the client may be gone
+			return
+		}
+		if strings.HasSuffix(r.URL.Path, "/") {
+			notFound(w, r)
 			return
 		}
 		files.ServeHTTP(w, r)

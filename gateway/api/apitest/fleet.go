@@ -4,6 +4,7 @@ package apitest
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -109,7 +110,17 @@ func (f *Fleet) EachTwin(ctx context.Context, fn func(*doppelv1.Twin) bool) erro
 func (f *Fleet) Count() (twins, online, openAlerts uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return uint64(len(f.twins)), 0, uint64(len(f.alerts))
+	for _, t := range f.twins {
+		if t.GetOnline() {
+			online++
+		}
+	}
+	for _, a := range f.alerts {
+		if a.GetState() == doppelv1.AlertState_FIRING {
+			openAlerts++
+		}
+	}
+	return uint64(len(f.twins)), online, openAlerts
 }
 
 // Alerts implements api.Alerts.
@@ -145,8 +156,11 @@ func (f *Fleet) Status(ctx context.Context) (*doppelv1.Status, error) {
 	if err := f.enter(ctx); err != nil {
 		return nil, err
 	}
-	n, _, _ := f.Count()
-	return &doppelv1.Status{Twins: n, SamplesPerSecond: 12.5}, nil
+	twins, online, open := f.Count()
+	return &doppelv1.Status{
+		Nodes: []*doppelv1.Node{{Id: "n1", State: "ready"}},
+		Twins: twins, Online: online, OpenAlerts: open, SamplesPerSecond: 12_500 + 400*math.Sin(float64(time.Now().Unix())),
+	}, nil
 }
 
 // Audit implements api.Fleet.
@@ -181,7 +195,7 @@ func (f *Fleet) changed(id string) {
 	}
 }
 
-// Transition makes an alert transition in partition 3 and tells the hub.
+// Transition makes an alert transition of a builtin.zscore alert on temperature.
 func (f *Fleet) Transition(n uint64, device string, sev alert.Severity, st alert.State) {
 	a := alert.Alert{
 		ID: n, Rule: "builtin.zscore", Metric: "temperature", Severity: sev, State: st,
@@ -190,9 +204,14 @@ func (f *Fleet) Transition(n uint64, device string, sev alert.Severity, st alert
 	if st != alert.Pending {
 		a.FireTime = a.CreateTime
 	}
+	f.Alarm(device, a)
+}
+
+// Alarm makes an alert transition in partition 3.
+func (f *Fleet) Alarm(device string, a alert.Alert) {
 	f.mu.Lock()
 	f.offset++
-	f.alerts[codec.AlertID(n)] = codec.Alert(device, &a)
+	f.alerts[codec.AlertID(a.ID)] = codec.Alert(device, &a)
 	tr := host.Transition{Partition: 3, Offset: f.offset, Device: device, Alert: a}
 	f.mu.Unlock()
 	f.watchers.AlertChanged(&tr)

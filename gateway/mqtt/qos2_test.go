@@ -1,0 +1,185 @@
+package mqtt
+
+import (
+	"bufio"
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/eclipse/paho.golang/paho"
+	"github.com/eclipse/paho.golang/packets"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/doppel-iot/doppel/actors/host"
+)
+
+// rawDevice speaks MQTT 5 packet by packet.
+type rawDevice struct {
+	t *testing.T
+	net.Conn
+	r *bufio.Reader
+}
+
+func newRawDevice(t *testing.T, addr, id string, clean bool) (d *rawDevice, sessionPresent bool) {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	d = &rawDevice{t, c, bufio.NewReader(c)}
+	expiry := uint32(60)
+	d.send(&packets.Connect{
+		ProtocolName: "MQTT", ProtocolVersion: 5, ClientID: id, CleanStart: clean, KeepAlive: 30,
+		Properties: &packets.Properties{SessionExpiryInterval: &expiry},
+	})
+	return d, d.next().Content.(*packets.Connack).SessionPresent
+}
+
+func (d *rawDevice) send(p packets.Packet) {
+	d.t.Helper()
+	if _, err := p.WriteTo(d.Conn); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *rawDevice) next() *packets.ControlPacket {
+	d.t.Helper()
+	p, err := packets.ReadPacket(d.r)
+	if err != nil {
+		d.t.Fatalf("read: %v", err)
+	}
+	return p
+}
+
+func (d *rawDevice) publish2(id uint16, dup bool, payload string) {
+	d.t.Helper()
+	d.send(&packets.Publish{Topic: "devices/a/telemetry", QoS: 2, PacketID: id, Duplicate: dup, Payload: []byte(payload), Properties: &packets.Properties{}})
+}
+
+func (d *rawDevice) wantPubrec(id uint16) {
+	d.t.Helper()
+	p := d.next()
+	got, ok := p.Content.(*packets.Pubrec)
+	if !ok || got.PacketID != id || got.ReasonCode != 0 {
+		d.t.Fatalf("got %s %+v, want PUBREC %d 0x00", p.PacketType(), p.Content, id)
+	}
+}
+
+func (d *rawDevice) release(id uint16, wantCode byte) {
+	d.t.Helper()
+	d.send(&packets.Pubrel{PacketID: id, Properties: &packets.Properties{}})
+	p := d.next()
+	got, ok := p.Content.(*packets.Pubcomp)
+	if !ok || got.PacketID != id || got.ReasonCode != wantCode {
+		d.t.Fatalf("got %s %+v, want PUBCOMP %d 0x%02X", p.PacketType(), p.Content, id, wantCode)
+	}
+}
+
+// A QoS 2 message is delivered once, however often the device sends it until PUBREL, also over a new
+// connection of its session.
+func TestBrokerDeliversQoS2Once(t *testing.T) {
+	o := newOwner(releaseAll)
+	b, addr, _ := startBroker(t, o, nil)
+	d, _ := newRawDevice(t, addr, "raw", true)
+	d.publish2(7, false, "once")
+	d.wantPubrec(7)
+	d.publish2(7, true, "once")
+	d.wantPubrec(7)
+	d.release(7, 0)
+	d.release(7, 0x92) // packet identifier not found: the exchange is over
+	d.publish2(7, false, "the identifier is free again")
+	d.wantPubrec(7)
+
+	d.Close()
+	d, present := newRawDevice(t, addr, "raw", false)
+	if !present {
+		t.Fatal("the session is gone")
+	}
+	d.wantPubrec(7) // mochi sends it again on its own
+	d.publish2(7, true, "the identifier is free again")
+	d.wantPubrec(7)
+	d.release(7, 0)
+	want := []string{"once", "the identifier is free again"}
+	if diff := cmp.Diff(want, payloads(o.received())); diff != "" {
+		t.Errorf("delivered (-want +got):\n%s", diff)
+	}
+	eventually(t, "nothing held", func() bool { return b.Stats().Unacked.Load() == 0 })
+}
+
+// A verdict that comes after the connection has gone is remembered for the session.
+func TestBrokerRemembersQoS2OverADisconnect(t *testing.T) {
+	o := newOwner(holdAll)
+	b, addr, _ := startBroker(t, o, nil)
+	d, _ := newRawDevice(t, addr, "raw", true)
+	d.publish2(1, false, "x")
+	held := o.await(t, 1)[0]
+	d.publish2(1, true, "x") // impatient
+	d.Close()
+	eventually(t, "device gone", func() bool { return b.Stats().Connected.Load() == 0 })
+	held.Reply.Done([]uint64{held.Token}, host.Released)
+	d, _ = newRawDevice(t, addr, "raw", false)
+	d.wantPubrec(1)
+	d.publish2(1, true, "x")
+	d.wantPubrec(1)
+	d.release(1, 0)
+	if got := len(o.received()); got != 1 {
+		t.Errorf("delivered %d times, want once", got)
+	}
+}
+
+// While the inlet is stalled a device that times out and comes back leaves nothing behind.
+func TestBrokerLetsGoOfConnectionsTakenOver(t *testing.T) {
+	gate := make(chan struct{})
+	o := newOwner(releaseAll)
+	o.block(gate)
+	b, addr, _ := startBroker(t, o, func(c *BrokerConfig) { c.MaxUnacked = 2 })
+	for range 5 {
+		d, _ := newRawDevice(t, addr, "impatient", true)
+		for id := range uint16(4) {
+			d.send(&packets.Publish{Topic: "devices/a/telemetry", QoS: 1, PacketID: id + 1, Properties: &packets.Properties{}})
+		}
+		eventually(t, "a message at the inlet", func() bool { return b.Stats().Unacked.Load() > 0 })
+	}
+	eventually(t, "old connections gone", func() bool { return b.Stats().Connected.Load() == 1 })
+	if got := b.Stats().Unacked.Load(); got > 2 {
+		t.Errorf("%d held, want the last connection's at most", got)
+	}
+	close(gate)
+	eventually(t, "the last one is served", func() bool { return b.Stats().Acked.Load() == 4 })
+}
+
+// A device that never reads its acknowledgements blocks nobody and is thrown out.
+func TestBrokerThrowsOutADeviceThatDoesNotRead(t *testing.T) {
+	o := newOwner(releaseAll)
+	b, addr, _ := startBroker(t, o, func(c *BrokerConfig) { c.WriteTimeout = 200 * time.Millisecond })
+	d, _ := newRawDevice(t, addr, "deaf", true)
+	if err := d.Conn.(*net.TCPConn).SetReadBuffer(1024); err != nil {
+		t.Fatal(err)
+	}
+	quick := newDevice(t, addr, nil)
+	eventually(t, "both connected", func() bool { return b.Stats().Connected.Load() == 2 })
+	go func() { // writes until it is thrown out
+		w := bufio.NewWriterSize(d.Conn, 64<<10)
+		p := &packets.Publish{Topic: "devices/deaf/telemetry", QoS: 1, PacketID: 1, Properties: &packets.Properties{}}
+		for {
+			if _, err := p.WriteTo(w); err != nil {
+				return
+			}
+		}
+	}()
+	deadline := time.Now().Add(20 * time.Second)
+	for b.Stats().Connected.Load() == 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		_, err := quick.Publish(ctx, &paho.Publish{Topic: "devices/quick/telemetry", QoS: 1})
+		cancel()
+		if err != nil {
+			t.Fatalf("another device waits: %v", err)
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the deaf device is still connected")
+		}
+	}
+}
