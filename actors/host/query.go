@@ -107,6 +107,9 @@ func (h *Host) Alert(ctx context.Context, p int32, id string) (*doppelv1.Alert, 
 	return found, err
 }
 
+// Partition shows partition p.
+func (h *Host) Partition(p int32) View { return *h.parts[p].view.Load() }
+
 // Partitions show every partition of this node.
 func (h *Host) Partitions() []View {
 	views := make([]View, len(h.parts))

@@ -28,6 +28,7 @@ type assembly struct {
 	log     *slog.Logger
 	life    *lifetimes
 	metrics *metrics
+	adjust  func(*host.Config)
 
 	id      string
 	addrs   Addresses
@@ -61,6 +62,7 @@ func (a *assembly) build(ctx context.Context) error {
 	if err := a.openDoors(hub, grpcListener, httpListener); err != nil {
 		return err
 	}
+	a.life.start("sweep", a.sweep)
 	a.life.start("mqtt", a.door.Run) // last to start, first to stop: input ends before its way does
 	return nil
 }
@@ -163,6 +165,9 @@ func (a *assembly) openHost(hub *api.Hub) error {
 	}
 	if a.rows != nil {
 		cfg.Rows = a.rows
+	}
+	if a.adjust != nil {
+		a.adjust(&cfg)
 	}
 	h, err := host.New(cfg)
 	if err != nil {

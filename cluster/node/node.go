@@ -15,6 +15,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/actors/twin"
 )
 
@@ -32,12 +33,15 @@ type Node struct {
 	cfg   Config
 	log   *slog.Logger
 	ready chan Addresses
+
+	adjust func(*host.Config) // nil: as configured; faults in tests
 }
 
 // door is the MQTT side of a node: a client of real brokers, or a broker itself.
 type door interface {
 	Run(ctx context.Context) error
 	Ready() error
+	Sweep(ctx context.Context) error
 	Rejected(device string, reason twin.Reason, detail string)
 }
 
@@ -56,7 +60,7 @@ func (n *Node) Ready() <-chan Addresses { return n.ready }
 func (n *Node) Run(ctx context.Context) error {
 	l := newLifetimes(n.log)
 	defer l.stopAll()
-	a := &assembly{cfg: &n.cfg, log: n.log, life: l, metrics: newMetrics()}
+	a := &assembly{cfg: &n.cfg, log: n.log, life: l, metrics: newMetrics(), adjust: n.adjust}
 	if err := a.build(ctx); err != nil {
 		return err
 	}
