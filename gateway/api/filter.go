@@ -88,7 +88,7 @@ func describe(issues *cel.Issues) string {
 		if i > 0 {
 			b.WriteString("; ")
 		}
-		fmt.Fprintf(&b, "%d:%d: %s", e.Location.Line(), e.Location.Column()+1, e.Message)
+		fmt.Fprintf(&b, "%d:%d: %s", e.Location.Line(), e.Location.Column()+1, strings.TrimSuffix(e.Message, " (in container '')"))
 	}
 	return b.String()
 }
@@ -105,7 +105,7 @@ func (f filter) matches(msg proto.Message) (bool, error) {
 		if errors.As(err, &cancelled) && cancelled.Cause == interpreter.CostLimitExceeded {
 			return false, errFilterCost
 		}
-		return false, nil //nolint:nilerr // a missing key is no match
+		return false, nil // a missing key is no match
 	}
 	return out == types.True, nil
 }

@@ -118,14 +118,14 @@ func TestFilterOnAlerts(t *testing.T) {
 func TestWrongFiltersNameTheirPlace(t *testing.T) {
 	env := mustEnv(t, &doppelv1.Twin{})
 	for filter, want := range map[string]string{
-		`online &&`:                 "1:10:",
-		`online && tempreature > 3`: "1:11: undeclared reference to 'tempreature'",
-		`metrics["t"].vlaue > 3`:    "1:13: undefined field 'vlaue'",
-		`id > 3`:                    "1:4: found no matching overload",
-		"online &&\n  nope":         "2:3:",
-		`version`:                   "", // dynamic: may turn out to be a bool
-		`id`:                        "1:1: gives a string, want a bool",
-		strings.Repeat("(", 200):    "1:",
+		`online &&`:                "1:10:",
+		`online && temperatur > 3`: "1:11: undeclared reference to 'temperatur'",
+		`metrics["t"].vlaue > 3`:   "1:13: undefined field 'vlaue'",
+		`id > 3`:                   "1:4: found no matching overload",
+		"online &&\n  nope":        "2:3:",
+		`version`:                  "", // dynamic: may turn out to be a bool
+		`id`:                       "1:1: gives a string, want a bool",
+		strings.Repeat("(", 200):   "1:",
 		`id == "` + strings.Repeat("x", 5000) + `"`: "longer than",
 	} {
 		_, err := env.compile(filter)

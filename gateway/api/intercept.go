@@ -37,8 +37,7 @@ func (a *API) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo,
 // finish turns what a handler left behind into the status of its call.
 func (a *API) finish(ctx context.Context, method string, start time.Time, panicked any, err error) error {
 	if panicked != nil {
-		a.log.LogAttrs(ctx, slog.LevelError, "rpc panicked", slog.String("method", method),
-			slog.String("panic", fmt.Sprint(panicked)), slog.String("stack", string(debug.Stack())))
+		a.log.ErrorContext(ctx, "rpc panicked", "method", method, "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
 		return status.Error(codes.Internal, "internal error")
 	}
 	out := toStatus(err)
@@ -48,13 +47,7 @@ func (a *API) finish(ctx context.Context, method string, start time.Time, panick
 		level = slog.LevelError
 	}
 	if a.log.Enabled(ctx, level) {
-		attrs := []slog.Attr{
-			slog.String("method", method), slog.String("code", code.String()), slog.Duration("duration", time.Since(start)),
-		}
-		if err != nil {
-			attrs = append(attrs, slog.Any("error", err))
-		}
-		a.log.LogAttrs(ctx, level, "rpc", attrs...)
+		a.log.Log(ctx, level, "rpc", "method", method, "code", code.String(), "duration", time.Since(start), "error", err)
 	}
 	return out
 }
@@ -63,6 +56,7 @@ func (a *API) finish(ctx context.Context, method string, start time.Time, panick
 func local[M any](ctx context.Context, a *API, method string, send func(*M) error, watch func(grpc.ServerStreamingServer[M]) error) error {
 	ss := &localStream[M]{ctx: ctx, send: send}
 	info := &grpc.StreamServerInfo{FullMethod: method, IsServerStream: true}
+	//nolint:contextcheck // the stream carries it
 	return a.stream(a, ss, info, func(any, grpc.ServerStream) error { return watch(ss) })
 }
 

@@ -45,7 +45,7 @@ func TestListTwinsOrders(t *testing.T) {
 		tw := apitest.Twin(fmt.Sprintf("d%02d", i), i)
 		tw.Boot = uint64(i % 4)
 		if i == 49 {
-			delete(tw.Metrics, "temperature")
+			delete(tw.GetMetrics(), "temperature")
 			tw.LastSeen = nil
 		}
 		w.Put(tw)

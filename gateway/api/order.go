@@ -56,7 +56,7 @@ func newOrder(orderBy string, msg proto.Message) (order, error) {
 	if strings.TrimSpace(orderBy) == "" {
 		return o, nil
 	}
-	for _, part := range strings.Split(orderBy, ",") {
+	for part := range strings.SplitSeq(orderBy, ",") {
 		words := strings.Fields(part)
 		if len(words) == 0 || len(words) > 2 {
 			return order{}, invalid("order_by", "%q: want FIELD or FIELD desc", strings.TrimSpace(part))

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"sync"
 
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
@@ -27,9 +28,7 @@ func (v vector) covers(p int32, at place) bool {
 
 func (v vector) clone() vector {
 	c := make(vector, len(v))
-	for p, at := range v {
-		c[p] = at
-	}
+	maps.Copy(c, v)
 	return c
 }
 

@@ -40,8 +40,7 @@ func toStatus(err error) error {
 	if err == nil {
 		return nil
 	}
-	var bad *violation
-	if errors.As(err, &bad) {
+	if bad, ok := errors.AsType[*violation](err); ok {
 		return withDetails(codes.InvalidArgument, bad.Error(), &errdetails.BadRequest{
 			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: bad.field, Description: bad.text}},
 		})

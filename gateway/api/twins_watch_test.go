@@ -6,11 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/doppel-iot/doppel/gateway/api/apitest"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"

@@ -17,7 +17,7 @@ import (
 // Waits between attempts to connect.
 const (
 	reconnectFloor   = 100 * time.Millisecond
-	reconnectDouble  = 7 // at most about 13 s
+	reconnectDouble  = 6 // at most about 10 s
 	reconnectSettled = 10 * time.Second
 )
 

@@ -115,7 +115,7 @@ func TestBackoffDoublesAndRecovers(t *testing.T) {
 	}
 	l.everUp = true
 	l.hurried = 3
-	for attempt, most := range map[int]time.Duration{0: 1200 * time.Millisecond, 2: 4800 * time.Millisecond, 60: 19200 * time.Millisecond} {
+	for attempt, most := range map[int]time.Duration{0: 1200 * time.Millisecond, 2: 4800 * time.Millisecond, 60: 9600 * time.Millisecond} {
 		for range 50 {
 			if got := l.backoff(attempt); got < most/3 || got > most {
 				t.Errorf("attempt %d waits %s, want %s to %s", attempt, got, most/3, most)

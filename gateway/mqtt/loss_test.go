@@ -35,45 +35,39 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 	small := func(c *Config) { c.ReceiveMaximum, c.Limit = 64, 128 }
 	c, stop := startClient(t, m.addr, o, small)
 
-	const devices, least, cuts = 8, 200, 5
+	const devices, cuts = 8, 5
+	cutting, enough := context.WithCancel(t.Context())
+	defer enough()
 	var wg sync.WaitGroup
 	var acked atomic.Int64
 	for i := range devices {
 		d := newDevice(t, m.addr, nil)
 		wg.Go(func() {
-			for n := 0; n < least || c.Stats().Connects.Load() <= cuts; n++ {
+			for n := 0; cutting.Err() == nil; n++ {
 				if _, err := d.publish(fmt.Sprintf("devices/d%d/telemetry", i), 1, false, fmt.Sprint(n)); err != nil {
 					t.Error(err)
 					return
 				}
 				acked.Add(1)
+				time.Sleep(rand.N(2 * time.Millisecond)) // a device's pace
 			}
 		})
 	}
-	cut, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var cutter sync.WaitGroup
-	cutter.Go(func() { cutLink(cut, c) })
+	for range cuts {
+		eventually(t, "connected again", func() bool { return c.Ready() == nil })
+		before := c.Stats().Connects.Load()
+		eventually(t, "under way", func() bool { return c.Stats().Unacked.Load() > 20 })
+		_ = c.link.conn.Load().Conn.Close()
+		eventually(t, "new connection", func() bool { return c.Stats().Connects.Load() > before })
+	}
+	enough()
 	wg.Wait()
-	cancel()
-	cutter.Wait()
 	stop()
 	startClient(t, m.addr, o, small)
 	eventually(t, "all messages", func() bool { return int64(released.distinct()) == acked.Load() })
 	t.Logf("%d messages, %d connections, %d verdicts too late", acked.Load(), c.Stats().Connects.Load(), c.Stats().Stale.Load())
 	if c.Stats().Stale.Load() == 0 {
 		t.Error("no verdict came for a lost connection, the test proves nothing")
-	}
-}
-
-func cutLink(ctx context.Context, c *Client) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(50*time.Millisecond + rand.N(100*time.Millisecond)):
-			_ = c.link.conn.Load().Conn.Close()
-		}
 	}
 }
 

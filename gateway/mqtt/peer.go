@@ -38,6 +38,7 @@ type peer struct {
 	writer  bool   // a goroutine writes
 	retry   bool   // a timer or goroutine delivers again
 	cut     bool   // an error that MQTT 3.1.1 cannot tell: the connection must go
+	gone    bool   // hung up by us, or taken over; the reader has yet to notice
 	closed  bool
 	clock   int64
 }
@@ -54,10 +55,10 @@ func newPeer(b *Broker, cl *mochi.Client) *peer {
 func (p *peer) push(m *host.Message, letter *host.DeadLetter, id uint16, qos byte, state slotState) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.held.len()+(len(p.acks)+p.writing)/pubackLen >= p.broker.cfg.MaxUnacked && !p.closed {
+	for p.held.len()+(len(p.acks)+p.writing)/pubackLen >= p.broker.cfg.MaxUnacked && !p.gone {
 		p.room.Wait()
 	}
-	if p.closed {
+	if p.gone {
 		return false
 	}
 	s, seq := p.held.push()
@@ -98,7 +99,7 @@ func (p *peer) Done(tokens []uint64, v host.Verdict) {
 			p.broker.stats.Stale.Add(1)
 		case v == host.Released:
 			s.state = done
-		case p.closed: // the device sends it again; QoS 0 ends here
+		case p.gone: // the device sends it again; QoS 0 ends here
 			s.state, s.id = done, 0
 		case v == host.Failed && s.id != 0:
 			s.state, s.code = done, quotaExceeded
@@ -133,7 +134,7 @@ func (p *peer) release() {
 	}
 	p.broker.stats.Unacked.Add(-int64(n))
 	p.room.Broadcast()
-	if (len(p.acks) > 0 || p.cut) && !p.writer && !p.closed {
+	if (len(p.acks) > 0 || p.cut) && !p.writer && !p.gone {
 		p.writer = p.broker.gate.start(p.write)
 	}
 }
@@ -181,7 +182,7 @@ func (p *peer) write() {
 	var spare []byte
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for len(p.acks) > 0 && !p.closed {
+	for len(p.acks) > 0 && !p.gone {
 		buf, oldest := p.acks, p.oldest
 		p.acks, p.writing = spare[:0], len(buf)
 		p.mu.Unlock()
@@ -191,13 +192,15 @@ func (p *peer) write() {
 			p.broker.stats.Acked.Add(uint64(len(buf) / pubackLen))
 			p.broker.stats.AckWrites.Add(1)
 			p.broker.cfg.Observe.acked(time.Duration(time.Now().UnixNano() - oldest))
-		} else {
-			p.hangUp()
 		}
 
 		p.mu.Lock()
 		spare, p.writing = buf, 0
 		p.room.Broadcast()
+		if err != nil {
+			p.hangUp()
+			break
+		}
 	}
 	p.writer = false
 	if p.cut {
@@ -207,7 +210,13 @@ func (p *peer) write() {
 
 // hangUp closes the connection under the broker, which then publishes the device's last will: were
 // the broker told to stop the client, it would take that for a farewell and drop the will.
-func (p *peer) hangUp() { _ = p.cl.Net.Conn.Close() }
+func (p *peer) hangUp() {
+	p.gone = true
+	p.acks = nil
+	p.cancel()
+	p.room.Broadcast() // the reader may be waiting in push
+	_ = p.cl.Net.Conn.Close()
+}
 
 // send writes under the client's lock, as the broker's own writes do.
 func (p *peer) send(b []byte) error {
@@ -226,7 +235,7 @@ func (p *peer) close() {
 	p.cancel()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.closed = true
+	p.gone, p.closed = true, true
 	p.acks = nil
 	for seq := p.held.head; seq != p.held.tail; seq++ {
 		if s := p.held.at(seq); s.state == waiting {
@@ -241,7 +250,7 @@ func (p *peer) close() {
 func (p *peer) idle() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.held.len() == 0 && (p.closed || len(p.acks)+p.writing == 0)
+	return p.held.len() == 0 && (p.gone || len(p.acks)+p.writing == 0)
 }
 
 // armRetry starts the goroutine that delivers again, if none is under way.

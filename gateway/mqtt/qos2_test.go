@@ -156,8 +156,11 @@ func TestBrokerThrowsOutADeviceThatDoesNotRead(t *testing.T) {
 	o := newOwner(releaseAll)
 	b, addr, _ := startBroker(t, o, func(c *BrokerConfig) { c.WriteTimeout = 200 * time.Millisecond })
 	d, _ := newRawDevice(t, addr, "deaf", true)
-	if err := d.Conn.(*net.TCPConn).SetReadBuffer(1024); err != nil {
-		t.Fatal(err)
+	cl, _ := b.server.Clients.Get("deaf")
+	for _, err := range []error{d.Conn.(*net.TCPConn).SetReadBuffer(4096), cl.Net.Conn.(*net.TCPConn).SetWriteBuffer(4096)} {
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	quick := newDevice(t, addr, nil)
 	eventually(t, "both connected", func() bool { return b.Stats().Connected.Load() == 2 })

@@ -55,6 +55,7 @@ func newBrowser(t *testing.T, width, height int) *browser {
 	if err != nil {
 		t.Fatal(err)
 	}
+	//nolint:usetesting // Chromium's children write for a moment longer than TempDir's cleanup would bear
 	profile, err := os.MkdirTemp("", "doppel-page")
 	if err != nil {
 		t.Fatal(err)

@@ -58,5 +58,5 @@ func writeStatus(w http.ResponseWriter, code int, st *rpcstatus.Status) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_, _ = w.Write(append(body, '\n')) // the client may be gone
+	_, _ = w.Write(append(body, '\n')) //nolint:gosec // JSON, and browsers are told not to guess; the client may be gone
 }

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -26,7 +25,7 @@ func pump(id string, n int, temperature float64) *doppelv1.Twin {
 		z := (v - mean) / stddev
 		return &doppelv1.Metric{
 			Value: v, Time: now, Count: 512, Mean: mean, Stddev: stddev, Min: mean - 3*stddev, Max: mean + 3*stddev,
-			Z: proto.Float64(z), Score: proto.Float64(z),
+			Z: new(z), Score: new(z),
 		}
 	}
 	return &doppelv1.Twin{
@@ -109,8 +108,8 @@ func TestPage(t *testing.T) {
 	b.until("the filtered list", `document.querySelector("#list-total").textContent === "1" && document.querySelectorAll("#list-rows tr").length === 1`, `document.querySelector("#list-rows").innerText`)
 	filter("00123")
 	b.until("a twin by part of its id", `document.querySelector("#list-rows tr").dataset.id === "pump-00123"`, `document.querySelector("#list-rows").innerText`)
-	filter("online && tempreature > 3")
-	b.until("what is wrong with the filter", `!document.querySelector("#list-error").hidden && document.querySelector("#list-error").textContent.includes("tempreature")`, `document.querySelector("#list-error").textContent`)
+	filter("online && temperatur > 3")
+	b.until("what is wrong with the filter", `!document.querySelector("#list-error").hidden && document.querySelector("#list-error").textContent.includes("temperatur")`, `document.querySelector("#list-error").textContent`)
 	b.screenshot("filter-error")
 	filter("")
 	b.until("the whole list", `document.querySelector("#list-error").hidden && document.querySelector("#list-total").textContent === "10,000"`, `document.querySelector("#list-total").textContent`)

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -49,7 +50,7 @@ func setField(m protoreflect.Message, f protoreflect.FieldDescriptor, values []s
 	if f.IsList() {
 		list := m.Mutable(f).List()
 		for _, v := range values {
-			for _, one := range strings.Split(v, ",") {
+			for one := range strings.SplitSeq(v, ",") {
 				list.Append(protoreflect.ValueOfString(one))
 			}
 		}
@@ -92,7 +93,7 @@ func setField(m protoreflect.Message, f protoreflect.FieldDescriptor, values []s
 			return fmt.Errorf("%q is not a %s", v, f.Message().Name())
 		}
 	default:
-		return fmt.Errorf("can't be given in a query")
+		return errors.New("can't be given in a query")
 	}
 	return nil
 }

@@ -134,7 +134,7 @@ func (s *site) object(t *testing.T, method, path, body string) (int, map[string]
 func TestTwinAsJSON(t *testing.T) {
 	s := newSite(t, nil)
 	tw := apitest.Twin("aa:bb:cc:dd:ee:ff", 7)
-	tw.Metrics = map[string]*doppelv1.Metric{"temperature": {Value: 7, Z: proto.Float64(1.5)}}
+	tw.Metrics = map[string]*doppelv1.Metric{"temperature": {Value: 7, Z: new(1.5)}}
 	tw.Reported = nil
 	tw.Counters = nil
 	s.Put(tw)

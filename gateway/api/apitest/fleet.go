@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strconv"
 	"sync"
 	"time"
 
@@ -244,9 +245,9 @@ func Twin(id string, n int) *doppelv1.Twin {
 		Id: id, Version: uint64(n), Boot: 2, Seq: uint64(n), Online: n%2 == 0,
 		LastSeen:   timestamppb.New(Epoch().Add(time.Duration(n) * time.Second)),
 		CreateTime: timestamppb.New(Epoch()),
-		Tags:       map[string]string{"site": "brno", "line": fmt.Sprint(n % 3)},
+		Tags:       map[string]string{"site": "brno", "line": strconv.Itoa(n % 3)},
 		Metrics: map[string]*doppelv1.Metric{
-			"temperature": {Value: float64(n), Mean: 20, Stddev: 2, Count: 64, Z: proto.Float64(1.5)},
+			"temperature": {Value: float64(n), Mean: 20, Stddev: 2, Count: 64, Z: new(1.5)},
 			"vibration":   {Value: 0.25},
 		},
 		Reported: &structpb.Struct{Fields: map[string]*structpb.Value{
