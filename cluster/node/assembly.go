@@ -18,6 +18,7 @@ import (
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/actors/twin"
 	"github.com/doppel-iot/doppel/gateway/api"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 	"github.com/doppel-iot/doppel/storage/kafka"
 	"github.com/doppel-iot/doppel/storage/questdb"
 )
@@ -30,14 +31,15 @@ type assembly struct {
 	metrics *metrics
 	adjust  func(*host.Config)
 
-	id      string
-	addrs   Addresses
-	storage *kafka.Client
-	rows    *questdb.Writer // nil: no time series store
-	host    *host.Host
-	door    door
-	api     *api.API
-	fleet   *fleet
+	id          string
+	incarnation uint64 // grows with each start
+	addrs       Addresses
+	storage     *kafka.Client
+	rows        *questdb.Writer // nil: no time series store
+	host        *host.Host
+	door        door
+	api         *api.API
+	fleet       *fleet
 }
 
 // build opens and starts everything, what others need first. Listeners that people use are bound
@@ -60,6 +62,9 @@ func (a *assembly) build(ctx context.Context) error {
 		return err
 	}
 	if err := a.openDoors(hub, grpcListener, httpListener); err != nil {
+		return err
+	}
+	if err := a.register(ctx); err != nil {
 		return err
 	}
 	a.life.start("sweep", a.sweep)
@@ -102,6 +107,7 @@ func (a *assembly) openData(context.Context) error {
 		return fmt.Errorf("data-dir: %s is in use by another node; stop it or choose another directory", a.cfg.DataDir)
 	}
 	a.life.closer("data directory", lock.Unlock)
+	a.incarnation = uint64(time.Now().UnixNano()) //nolint:gosec // after 1970
 	a.id, err = a.cfg.nodeID()
 	return err
 }
@@ -154,7 +160,7 @@ func (a *assembly) openRows(context.Context) error {
 
 func (a *assembly) openHost(hub *api.Hub) error {
 	cfg := host.Config{
-		Node: a.id, Incarnation: uint64(time.Now().UnixNano()), Partitions: a.storage.Partitions(), //nolint:gosec // after 1970
+		Node: a.id, Incarnation: a.incarnation, Partitions: a.storage.Partitions(),
 		Changelog: a.storage.Changelog(), DeadLetters: a.storage.DeadLetters(), Alerts: a.storage.AlertLog(), Watchers: hub,
 		Rejected:      func(device string, r twin.Reason, detail string) { a.door.Rejected(device, r, detail) },
 		RefuseUnknown: a.cfg.UnknownDevices == "dead-letter",
@@ -181,6 +187,21 @@ func (a *assembly) openHost(hub *api.Hub) error {
 	a.life.start("partitions", func(ctx context.Context) error { return h.Serve(ctx, all) })
 	return nil
 }
+
+// register tells the cluster how to reach this node, before it subscribes to anything.
+func (a *assembly) register(ctx context.Context) error {
+	address := a.cfg.Advertise
+	if address == "" {
+		address = a.cfg.NodeAddr
+	}
+	return a.storage.PutNode(ctx, &doppelv1.NodeRecord{
+		Id: a.id, Address: address, MqttClientId: a.mqttClientID(), Incarnation: a.incarnation,
+		Version: Version(), StartTime: time.Now().UnixNano(),
+	})
+}
+
+// mqttClientID is this node's name at a real broker, the same after every start.
+func (a *assembly) mqttClientID() string { return "doppel-" + a.id }
 
 func nonce() uint64 {
 	var b [8]byte

@@ -75,7 +75,7 @@ func (a *assembly) openMQTT(ctx context.Context) error {
 		a.addrs.MQTT, a.door = broker.Addr().String(), broker
 	} else {
 		client, err := mqtt.New(mqtt.Config{
-			URLs: a.cfg.MQTT, ClientID: "doppel-" + a.id, Group: a.cfg.Group, TopicRoot: a.cfg.MQTTRoot, Observe: observe,
+			URLs: a.cfg.MQTT, ClientID: a.mqttClientID(), Group: a.cfg.Group, TopicRoot: a.cfg.MQTTRoot, Observe: observe,
 		}, inlet, a.host, log)
 		if err != nil {
 			return fmt.Errorf("mqtt: %w", err)
