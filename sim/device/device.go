@@ -1,11 +1,15 @@
 package device
 
-import "math"
+import (
+	"math"
+
+	"github.com/cespare/xxhash/v2"
+)
 
 // Config says what a device is. Everything it will send follows from it.
 type Config struct {
-	ID    string
-	Seed  uint64 // of the fleet; the device's own numbers also depend on Index
+	ID    string // its levels and seasons follow from it
+	Seed  uint64 // of the fleet; the device's own noise and anomalies also depend on Index
 	Index uint64
 	Boot  uint64
 	// Metrics is the number of readings in a sample.
@@ -41,11 +45,13 @@ type Device struct {
 
 // New returns a device that has sent nothing.
 func New(cfg Config) *Device {
-	r := NewRandom(cfg.Seed, cfg.Index)
+	// What a device is like follows from its id alone: run after run it is the same device to its twin,
+	// whose baselines live on.
+	nature := NewRandom(xxhash.Sum64String(cfg.ID), 0)
 	d := &Device{
 		cfg:     cfg,
-		random:  r,
-		metrics: newMetrics(r, cfg.Metrics),
+		random:  NewRandom(cfg.Seed, cfg.Index),
+		metrics: newMetrics(nature, cfg.Metrics),
 		chance:  cfg.Anomalies / 1000,
 		quiet:   quietStart,
 		chain:   Chain{Sum: Sum{Digest: cfg.Digest, Set: cfg.Set}},

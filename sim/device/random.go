@@ -8,18 +8,22 @@ type Random struct {
 
 // NewRandom returns the generator of a seed and a stream of it; equal arguments give equal numbers.
 func NewRandom(seed, stream uint64) *Random {
-	r := &Random{state: seed ^ (stream+1)*0x9e3779b97f4a7c15}
-	r.Uint64()
-	return r
+	// Both are scrambled: streams a constant apart would else be one sequence, shifted.
+	return &Random{state: scramble(scramble(seed+golden) ^ scramble(stream*golden+1))}
+}
+
+const golden = 0x9e3779b97f4a7c15
+
+func scramble(z uint64) uint64 {
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
 }
 
 // Uint64 is the next number.
 func (r *Random) Uint64() uint64 {
-	r.state += 0x9e3779b97f4a7c15
-	z := r.state
-	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-	z = (z ^ z>>27) * 0x94d049bb133111eb
-	return z ^ z>>31
+	r.state += golden
+	return scramble(r.state)
 }
 
 // Float is the next number in [0, 1).

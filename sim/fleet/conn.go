@@ -180,7 +180,6 @@ func (c *conn) write(count int) {
 		s.sentAt = now
 		c.totals.wrote(s)
 		if s.kind == sampleMessage {
-			s.swapped = s.device.wrote(s, now)
 			if c.cfg.Observer != nil {
 				c.cfg.Observer.Sent(s.device.index, s.first, s.samples, now)
 			}
@@ -278,7 +277,6 @@ func (c *conn) resend() {
 	n, end := c.window.head, c.window.tail
 	c.mu.Unlock()
 	for n < end {
-		now := time.Now().UnixNano()
 		c.out = c.out[:0]
 		c.mu.Lock()
 		for n = max(n, c.window.head); n < end && len(c.out) < writeSize; n++ {
@@ -287,7 +285,6 @@ func (c *conn) resend() {
 				continue
 			}
 			c.totals.resent += uint64(s.samples)
-			s.device.resent(s, now)
 			c.out = append(c.out, s.packet...)
 		}
 		c.mu.Unlock()

@@ -140,7 +140,8 @@ type Result struct {
 type DeviceResult struct {
 	// Unacked lists the numbers that were taken and never acknowledged.
 	Unacked []uint64
-	// Slow is how many the fleet itself sent too late for the twin to put in order.
+	// Slow is how many were sent behind a later one on purpose and may have reached the twin too late
+	// to be put in order.
 	Slow uint64
 }
 

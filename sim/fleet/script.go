@@ -89,6 +89,7 @@ func (c *conn) take(d *sender, now int64) *message {
 			delay = int64(sc.random.Float() * min(maxSwap, 16*float64(max(next-at, 0))))
 		}
 		c.totals.swapped.Add(uint64(d.held.samples))
+		d.held.overtaken = now
 		c.later.push(now+delay, d.held)
 		d.held = nil
 	}

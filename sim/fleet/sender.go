@@ -6,8 +6,9 @@ import (
 	"github.com/doppel-iot/doppel/sim/device"
 )
 
-// holdLimit is how long after a later sample an earlier one may come and still be sure to be put in
-// order: the twin waits 500 ms.
+// holdLimit is the distance between the writing of a later sample and the PUBACK of an earlier one
+// below which the node surely had both in time to put them in order: a twin waits 500 ms. Beyond it
+// nobody can tell from outside whether fleet, network or node was slow.
 const holdLimit = int64(400e6)
 
 // sender is a device as its connection sees it. The writer owns it.
@@ -18,9 +19,8 @@ type sender struct {
 	pending []device.Sample // a batch in the making; their readings are copies
 	held    *message        // waits until the next message has overtaken it
 
-	highest   uint64 // last number written
-	highestAt int64
-	// slow counts the samples that the fleet itself brought too late for the twin to put in order.
+	// slow counts the samples, sent behind a later one on purpose, that may have reached the twin too
+	// late to be put in order. Under the connection's lock.
 	slow uint64
 }
 
@@ -30,23 +30,9 @@ func (d *sender) add(s device.Sample) {
 	d.pending = append(d.pending, s)
 }
 
-// wrote notes a first write and tells whether a later sample had been written before.
-func (d *sender) wrote(s *slot, now int64) (swapped bool) {
-	last := s.first + uint64(s.samples) - 1
-	if last < d.highest {
-		if now-d.highestAt > holdLimit {
-			d.slow += uint64(s.samples)
-		}
-		return true
-	}
-	d.highest, d.highestAt = last, now
-	return false
-}
-
-// resent notes that a message is written again after a connection broke.
-func (d *sender) resent(s *slot, now int64) {
-	if s.kind == sampleMessage && s.swapped && now-s.sentAt > holdLimit {
+// acknowledged notes when a message that another had overtaken was safe.
+func (d *sender) acknowledged(s *slot, now int64) {
+	if s.overtaken > 0 && now-s.overtaken > holdLimit {
 		d.slow += uint64(s.samples)
-		s.swapped = false // counted
 	}
 }

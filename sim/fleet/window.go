@@ -18,6 +18,8 @@ type message struct {
 	topic   []byte
 	props   []byte
 	payload []byte
+	// overtaken is when a later sample of the device was sent; 0: none was.
+	overtaken int64
 }
 
 // slot is a message in flight.
@@ -29,7 +31,8 @@ type slot struct {
 	samples int
 	sentAt  int64 // first written, unix nanoseconds
 	acked   bool
-	swapped bool // written behind a later sample of its device
+	// overtaken is when a later sample of its device was written before it; 0: none was.
+	overtaken int64
 }
 
 // packetIDs is how many packet ids there are; 0 is not one.
@@ -57,7 +60,7 @@ func (w *window) fill(n uint64, m *message) *slot {
 	s := w.at(n)
 	s.packet = appendPublish(s.packet[:0], m.topic, packetID(n), m.props, m.payload)
 	s.kind, s.device, s.first, s.samples = m.kind, m.device, m.first, m.samples
-	s.sentAt, s.acked, s.swapped = 0, false, false
+	s.sentAt, s.acked, s.overtaken = 0, false, m.overtaken
 	return s
 }
 

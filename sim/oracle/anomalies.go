@@ -5,13 +5,8 @@ import (
 	"time"
 )
 
-const (
-	// grace is how many samples after an anomaly an alarm still belongs to it: its end is a jump too.
-	grace = 16
-	// tooLate is how many samples before the end of a device's run an anomaly must have begun to be
-	// asked for.
-	tooLate = 8
-)
+// grace is how many samples after an anomaly an alarm still belongs to it: its end is a jump too.
+const grace = 16
 
 // Alerts says how well alerts match the labels; nil parts had nothing to count.
 type Alerts struct {
@@ -32,7 +27,8 @@ type Found struct {
 }
 
 // judgeAlerts matches alarms with labels: a label is found by the first alarm on its metric from its
-// first sample to grace samples behind its last; an alarm inside no label is false. interval is the
+// first sample to grace samples behind its last; an alarm inside no label is false. A label that the
+// run's end cut off counts only when found. interval is the
 // distance of two samples; 0 where there is none, and then no delay.
 func judgeAlerts(devices []Device, alarms []alarm, interval time.Duration) Alerts {
 	type key struct{ device, metric string }
@@ -62,7 +58,7 @@ func judgeAlerts(devices []Device, alarms []alarm, interval time.Duration) Alert
 				out.TruePositive++
 				kind.Found++
 				delays = append(delays, float64(first-l.First)*float64(interval)/float64(time.Millisecond))
-			case l.First+tooLate <= d.Sum.Samples:
+			case l.Last <= d.Sum.Samples:
 				out.FalseNegative++
 				kind.Missed++
 			}

@@ -155,7 +155,7 @@ func (c *changelog) judge(devices []Device) *account {
 			a.add(Finding{Reordered, d.ID, f.inverted - doubled, f.first})
 		}
 		if f.late > d.Slow {
-			a.add(Finding{Reordered, d.ID, f.late - d.Slow, fmt.Sprintf("%d samples late, %d of them sent late", f.late, min(f.late, d.Slow))})
+			a.add(Finding{Reordered, d.ID, f.late - d.Slow, fmt.Sprintf("%d samples late, %d of them perhaps by our own delay", f.late, min(f.late, d.Slow))})
 		}
 	}
 	return a

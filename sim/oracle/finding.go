@@ -37,6 +37,7 @@ type account struct {
 	source                      string
 	lost, duplicated, reordered uint64
 	mismatches                  uint64 // devices
+	late                        uint64
 	findings                    []Finding
 }
 

@@ -172,6 +172,7 @@ func (o *Oracle) Check(ctx context.Context, r *Report, devices []Device, p *flee
 		r.Duplicated = max(r.Duplicated, a.duplicated)
 		r.Reordered = max(r.Reordered, a.reordered)
 		r.DigestMismatches = max(r.DigestMismatches, a.mismatches)
+		r.Late = max(r.Late, a.late)
 		for _, f := range a.findings {
 			r.Findings = append(r.Findings, f.String())
 		}

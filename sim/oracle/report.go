@@ -32,6 +32,7 @@ type Report struct {
 	Resent           uint64   `json:"resent"`
 	DuplicatesSent   uint64   `json:"duplicates_sent"`
 	SwapsSent        uint64   `json:"swaps_sent"`
+	Late             uint64   `json:"late"` // as twins count them; most are swapped ones that were delayed
 	Cuts             uint64   `json:"connections_cut"`
 	PoisonSent       uint64   `json:"poison_sent"`
 	PoisonFound      *int     `json:"poison_found"`
@@ -104,6 +105,9 @@ func (r *Report) Print(w io.Writer) error {
 	}
 	if r.Verified {
 		p.line("  lost %d, duplicated %d, reordered %d, digest mismatches %d", r.Lost, r.Duplicated, r.Reordered, r.DigestMismatches)
+		if r.Late > 0 {
+			p.line("  late %d (swapped samples that took longer than a twin holds what is behind them)", r.Late-min(r.Late, r.Reordered))
+		}
 	}
 	for _, s := range r.Skipped {
 		p.line("  skipped: %s", s)

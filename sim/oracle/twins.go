@@ -19,7 +19,7 @@ type Device struct {
 	Sum     device.Sum // of everything taken; its Samples are those of this run
 	Labels  []device.Label
 	Unacked []uint64 // numbers never acknowledged
-	Slow    uint64   // samples the fleet itself sent too late to be put in order
+	Slow    uint64   // swapped samples that may have come too late to be put in order
 }
 
 // base is what a twin held before the run.
@@ -125,8 +125,9 @@ func judgeTwin(a *account, d Device, b base, t *doppelv1.Twin) {
 	if got > sent {
 		a.add(Finding{Duplicated, d.ID, got - sent, fmt.Sprintf("%d samples sent, %d taken", sent, got)})
 	}
+	a.late += late
 	if late > d.Slow {
-		a.add(Finding{Reordered, d.ID, late - d.Slow, fmt.Sprintf("%d samples late, %d of them sent late", late, min(late, d.Slow))})
+		a.add(Finding{Reordered, d.ID, late - d.Slow, fmt.Sprintf("%d samples late, %d of them perhaps by our own delay", late, min(late, d.Slow))})
 	}
 	if unacked > 0 {
 		return // whether they took effect is not known, and so no digest either
