@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -254,7 +255,7 @@ func TestWatchAlertsSlowSubscriber(t *testing.T) {
 	w := newWorld(t, HubConfig{Transitions: size})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	slow, err := w.alerts.WatchAlerts(ctx, &doppelv1.WatchAlertsRequest{})
+	slow, err := w.alerts.WatchAlerts(ctx, &doppelv1.WatchAlertsRequest{Heartbeat: durationpb.New(5 * time.Minute)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -314,15 +315,17 @@ func TestWatchAlertsIsPrompt(t *testing.T) {
 	w := newWorld(t, HubConfig{})
 	s := w.watchAlerts(t, &doppelv1.WatchAlertsRequest{})
 	s.snapshot()
-	var worst time.Duration
-	for i := range 200 {
+	// The median: a busy machine may well lose a while now and then.
+	var took []time.Duration
+	for i := range 201 {
 		start := time.Now()
 		w.Transition(uint64(i), "a", alert.Warning, alert.Firing)
 		s.transitions(1)
-		worst = max(worst, time.Since(start))
+		took = append(took, time.Since(start))
 	}
-	if worst > 100*time.Millisecond {
-		t.Errorf("a transition took %v", worst)
+	slices.Sort(took)
+	if median := took[len(took)/2]; median > 20*time.Millisecond {
+		t.Errorf("half of the transitions took %v or more", median)
 	}
 }
 

@@ -78,7 +78,7 @@ func TestListTwinsOrders(t *testing.T) {
 		"metrics.temperature.value desc":     append([]string{"d49"}, num(48, -1, -1)...),
 		"tags.site, counters.applied   desc": num(49, -1, -1),
 	} {
-		for _, size := range []int32{1, 7, 25, 50, 100} {
+		for _, size := range []int32{7, 25, 50} {
 			got := listAll(t, w, &doppelv1.ListTwinsRequest{OrderBy: orderBy, PageSize: size}, nil)
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("order %q, pages of %d (-want +got)\n%s", orderBy, size, diff)
