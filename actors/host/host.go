@@ -38,7 +38,10 @@ type Config struct {
 	// partition that are not acknowledged yet (default 16,384).
 	Mailbox, InFlight int
 	Observe           Observe // nil: nobody
-	Logger            *slog.Logger
+	// BeforeStep is called with each device before its twin takes an input; nil: nobody. Tests make a
+	// twin panic with it.
+	BeforeStep func(device string)
+	Logger     *slog.Logger
 }
 
 // Host runs the partitions of this node.
@@ -62,6 +65,9 @@ func New(cfg Config) (*Host, error) {
 		return nil, fmt.Errorf("actor engine: %w", err)
 	}
 	h := &Host{cfg: cfg, log: cfg.Logger, engine: engine}
+	if cfg.BeforeStep != nil {
+		h.stepHook = func(c *cell) { cfg.BeforeStep(c.id()) }
+	}
 	for id := range cfg.Partitions {
 		h.parts = append(h.parts, newPartition(h, id))
 	}
