@@ -179,6 +179,23 @@ func TestARestartGoesOnAtTheCursor(t *testing.T) {
 	want(t, db, "SELECT count() FROM telemetry", "[[801]]")
 }
 
+func TestTheEndFlushesWhatWasTaken(t *testing.T) {
+	db := database(t)
+	f := newFixture(t, Config{})
+	f.cfg.FlushInterval = time.Hour
+	f.renew()
+	f.log.claim()
+	f.started()
+	f.log.offered = host.Cursor{} // as if the claim were in QuestDB
+	f.offer(f.log.event("d", sample(1, "m", 1.0)))
+	f.log.failing = errors.New("the log is closed already")
+	f.stop()
+	want(t, db, "SELECT count() FROM telemetry", "[[1]]")
+	if got := f.LagRecords(); got != 0 {
+		t.Errorf("lag %d after the last flush", got)
+	}
+}
+
 func TestVoidRecordsMakeNoRows(t *testing.T) {
 	db := database(t)
 	f := newFixture(t, Config{})

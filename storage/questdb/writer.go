@@ -172,15 +172,16 @@ func (w *Writer) session(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		if err := w.takeIn(ctx); err != nil {
+		err := w.takeIn(ctx)
+		if ctx.Err() != nil {
+			return w.last(ctx)
+		}
+		if err != nil {
 			return err
 		}
 		more, err := w.catchUp(ctx)
 		if err != nil {
 			return err
-		}
-		if ctx.Err() != nil {
-			return w.last(ctx)
 		}
 		if !w.since.IsZero() && (w.full() || time.Since(w.since) >= w.cfg.FlushInterval) {
 			if err := w.flush(ctx); err != nil {
