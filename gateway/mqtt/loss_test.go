@@ -49,7 +49,7 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 					return
 				}
 				acked.Add(1)
-				time.Sleep(rand.N(2 * time.Millisecond)) // a device's pace
+				time.Sleep(rand.N(10 * time.Millisecond)) // a device's pace
 			}
 		})
 	}

@@ -4,11 +4,12 @@ import (
 	"bufio"
 	"context"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
-	"github.com/eclipse/paho.golang/paho"
 	"github.com/eclipse/paho.golang/packets"
+	"github.com/eclipse/paho.golang/paho"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/doppel-iot/doppel/actors/host"
@@ -23,7 +24,12 @@ type rawDevice struct {
 
 func newRawDevice(t *testing.T, addr, id string, clean bool) (d *rawDevice, sessionPresent bool) {
 	t.Helper()
-	c, err := net.Dial("tcp", addr)
+	return newRawDeviceWith(t, &net.Dialer{}, addr, id, clean)
+}
+
+func newRawDeviceWith(t *testing.T, dialer *net.Dialer, addr, id string, clean bool) (d *rawDevice, sessionPresent bool) {
+	t.Helper()
+	c, err := dialer.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,12 +161,13 @@ func TestBrokerLetsGoOfConnectionsTakenOver(t *testing.T) {
 func TestBrokerThrowsOutADeviceThatDoesNotRead(t *testing.T) {
 	o := newOwner(releaseAll)
 	b, addr, _ := startBroker(t, o, func(c *BrokerConfig) { c.WriteTimeout = 200 * time.Millisecond })
-	d, _ := newRawDevice(t, addr, "deaf", true)
+	small := &net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 2048) })
+	}}
+	d, _ := newRawDeviceWith(t, small, addr, "deaf", true)
 	cl, _ := b.server.Clients.Get("deaf")
-	for _, err := range []error{d.Conn.(*net.TCPConn).SetReadBuffer(4096), cl.Net.Conn.(*net.TCPConn).SetWriteBuffer(4096)} {
-		if err != nil {
-			t.Fatal(err)
-		}
+	if err := cl.Net.Conn.(*net.TCPConn).SetWriteBuffer(2048); err != nil {
+		t.Fatal(err)
 	}
 	quick := newDevice(t, addr, nil)
 	eventually(t, "both connected", func() bool { return b.Stats().Connected.Load() == 2 })
