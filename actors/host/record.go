@@ -96,9 +96,6 @@ func (o *owner) addRows(c *cell, fx *twin.Effects) {
 	r := o.out.rows
 	for i := range fx.Applied {
 		a := &fx.Applied[i]
-		if len(a.Readings) == 0 {
-			continue
-		}
 		row := Row{Device: c.id(), Boot: a.Boot, Seq: a.Seq, Time: a.Time, Late: a.Late}
 		if !a.Numbered {
 			row.Boot, row.Seq = 0, a.Count

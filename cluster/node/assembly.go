@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -140,12 +139,15 @@ func (a *assembly) openLog(ctx context.Context) error {
 
 // openRows makes the writer of the time series store; its place in the log is kept in the data
 // directory.
-func (a *assembly) openRows(context.Context) error {
+func (a *assembly) openRows(ctx context.Context) error {
 	if a.cfg.QuestDB == "" {
 		return nil
 	}
-	identity := strings.Join(append([]string{a.cfg.QuestDB, a.cfg.TopicPrefix}, a.cfg.Kafka...), " ")
-	cursors := questdb.NewFileCursors(filepath.Join(a.cfg.DataDir, "questdb-cursor.json"), identity)
+	log, err := a.storage.Identity(ctx)
+	if err != nil {
+		return err
+	}
+	cursors := questdb.NewFileCursors(filepath.Join(a.cfg.DataDir, "questdb-cursor.json"), log+" "+a.cfg.QuestDB)
 	w, err := questdb.New(questdb.Config{
 		URL: a.cfg.QuestDB, Node: a.id, MaxMetrics: a.cfg.QuestDBMaxMetrics,
 		Observe: func(_ int, took time.Duration) { a.metrics.observe(stageQuestDB, took) },
