@@ -42,7 +42,7 @@ type Config struct {
 	// ReplicationFactor of topics made here; 0 or -1 leaves it to the broker.
 	ReplicationFactor int16
 	// Embedded says that the broker is an Embedded log: nothing in it expires by the broker's own
-	// rules (topics.go says why).
+	// rules (topics.go says why); Client.Run removes instead what is too old.
 	Embedded bool
 	// Linger is how long a batch that is not full waits for more records. 0 means 4 ms, which costs
 	// that much latency and halves the CPU of a record at 20,000 records/s; negative: none.

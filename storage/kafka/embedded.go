@@ -16,8 +16,9 @@ import (
 )
 
 // embeddedSegmentBytes is the size of a segment file. Small, because what is deleted is deleted by
-// the segment, and because a segment is read whole when the log is reopened.
-const embeddedSegmentBytes = 32 << 20
+// the segment, and because segments are read whole, one of each partition at a time, when the log is
+// reopened.
+const embeddedSegmentBytes = 16 << 20
 
 // EmbeddedConfig says where an Embedded log listens and lives.
 type EmbeddedConfig struct {
@@ -61,6 +62,9 @@ func OpenEmbedded(cfg EmbeddedConfig) (*Embedded, error) {
 	if cfg.DataDir != "" {
 		if err := e.take(cfg.DataDir); err != nil {
 			return nil, err
+		}
+		if err := repair(cfg.DataDir); err != nil {
+			return nil, errors.Join(fmt.Errorf("embedded log: %w", err), e.release())
 		}
 		opts = append(opts, kfake.DataDir(cfg.DataDir))
 		if cfg.Fsync {

@@ -59,7 +59,7 @@ func (c *Config) wanted() []topic {
 // On the embedded log nothing expires by the broker's rules: its retention may delete the last
 // segment of a quiet partition, and a partition without segments begins again at offset 0 when the
 // log is reopened, which would break every stored position. Telemetry moreover must keep what the
-// oldest checkpoint needs, which the broker cannot know. Embedded.expire deletes by age instead what
+// oldest checkpoint needs, which the broker cannot know. Client.Run deletes by age instead what
 // may be deleted by age, and never the last record.
 func (t *topic) settings(embedded bool) map[string]*string {
 	s := map[string]string{"cleanup.policy": t.policy()}
