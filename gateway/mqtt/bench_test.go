@@ -3,7 +3,6 @@ package mqtt
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"runtime"
 	"sync"
@@ -83,7 +82,7 @@ func BenchmarkClientFirehose(b *testing.B) {
 			ctx, cancel := context.WithCancel(b.Context())
 			defer cancel()
 			go s.run(ctx)
-			door, err := New(Config{URLs: []string{addr}, ClientID: "bench", ReceiveMaximum: c.rm, DrainTimeout: time.Millisecond}, s, s, slog.New(slog.NewTextHandler(io.Discard, nil)))
+			door, err := New(Config{URLs: []string{addr}, ClientID: "bench", ReceiveMaximum: c.rm, DrainTimeout: time.Millisecond}, s, s, slog.New(slog.DiscardHandler))
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -92,21 +91,7 @@ func BenchmarkClientFirehose(b *testing.B) {
 			for s.taken.Load() < 10_000 { // warm
 				time.Sleep(time.Millisecond)
 			}
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			cpu, first, start := cpuTime(b), s.taken.Load(), time.Now()
-			b.ResetTimer()
-			for s.taken.Load()-first < int64(b.N) {
-				time.Sleep(100 * time.Microsecond)
-			}
-			b.StopTimer()
-			n := float64(s.taken.Load() - first)
-			runtime.ReadMemStats(&after)
-			b.ReportMetric(float64(cpuTime(b)-cpu)/n, "cpu-ns/msg")
-			b.ReportMetric(float64(after.Mallocs-before.Mallocs)/n, "allocs/msg")
-			b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/n, "B/msg")
-			b.ReportMetric(n/time.Since(start).Seconds(), "msg/s")
-			b.ReportMetric(0, "ns/op")
+			measure(b, s)
 			cancel()
 			if err := <-ended; err != nil {
 				b.Error(err)
@@ -122,4 +107,50 @@ func cpuTime(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
+
+// BenchmarkBroker is the embedded broker's share: 100 devices with a window of 32 in another process.
+func BenchmarkBroker(b *testing.B) {
+	s := &store{commit: 5 * time.Millisecond}
+	ctx, cancel := context.WithCancel(b.Context())
+	defer cancel()
+	go s.run(ctx)
+	door, err := NewBroker(BrokerConfig{Address: "127.0.0.1:0", DrainTimeout: time.Millisecond}, s, s, slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := door.Listen(ctx); err != nil {
+		b.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- door.Run(ctx) }()
+	startProcess(b, publisherEnv+"="+door.Addr().String())
+	for s.taken.Load() < 10_000 { // warm
+		time.Sleep(time.Millisecond)
+	}
+	measure(b, s)
+	cancel()
+	if err := <-ended; err != nil {
+		b.Error(err)
+	}
+}
+
+// measure reports what b.N messages cost this process.
+func measure(b *testing.B, s *store) {
+	b.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	cpu, first, start := cpuTime(b), s.taken.Load(), time.Now()
+	b.ResetTimer()
+	for s.taken.Load()-first < int64(b.N) {
+		time.Sleep(100 * time.Microsecond)
+	}
+	b.StopTimer()
+	n := float64(s.taken.Load() - first)
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(cpuTime(b)-cpu)/n, "cpu-ns/msg")
+	b.ReportMetric(float64(after.Mallocs-before.Mallocs)/n, "allocs/msg")
+	b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/n, "B/msg")
+	b.ReportMetric(n/time.Since(start).Seconds(), "msg/s")
+	b.ReportMetric(0, "ns/op")
 }

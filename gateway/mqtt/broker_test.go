@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -109,7 +110,7 @@ func TestBrokerAcknowledgesInOrderWhatIsReleased(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			if _, err := d.publish("devices/a/telemetry", byte(1+i%2), false, fmt.Sprint(i)); err != nil {
+			if _, err := d.publish("devices/a/telemetry", byte(1+i%2), false, strconv.Itoa(i)); err != nil {
 				t.Error(err)
 			}
 			mu.Lock()
@@ -214,7 +215,7 @@ func TestBrokerResolvesTopicAliases(t *testing.T) {
 	d := newDevice(t, addr, nil)
 	alias := uint16(3)
 	for i, topic := range []string{"devices/a/telemetry", "", "", "devices/b/status", ""} {
-		p := &paho.Publish{Topic: topic, QoS: 1, Payload: []byte(fmt.Sprint(i)), Properties: &paho.PublishProperties{TopicAlias: &alias}}
+		p := &paho.Publish{Topic: topic, QoS: 1, Payload: []byte(strconv.Itoa(i)), Properties: &paho.PublishProperties{TopicAlias: &alias}}
 		if _, err := d.send(p); err != nil {
 			t.Fatal(err)
 		}
@@ -388,7 +389,7 @@ func TestBrokerDeliversToASubscriberWithReceiveMaximum(t *testing.T) {
 	}
 	const n = 200
 	for i := range n {
-		if err := b.Publish(t.Context(), "devices/a/commands/go", 1, false, []byte(fmt.Sprint(i)), props); err != nil {
+		if err := b.Publish(t.Context(), "devices/a/commands/go", 1, false, []byte(strconv.Itoa(i)), props); err != nil {
 			t.Fatal(err)
 		}
 	}

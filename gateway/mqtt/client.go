@@ -15,11 +15,8 @@ import (
 	"github.com/doppel-iot/doppel/actors/twin"
 )
 
-var (
-	// ErrNotConnected: there is no connection to the broker.
-	ErrNotConnected = errors.New("mqtt: not connected to the broker")
-	errClosed       = errors.New("mqtt: closed")
-)
+// ErrNotConnected is returned while there is no connection to the broker.
+var ErrNotConnected = errors.New("mqtt: not connected to the broker")
 
 // Client is the door to a real broker. Its methods may be called from any goroutine.
 type Client struct {

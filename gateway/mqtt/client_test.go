@@ -2,7 +2,9 @@ package mqtt
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -92,7 +94,7 @@ func TestClientAcknowledgesOnlyWhatIsReleased(t *testing.T) {
 	c, _ := startClient(t, m.addr, o, nil)
 	d := newDevice(t, m.addr, nil)
 	for i := range 20 {
-		if _, err := d.publish("devices/a/telemetry", 1, false, fmt.Sprint(i)); err != nil {
+		if _, err := d.publish("devices/a/telemetry", 1, false, strconv.Itoa(i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -108,7 +110,7 @@ func TestClientAcknowledgesOnlyWhatIsReleased(t *testing.T) {
 	_ = c.link.conn.Load().Conn.Close() // the link is cut
 	again := o.await(t, 40)[20:]
 	for i, g := range again {
-		if string(g.Payload) != fmt.Sprint(i) {
+		if string(g.Payload) != strconv.Itoa(i) {
 			t.Fatalf("redelivered %d: %s", i, g.Payload)
 		}
 	}
@@ -146,7 +148,7 @@ func TestClientDeliversAgainUntilReleased(t *testing.T) {
 	c, _ := startClient(t, m.addr, o, nil)
 	d := newDevice(t, m.addr, nil)
 	for i := range 5 {
-		if _, err := d.publish("devices/a/telemetry", byte(i%2), false, fmt.Sprint(i)); err != nil {
+		if _, err := d.publish("devices/a/telemetry", byte(i%2), false, strconv.Itoa(i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -171,7 +173,7 @@ func TestClientStallsWithoutLosingTheConnection(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 60 {
 		wg.Go(func() {
-			if _, err := d.publish("devices/a/telemetry", 1, false, fmt.Sprint(i)); err != nil {
+			if _, err := d.publish("devices/a/telemetry", 1, false, strconv.Itoa(i)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -206,7 +208,7 @@ func TestClientRefusesWhatNoTwinCanTake(t *testing.T) {
 	failures := 1
 	o.refused = func(host.DeadLetter) error {
 		if failures--; failures >= 0 {
-			return fmt.Errorf("not durable")
+			return errors.New("not durable")
 		}
 		return nil
 	}

@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -72,7 +73,7 @@ func TestConnSplitsTheStream(t *testing.T) {
 		topics := newTopics("devices")
 		in := &intake{
 			sink: &sink{
-				inlet: o, refuser: o, topics: topics, stats: stats, log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+				inlet: o, refuser: o, topics: topics, stats: stats, log: slog.New(slog.DiscardHandler),
 				reject: newRejects(nil, topics, stats),
 			},
 			ledger: newLedger(1000, stats, Observer{}),
@@ -166,12 +167,12 @@ func TestClientOverTLS(t *testing.T) {
 	const n = 2000
 	for i := range n {
 		topic := "devices/a/telemetry"
-		if err := c.Publish(t.Context(), topic, 1, false, []byte(fmt.Sprint(i)), nil); err != nil {
+		if err := c.Publish(t.Context(), topic, 1, false, []byte(strconv.Itoa(i)), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
 	eventually(t, "all acknowledged", func() bool { return c.Stats().Acked.Load() == n })
-	if got := o.received()[n-1]; string(got.Payload) != fmt.Sprint(n-1) || got.Kind != host.Telemetry {
+	if got := o.received()[n-1]; string(got.Payload) != strconv.Itoa(n-1) || got.Kind != host.Telemetry {
 		t.Errorf("last message is %s", got.Payload)
 	}
 	if got := c.Stats().Connects.Load(); got != 1 {

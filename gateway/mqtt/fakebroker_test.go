@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/eclipse/paho.golang/packets"
@@ -48,8 +49,11 @@ func (f *fakeBroker) handle(c net.Conn) error {
 	rm := 65535
 	for {
 		p, err := packets.ReadPacket(r)
+		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+			return nil
+		}
 		if err != nil {
-			return nil // gone
+			return err
 		}
 		switch p := p.Content.(type) {
 		case *packets.Connect:
@@ -190,19 +194,27 @@ func firehoseMain() int {
 
 func startFirehose(b *testing.B) (addr string) {
 	b.Helper()
+	if _, err := fmt.Fscanln(startProcess(b, firehoseEnv+"=1"), &addr); err != nil {
+		b.Fatal(err)
+	}
+	return addr
+}
+
+// startProcess runs this binary with a variable set, until the benchmark ends.
+func startProcess(b *testing.B, env string) (out io.Reader) {
+	b.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)
 	}
 	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), firehoseEnv+"=1")
+	cmd.Env = append(os.Environ(), env)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		b.Fatal(err)
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
+	if out, err = cmd.StdoutPipe(); err != nil {
 		b.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
@@ -211,11 +223,56 @@ func startFirehose(b *testing.B) (addr string) {
 	b.Cleanup(func() {
 		in.Close()
 		if err := cmd.Wait(); err != nil {
-			b.Errorf("firehose: %v", err)
+			b.Errorf("%s: %v", env, err)
 		}
 	})
-	if _, err := fmt.Fscanln(out, &addr); err != nil {
-		b.Fatal(err)
+	return out
+}
+
+// publisherEnv makes the test binary a fleet of devices in a process of its own: its value is the
+// address of the broker.
+const publisherEnv = "DOPPEL_TEST_PUBLISHER"
+
+// publisherMain publishes QoS 1 telemetry over connections with a window each, until stdin ends.
+func publisherMain(addr string) int {
+	const conns, window = 100, 32
+	var wg sync.WaitGroup
+	for i := range conns {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			return 1
+		}
+		wg.Go(func() { publishFrames(c, fmt.Sprintf("device-%06d", i), window) })
+		defer c.Close()
 	}
-	return addr
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return 0
+}
+
+func publishFrames(c net.Conn, name string, window int) {
+	r := bufio.NewReader(c)
+	_, _ = (&packets.Connect{ProtocolName: "MQTT", ProtocolVersion: 5, ClientID: name, CleanStart: true, Properties: &packets.Properties{}}).WriteTo(c)
+	if _, err := packets.ReadPacket(r); err != nil {
+		return
+	}
+	var frames []byte
+	for id := range window {
+		topic := "devices/" + name + "/telemetry"
+		body := binary.BigEndian.AppendUint16(nil, uint16(len(topic)))
+		body = append(body, topic...)
+		body = append(body, 0, byte(id+1), 0)
+		body = append(body, strings.Repeat("x", 100)...)
+		frames = append(binary.AppendUvarint(append(frames, 0x32), uint64(len(body))), body...)
+	}
+	one := len(frames) / window
+	for free := window; ; {
+		if _, err := c.Write(frames[:free*one]); err != nil {
+			return
+		}
+		if _, err := r.Peek(pubackLen); err != nil {
+			return
+		}
+		free = r.Buffered() / pubackLen
+		_, _ = r.Discard(free * pubackLen)
+	}
 }

@@ -68,12 +68,12 @@ func (l *ledger) push(w io.Writer, msgs []host.Message, ids []uint16) (int, erro
 	if err != nil {
 		return 0, err
 	}
-	n := min(room, len(msgs))
-	for i := range msgs[:n] {
+	n := min(room, len(msgs), len(ids))
+	for i, id := range ids[:n] {
 		s, seq := l.held.push()
-		msgs[i].Token = l.token(seq)
-		msgs[i].Reply = l
-		s.msg, s.id = msgs[i], ids[i]
+		m := &msgs[i]
+		m.Token, m.Reply = l.token(seq), l
+		s.msg, s.id = *m, id
 	}
 	l.stats.Unacked.Add(int64(n))
 	return n, nil

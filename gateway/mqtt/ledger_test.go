@@ -95,7 +95,7 @@ func TestLedgerModel(t *testing.T) {
 			held = nil
 		}
 		connect(t)
-		settle := func(t *rapid.T, e *entry, v host.Verdict) {
+		settle := func(e *entry, v host.Verdict) {
 			l.Done([]uint64{e.token}, v)
 			if v == host.Released {
 				e.released = true
@@ -129,7 +129,7 @@ func TestLedgerModel(t *testing.T) {
 					t.Skip("nothing held")
 				}
 				e := &held[rapid.IntRange(0, len(held)-1).Draw(t, "which")]
-				settle(t, e, rapid.SampledFrom([]host.Verdict{host.Released, host.Released, host.Busy, host.Failed}).Draw(t, "verdict"))
+				settle(e, rapid.SampledFrom([]host.Verdict{host.Released, host.Released, host.Busy, host.Failed}).Draw(t, "verdict"))
 			},
 			"stale": func(t *rapid.T) {
 				if len(old) == 0 {
@@ -241,7 +241,7 @@ func TestIntakeDeliversAgainWhatWasNotTaken(t *testing.T) {
 	w := &wire{}
 	l.reset(w)
 	o := &faltering{owner: newOwner(releaseAll), fails: 3}
-	s := &sink{inlet: o, topics: newTopics("devices"), stats: stats, log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	s := &sink{inlet: o, topics: newTopics("devices"), stats: stats, log: slog.New(slog.DiscardHandler)}
 	stop := start(t, func(ctx context.Context) error { l.retry(ctx, s); return nil })
 	defer stop()
 	in := &intake{sink: s, ledger: l, w: w}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -44,7 +45,7 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 		d := newDevice(t, m.addr, nil)
 		wg.Go(func() {
 			for n := 0; cutting.Err() == nil; n++ {
-				if _, err := d.publish(fmt.Sprintf("devices/d%d/telemetry", i), 1, false, fmt.Sprint(n)); err != nil {
+				if _, err := d.publish(fmt.Sprintf("devices/d%d/telemetry", i), 1, false, strconv.Itoa(n)); err != nil {
 					t.Error(err)
 					return
 				}

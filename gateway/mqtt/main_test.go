@@ -3,7 +3,6 @@ package mqtt
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"sync"
@@ -18,6 +17,9 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv(firehoseEnv) != "" {
 		os.Exit(firehoseMain())
+	}
+	if addr := os.Getenv(publisherEnv); addr != "" {
+		os.Exit(publisherMain(addr))
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -119,9 +121,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 // never polls for a while and fails if the condition comes true.
-func never(t *testing.T, what string, for_ time.Duration, bad func() bool) {
+func never(t *testing.T, what string, span time.Duration, bad func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(for_)
+	deadline := time.Now().Add(span)
 	for time.Now().Before(deadline) {
 		if bad() {
 			t.Fatalf("must not happen: %s", what)
@@ -135,7 +137,7 @@ func testLog(t *testing.T) *slog.Logger {
 	if testing.Verbose() {
 		return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
 	}
-	return slog.New(slog.NewTextHandler(io.Discard, nil))
+	return slog.New(slog.DiscardHandler)
 }
 
 // start runs a door for the time of the test.

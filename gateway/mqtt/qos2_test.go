@@ -3,12 +3,14 @@ package mqtt
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"net"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/eclipse/paho.golang/packets"
+	mqtt3 "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.golang/paho"
 	"github.com/google/go-cmp/cmp"
 
@@ -192,4 +194,24 @@ func TestBrokerThrowsOutADeviceThatDoesNotRead(t *testing.T) {
 			t.Fatal("the deaf device is still connected")
 		}
 	}
+}
+
+func TestBrokerOverTLS(t *testing.T) {
+	pool, certFile, keyFile := certificate(t)
+	cert, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := newOwner(releaseAll)
+	_, addr, _ := startBroker(t, o, func(c *BrokerConfig) { c.TLS = &tls.Config{Certificates: []tls.Certificate{cert}} })
+	d := newDevice3(t, addr, "secure", true, func(o *mqtt3.ClientOptions) {
+		o.Servers = nil
+		o.AddBroker("ssl://" + addr).SetTLSConfig(&tls.Config{RootCAs: pool})
+	})
+	for range 10 {
+		if tok := d.Publish("devices/a/telemetry", 1, false, "x"); !tok.WaitTimeout(5*time.Second) || tok.Error() != nil {
+			t.Fatal(tok.Error())
+		}
+	}
+	o.await(t, 10)
 }

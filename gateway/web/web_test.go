@@ -18,6 +18,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/doppel-iot/doppel/actors/alert"
@@ -433,6 +435,39 @@ func TestConnect(t *testing.T) {
 	var got map[string]any
 	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil || got["seq"] != "3" {
 		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+// Plain gRPC works on the HTTP address, too.
+func TestGRPC(t *testing.T) {
+	s := newSite(t, nil)
+	s.Put(apitest.Twin("aa:bb", 3))
+	conn, err := grpc.NewClient(strings.TrimPrefix(s.url, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	twins := doppelv1.NewTwinServiceClient(conn)
+	if got, err := twins.GetTwin(t.Context(), &doppelv1.GetTwinRequest{Id: "aa:bb"}); err != nil || got.GetSeq() != 3 {
+		t.Errorf("got %v, %v", got, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	watch, err := twins.WatchTwins(ctx, &doppelv1.WatchTwinsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		m, err := watch.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.GetSnapshotDone() != nil {
+			s.Put(apitest.Twin("aa:bb", 4))
+		}
+		if m.GetChanged().GetSeq() == 4 {
+			return
+		}
 	}
 }
 
