@@ -19,7 +19,7 @@ func simulate(b *testing.B, flags ...string) (*oracle.Report, time.Duration) {
 	if out, err := sim.CombinedOutput(); err != nil {
 		b.Fatalf("sim %v: %v\n%s", flags, err, out)
 	}
-	text, err := os.ReadFile(file) //nolint:gosec // our own
+	text, err := os.ReadFile(file)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -10,7 +10,6 @@
 package bench
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -42,10 +41,11 @@ var built struct {
 func binary(b *testing.B) string {
 	b.Helper()
 	built.once.Do(func() {
+		//nolint:usetesting // it outlives the benchmark that makes it
 		if built.dir, built.err = os.MkdirTemp("", "doppel-bench"); built.err != nil {
 			return
 		}
-		build := exec.Command("go", "build", "-o", built.dir+"/doppel", "github.com/doppel-iot/doppel") //nolint:noctx // ends by itself
+		build := exec.Command("go", "build", "-o", built.dir+"/doppel", "github.com/doppel-iot/doppel")
 		if out, err := build.CombinedOutput(); err != nil {
 			built.err = fmt.Errorf("build: %w\n%s", err, out)
 		}
@@ -87,7 +87,7 @@ func unique(prefix string) string {
 func eventually(limit time.Duration, ok func() bool) error {
 	for deadline := time.Now().Add(limit); !ok(); {
 		if time.Now().After(deadline) {
-			return errors.New("not within " + limit.String())
+			return fmt.Errorf("not within %v", limit)
 		}
 		time.Sleep(pollEvery)
 	}

@@ -39,7 +39,7 @@ func startNode(b *testing.B, dir string, flags ...string) *node {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer log.Close() //nolint:errcheck // the child has its own
+	defer log.Close()
 	args := append([]string{
 		"run", "--data-dir", filepath.Join(dir, "data"), "--addresses-file", file, "--pprof",
 		"--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", "--mqtt-addr", "127.0.0.1:0", "--kafka-addr", "127.0.0.1:0",
@@ -52,7 +52,7 @@ func startNode(b *testing.B, dir string, flags ...string) *node {
 	}
 	b.Cleanup(n.kill)
 	for deadline := n.start.Add(10 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		text, err := os.ReadFile(file) //nolint:gosec // our own
+		text, err := os.ReadFile(file)
 		if err == nil && json.Unmarshal(text, &n.addrs) == nil {
 			break
 		}
@@ -98,8 +98,8 @@ func (n *node) logTail() string {
 
 func (n *node) proc(file string) string { return fmt.Sprintf("/proc/%d/%s", n.cmd.Process.Pid, file) }
 
-// tick is the unit of CPU times in /proc, 1/100 s on every Linux.
-const tick = 10 * time.Millisecond
+// ticks a second, of CPU times in /proc on every Linux.
+const ticks = 100
 
 // cpu is what the process has used so far, in user and system mode.
 func (n *node) cpu() time.Duration {
@@ -110,16 +110,15 @@ func (n *node) cpu() time.Duration {
 	}
 	// Fields 14 and 15; the second is the command in parentheses.
 	_, rest, _ := strings.Cut(string(text), ") ")
-	fields := strings.Fields(rest)
-	var ticks time.Duration
-	for _, f := range fields[11:13] {
+	var used int64
+	for _, f := range strings.Fields(rest)[11:13] {
 		v, err := strconv.ParseInt(f, 10, 64)
 		if err != nil {
 			n.b.Fatal(err)
 		}
-		ticks += time.Duration(v)
+		used += v
 	}
-	return ticks * tick
+	return time.Duration(used * int64(time.Second) / ticks)
 }
 
 // memory is the resident memory of the process in bytes, now and at most so far.
@@ -129,7 +128,7 @@ func (n *node) memory() (now, peak float64) {
 	if err != nil {
 		n.b.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	for s := bufio.NewScanner(f); s.Scan(); {
 		name, value, _ := strings.Cut(s.Text(), ":")
 		kb, _ := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 64)
@@ -146,7 +145,7 @@ func (n *node) memory() (now, peak float64) {
 // get asks the node's HTTP door.
 func (n *node) get(path string) io.ReadCloser {
 	n.b.Helper()
-	resp, err := http.Get("http://" + n.addrs.HTTP + path) //nolint:noctx,gosec // a node that hangs ends with the benchmark
+	resp, err := http.Get("http://" + n.addrs.HTTP + path)
 	if err != nil {
 		n.b.Fatalf("get %s: %v\n%s", path, err, n.logTail())
 	}
@@ -160,7 +159,7 @@ func (n *node) get(path string) io.ReadCloser {
 func (n *node) metrics() map[string]float64 {
 	n.b.Helper()
 	body := n.get("/metrics")
-	defer body.Close() //nolint:errcheck // only read
+	defer body.Close()
 	m := make(map[string]float64)
 	for s := bufio.NewScanner(body); s.Scan(); {
 		if i := strings.LastIndexByte(s.Text(), ' '); i > 0 && s.Text()[0] != '#' {
@@ -179,9 +178,6 @@ const (
 	lag         = "doppel_questdb_lag_records"
 	mallocs     = "go_memstats_mallocs_total"
 	allocated   = "go_memstats_alloc_bytes_total"
-	heapInUse   = "go_memstats_heap_inuse_bytes"
-	gcFraction  = "go_gc_duration_seconds_count"
-	cpuOfGC     = "go_cpu_classes_gc_total_cpu_seconds_total"
 	microsecond = 1e-3 // of nanoseconds
 )
 
@@ -203,18 +199,18 @@ func (n *node) profile(name string, length time.Duration) (wait func()) {
 }
 
 func (n *node) save(file, path string) {
-	resp, err := http.Get("http://" + n.addrs.HTTP + path) //nolint:noctx,gosec // as get
+	resp, err := http.Get("http://" + n.addrs.HTTP + path)
 	if err != nil {
 		n.b.Log(err)
 		return
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read
-	out, err := os.Create(file) //nolint:gosec // the user names it
+	defer resp.Body.Close()
+	out, err := os.Create(file)
 	if err != nil {
 		n.b.Log(err)
 		return
 	}
-	defer out.Close() //nolint:errcheck // a truncated profile says so when it is read
+	defer out.Close()
 	if _, err := io.Copy(out, resp.Body); err != nil {
 		n.b.Log(err)
 	}
