@@ -52,7 +52,7 @@ func newMetrics(r *Random, n int) []metric {
 			name:   name,
 			level:  r.Between(p.low, p.high),
 			sigma:  p.sigma,
-			season: r.Between(1, 3) * p.sigma,
+			season: r.Between(0.5, 1.6) * p.sigma,
 			phase:  r.Float(),
 			period: r.Between(10, 40) * 60e9,
 		}

@@ -49,11 +49,11 @@ func TestEncode(t *testing.T) {
 			Protobuf: func(b []byte, m *doppelv1.Telemetry) error { return proto.Unmarshal(b, m) },
 			JSON:     func(b []byte, m *doppelv1.Telemetry) error { return json.Unmarshal(b, m) },
 			Msgpack: func(b []byte, m *doppelv1.Telemetry) error {
-				var any map[string]any
-				if err := msgpack.Unmarshal(b, &any); err != nil {
+				var fields map[string]any
+				if err := msgpack.Unmarshal(b, &fields); err != nil {
 					return err
 				}
-				text, err := json.Marshal(any)
+				text, err := json.Marshal(fields)
 				if err != nil {
 					return err
 				}

@@ -61,7 +61,7 @@ func TestRows(t *testing.T) {
 	if n, err := q.count(t.Context(), 1); n != 0 || err != nil {
 		t.Errorf("no table: %d, %v", n, err)
 	}
-	if n, _, err := q.settle(t.Context(), 2, 10, time.Minute); n != 10 || err != nil {
+	if n, err := q.settle(t.Context(), 2, 10, time.Minute); n != 10 || err != nil {
 		t.Errorf("settled at %d, %v", n, err)
 	}
 	got, err := q.perDevice(t.Context(), 2)

@@ -210,7 +210,7 @@ func (o *Oracle) checkRows(ctx context.Context, r *Report, devices []Device, p *
 		return nil
 	}
 	q := newRows(o.cfg.QuestDB)
-	got, _, err := q.settle(ctx, o.cfg.Boot, p.Acked, rowLimit)
+	got, err := q.settle(ctx, o.cfg.Boot, p.Acked, rowLimit)
 	if err != nil {
 		return unchecked("questdb", err)
 	}

@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -160,7 +161,7 @@ func TestLogDifferences(t *testing.T) {
 			t.Errorf("%s: %d void records, want %d", c.name, l.void, c.void)
 		}
 		if l.complete([]Device{sent()}) != (c.want[Lost] == 0) {
-			t.Errorf("%s: complete is %v", c.name, !(c.want[Lost] == 0))
+			t.Errorf("%s: complete is %v", c.name, c.want[Lost] != 0)
 		}
 	}
 }
@@ -250,7 +251,8 @@ func TestAlerts(t *testing.T) {
 	}}
 	got := judgeAlerts([]Device{d}, []alarm{
 		{"d1", "a", 101},
-		{"d1", "a", 304}, {"d1", "a", 332}, // begin and end of the shift
+		{"d1", "a", 304}, // begin of the shift
+		{"d1", "a", 332}, // its end
 		{"d1", "a", 700}, // out of nothing
 		{"d1", "b", 301}, // wrong metric
 		{"d2", "a", 101}, // wrong device
@@ -298,7 +300,7 @@ func TestFindingsAreBounded(t *testing.T) {
 	t.Parallel()
 	a := &account{source: "twin"}
 	for i := range 1000 {
-		a.add(Finding{Lost, fmt.Sprint(i), 2, "x"})
+		a.add(Finding{Lost, strconv.Itoa(i), 2, "x"})
 	}
 	if a.lost != 2000 || len(a.findings) != keep {
 		t.Errorf("lost %d, %d findings", a.lost, len(a.findings))
