@@ -2,10 +2,10 @@ package host
 
 import "errors"
 
-// What a query can meet.
+// What a query can meet; people see these words.
 var (
-	ErrUnknownDevice = errors.New("host: unknown device")
-	ErrUnknownAlert  = errors.New("host: unknown alert")
-	ErrUnavailable   = errors.New("host: partition is moving or being restored")
-	ErrClosed        = errors.New("host: closed")
+	ErrUnknownDevice = errors.New("no such device")
+	ErrUnknownAlert  = errors.New("no such alert")
+	ErrUnavailable   = errors.New("the partition is being restored or moved")
+	ErrClosed        = errors.New("the node is shutting down")
 )

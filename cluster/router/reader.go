@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/cluster/placement"
@@ -20,7 +21,11 @@ func NewReader(h *host.Host, n int32) *Reader { return &Reader{host: h, partitio
 
 // Twin returns one twin, or host.ErrUnknownDevice.
 func (r *Reader) Twin(ctx context.Context, id string) (*doppelv1.Twin, error) {
-	return r.host.Twin(ctx, placement.Partition([]byte(id), r.partitions), id)
+	t, err := r.host.Twin(ctx, placement.Partition([]byte(id), r.partitions), id)
+	if err != nil {
+		return nil, fmt.Errorf("twin %q: %w", id, err)
+	}
+	return t, nil
 }
 
 // Twins returns those of the ids that exist.
@@ -87,5 +92,5 @@ func (r *Reader) Alert(ctx context.Context, id string) (*doppelv1.Alert, error) 
 			return a, err
 		}
 	}
-	return nil, host.ErrUnknownAlert
+	return nil, fmt.Errorf("alert %q: %w", id, host.ErrUnknownAlert)
 }

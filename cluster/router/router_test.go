@@ -2,6 +2,7 @@ package router_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -205,7 +206,7 @@ func TestRefused(t *testing.T) {
 	if c := tw.GetCounters(); c.GetApplied() != 2 || c.GetDeadLettered() != 2 || c.GetMissing() != 0 || tw.GetSeq() != 3 {
 		t.Errorf("seq %d, counters %v", tw.GetSeq(), c)
 	}
-	if _, err := n.reader.Twin(t.Context(), "ghost"); err != host.ErrUnknownDevice { //nolint:errorlint // returned as is
+	if _, err := n.reader.Twin(t.Context(), "ghost"); !errors.Is(err, host.ErrUnknownDevice) {
 		t.Errorf("a refused message made a twin: %v", err)
 	}
 	s := n.host.Stats()
