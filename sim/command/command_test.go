@@ -137,8 +137,8 @@ func TestCrowd(t *testing.T) {
 			t.Errorf("%s: %d samples, want %d", s.ID(), n, want)
 		}
 	}
-	devices := c.devices(fleet.Result{Devices: []fleet.DeviceResult{{}, {Unacked: []uint64{3}}, {Slow: 2}, {}, {}}})
-	if len(devices) != 5 || len(devices[1].Unacked) != 1 || devices[2].Slow != 2 || devices[0].Boot != 7 || devices[0].Sum.Samples != 10 {
+	devices := c.devices(fleet.Result{Devices: []fleet.DeviceResult{{}, {Unacked: []uint64{3}}, {Swapped: 2}, {}, {}}})
+	if len(devices) != 5 || len(devices[1].Unacked) != 1 || devices[2].Swapped != 2 || devices[0].Boot != 7 || devices[0].Sum.Samples != 10 {
 		t.Errorf("devices %+v", devices)
 	}
 }

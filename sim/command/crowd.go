@@ -99,7 +99,7 @@ func (c *crowd) devices(r fleet.Result) []oracle.Device {
 	for i, s := range c.sources {
 		all[i] = oracle.Device{
 			ID: s.ID(), Boot: s.Boot(), Sum: s.Expected(), Labels: s.Labels(),
-			Unacked: r.Devices[i].Unacked, Slow: r.Devices[i].Slow,
+			Unacked: r.Devices[i].Unacked, Swapped: r.Devices[i].Swapped,
 		}
 	}
 	return all

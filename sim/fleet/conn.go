@@ -48,6 +48,8 @@ type conn struct {
 	waiting bool
 	refused bool // the broker refused a message; the link was cut for it
 	freed   chan struct{}
+	// lag is how long the last acknowledged message took, nanoseconds.
+	lag atomic.Int64
 	// behind is how late the next due sample is, nanoseconds.
 	behind atomic.Int64
 }

@@ -140,9 +140,8 @@ type Result struct {
 type DeviceResult struct {
 	// Unacked lists the numbers that were taken and never acknowledged.
 	Unacked []uint64
-	// Slow is how many were sent behind a later one on purpose and may have reached the twin too late
-	// to be put in order.
-	Slow uint64
+	// Swapped is how many were sent behind a later one on purpose.
+	Swapped uint64
 }
 
 // result lists what was left behind; the connections have ended.
@@ -167,7 +166,7 @@ func (f *Fleet) result(senders []*sender) Result {
 		}
 	}
 	for i, d := range senders {
-		r.Devices[i].Slow = d.slow
+		r.Devices[i].Swapped = d.swapped
 		if d.held != nil {
 			leave(d, d.held.first, d.held.samples)
 		}

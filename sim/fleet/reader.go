@@ -64,7 +64,7 @@ func (c *conn) acknowledge(acks []ack) bool {
 		}
 		if s := c.window.ack(a.id); s != nil {
 			c.totals.acknowledged(s, now)
-			s.device.acknowledged(s, now)
+			c.lag.Store(now - s.sentAt)
 		}
 	}
 	// The writer is woken for a handful of free places, not for each.

@@ -18,8 +18,6 @@ type message struct {
 	topic   []byte
 	props   []byte
 	payload []byte
-	// overtaken is when a later sample of the device was sent; 0: none was.
-	overtaken int64
 }
 
 // slot is a message in flight.
@@ -31,8 +29,6 @@ type slot struct {
 	samples int
 	sentAt  int64 // first written, unix nanoseconds
 	acked   bool
-	// overtaken is when a later sample of its device was written before it; 0: none was.
-	overtaken int64
 }
 
 // packetIDs is how many packet ids there are; 0 is not one.
@@ -60,7 +56,7 @@ func (w *window) fill(n uint64, m *message) *slot {
 	s := w.at(n)
 	s.packet = appendPublish(s.packet[:0], m.topic, packetID(n), m.props, m.payload)
 	s.kind, s.device, s.first, s.samples = m.kind, m.device, m.first, m.samples
-	s.sentAt, s.acked, s.overtaken = 0, false, m.overtaken
+	s.sentAt, s.acked = 0, false
 	return s
 }
 

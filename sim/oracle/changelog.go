@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -37,6 +38,37 @@ type foundLog struct {
 	late     uint64
 	inverted uint64 // applied behind a higher one
 	first    string // first inversion
+	// held are the numbers waiting for a lower one, with the logged time of their record.
+	held    map[uint64]int64
+	hasty   uint64 // gaps declared too early
+	hastyAt int64  // offset of the first
+}
+
+// How long and how many samples a twin holds before it gives up on what is missing.
+const (
+	holdTime    = 500 * time.Millisecond
+	holdSamples = 64
+)
+
+// waited notes what a record says of holding back: a sample held, or a gap declared.
+func (f *foundLog) waited(boot uint64, offset int64, e *doppelv1.TwinEvent) {
+	switch {
+	case e.GetOutcome() == doppelv1.EventOutcome_EVENT_OUTCOME_HELD && e.GetSample().GetBoot() == boot:
+		if f.held == nil {
+			f.held = make(map[uint64]int64)
+		}
+		f.held[e.GetSample().GetSeq()] = e.GetNow()
+	case e.GetKind() == doppelv1.EventKind_EVENT_KIND_GAP && e.GetGap().GetBoot() == boot && len(f.held) > 0:
+		oldest := int64(math.MaxInt64)
+		for _, at := range f.held {
+			oldest = min(oldest, at)
+		}
+		if e.GetNow()-oldest < int64(holdTime) && len(f.held) < holdSamples {
+			if f.hasty++; f.hasty == 1 {
+				f.hastyAt = offset
+			}
+		}
+	}
 }
 
 func newChangelog(boot uint64, l *ledger, epochs map[int32]uint64) *changelog {
@@ -87,6 +119,7 @@ func (c *changelog) record(partition int32, offset int64, key string, e *doppelv
 	if !ours {
 		return
 	}
+	c.devices[i].waited(c.boot, offset, e)
 	for _, s := range e.GetApplied() {
 		boot, seq := s.GetBoot(), s.GetSeq()
 		if s.GetOwn() {
@@ -107,6 +140,7 @@ func (f *foundLog) found(seq uint64, late bool) {
 	if n := int(seq) - len(f.times); n > 0 {
 		f.times = append(f.times, make([]uint8, n)...)
 	}
+	delete(f.held, seq)
 	if t := &f.times[seq-1]; *t < 255 {
 		*t++
 	}
@@ -154,8 +188,11 @@ func (c *changelog) judge(devices []Device) *account {
 		if f.inverted > doubled {
 			a.add(Finding{Reordered, d.ID, f.inverted - doubled, f.first})
 		}
-		if f.late > d.Slow {
-			a.add(Finding{Reordered, d.ID, f.late - d.Slow, fmt.Sprintf("%d samples late, %d of them perhaps by our own delay", f.late, min(f.late, d.Slow))})
+		if f.late > d.Swapped {
+			a.add(Finding{Reordered, d.ID, f.late - d.Swapped, fmt.Sprintf("%d samples late, though only %d were swapped", f.late, d.Swapped)})
+		}
+		if f.hasty > 0 {
+			a.add(Finding{Reordered, d.ID, f.hasty, fmt.Sprintf("%d gaps declared before 500 ms or 64 samples were held, first at offset %d", f.hasty, f.hastyAt)})
 		}
 	}
 	return a

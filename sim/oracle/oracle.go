@@ -186,7 +186,11 @@ func (o *Oracle) checkTwins(ctx context.Context, devices []Device) *account {
 	if err != nil {
 		return unchecked("twin", err)
 	}
-	return judgeTwins(devices, o.bases, twins)
+	a := judgeTwins(devices, o.bases, twins)
+	if o.tail == nil {
+		judgeLate(a, devices)
+	}
+	return a
 }
 
 func (o *Oracle) checkLog(ctx context.Context, r *Report, devices []Device, p *fleet.Progress) *account {

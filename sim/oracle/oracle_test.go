@@ -48,7 +48,7 @@ func TestTwinDifferences(t *testing.T) {
 		{"other content", nil, twin(0xd, 0x6, 110, 3), map[Fault]uint64{Mismatch: 1}},
 		{"other order", nil, twin(0xe, 0x5, 110, 3), map[Fault]uint64{Mismatch: 1}},
 		{"late", nil, twin(0xe, 0x5, 108, 5), map[Fault]uint64{Reordered: 2}},
-		{"late by our delay", func(d *Device) { d.Slow = 2 }, twin(0xe, 0x5, 108, 5), map[Fault]uint64{}},
+		{"swapped too far", func(d *Device) { d.Swapped = 2 }, twin(0xe, 0x5, 108, 5), map[Fault]uint64{}},
 		{"unacknowledged and gone", func(d *Device) { d.Unacked = []uint64{9, 10} }, twin(0x1, 0x1, 108, 3), map[Fault]uint64{}},
 		{"unacknowledged, more gone", func(d *Device) { d.Unacked = []uint64{9, 10} }, twin(0x1, 0x1, 107, 3), map[Fault]uint64{Lost: 1}},
 	} {
@@ -162,6 +162,64 @@ func TestLogDifferences(t *testing.T) {
 		}
 		if l.complete([]Device{sent()}) != (c.want[Lost] == 0) {
 			t.Errorf("%s: complete is %v", c.name, c.want[Lost] != 0)
+		}
+	}
+}
+
+// With the log at hand, a swapped sample may be late only if the twin waited as long as it must.
+func TestHastyGap(t *testing.T) {
+	t.Parallel()
+	const ms = int64(time.Millisecond)
+	for _, c := range []struct {
+		name   string
+		waited int64
+		held   int
+		want   map[Fault]uint64
+	}{
+		{"long enough", 500 * ms, 1, map[Fault]uint64{}},
+		{"too short", 499 * ms, 1, map[Fault]uint64{Reordered: 1}},
+		{"too many", 10 * ms, 64, map[Fault]uint64{}},
+		{"nearly too many", 10 * ms, 63, map[Fault]uint64{Reordered: 1}},
+	} {
+		l := newLog(nil)
+		l.claim()
+		l.append(false, 1)
+		b, n := uint64(boot), uint64(c.held+2)
+		write := func(e *doppelv1.TwinEvent) {
+			l.n++
+			e.Epoch, e.N = l.epoch, l.n
+			l.record(0, l.offset, "d1", e, time.Now())
+			l.offset++
+		}
+		var released []*doppelv1.AppliedSample
+		for seq := uint64(3); seq <= n; seq++ {
+			write(&doppelv1.TwinEvent{
+				Kind: doppelv1.EventKind_EVENT_KIND_SAMPLE, Outcome: doppelv1.EventOutcome_EVENT_OUTCOME_HELD,
+				Now: 1000 * ms, Sample: &doppelv1.SampleInput{Boot: &b, Seq: &seq},
+			})
+			released = append(released, &doppelv1.AppliedSample{Boot: &b, Seq: &seq})
+		}
+		write(&doppelv1.TwinEvent{
+			Kind: doppelv1.EventKind_EVENT_KIND_GAP, Gap: &doppelv1.GapInput{Boot: boot, UpTo: 3},
+			Now: 1000*ms + c.waited, Applied: released,
+		})
+		l.append(true, 2)
+		d := sent()
+		d.Swapped, d.Sum.Samples = 1, n
+		if diff := cmp.Diff(c.want, faults(l.judge([]Device{d}))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.name, diff)
+		}
+	}
+}
+
+// Without the log, few late samples of many swapped are the machine's doing, many are the twin's.
+func TestLateShare(t *testing.T) {
+	t.Parallel()
+	for late, want := range map[uint64]uint64{0: 0, 10: 0, 11: 11, 200: 200} {
+		a := &account{source: "twin", late: late}
+		judgeLate(a, []Device{{Swapped: 150}, {Swapped: 50}})
+		if a.reordered != want {
+			t.Errorf("%d of 200 late: reordered %d, want %d", late, a.reordered, want)
 		}
 	}
 }

@@ -106,7 +106,7 @@ func (r *Report) Print(w io.Writer) error {
 	if r.Verified {
 		p.line("  lost %d, duplicated %d, reordered %d, digest mismatches %d", r.Lost, r.Duplicated, r.Reordered, r.DigestMismatches)
 		if r.Late > 0 {
-			p.line("  late %d (swapped samples that took longer than a twin holds what is behind them)", r.Late-min(r.Late, r.Reordered))
+			p.line("  late %d (swapped samples that came when the twin had waited its 500 ms)", r.Late)
 		}
 	}
 	for _, s := range r.Skipped {
