@@ -159,6 +159,9 @@ func (b *Broker) finish(ctx context.Context) error {
 	b.listener.stopAccepting()
 	b.drain(ctx)
 	b.serving.Store(false)
+	b.stop() // deliveries that still wait for the inlet, and with them their readers
+	b.hook.closePeers()
+	b.wills.close()
 	var wg sync.WaitGroup
 	for _, cl := range b.server.Clients.GetAll() {
 		if cl.Net.Conn == nil || cl.Closed() {
@@ -174,7 +177,6 @@ func (b *Broker) finish(ctx context.Context) error {
 	}
 	wg.Wait()
 	b.listener.closeAll()
-	b.stop()
 	b.gate.shut()
 	if err := b.server.Close(); err != nil {
 		return fmt.Errorf("close embedded mqtt broker: %w", err)

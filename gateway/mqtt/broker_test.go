@@ -397,6 +397,26 @@ func TestBrokerDeliversToASubscriberWithReceiveMaximum(t *testing.T) {
 	checkCommand(t, d.received()[n-1])
 }
 
+// A stalled inlet cannot keep the broker from ending: what is not released is not acknowledged.
+func TestBrokerEndsWhileTheInletStalls(t *testing.T) {
+	o := newOwner(releaseAll)
+	o.block(make(chan struct{}))
+	b, addr, stop := startBroker(t, o, func(c *BrokerConfig) { c.MaxUnacked, c.DrainTimeout = 1, 50*time.Millisecond })
+	raw, _ := newRawDevice(t, addr, "raw", true)
+	for id := range uint16(5) {
+		raw.publish2(id+1, false, "x")
+	}
+	cut := newDevice(t, addr, func(c *paho.Connect) {
+		c.WillMessage = &paho.WillMessage{Topic: "devices/b/status", Payload: []byte("offline")}
+	})
+	cut.conn.Close()
+	eventually(t, "a message and a will held", func() bool { return b.Stats().Unacked.Load() == 2 })
+	stop()
+	if got := b.Stats().Acked.Load(); got != 0 {
+		t.Errorf("acknowledged %d, want none", got)
+	}
+}
+
 // Run ends with everything received answered; what comes meanwhile is not taken, and no device goes
 // offline because the broker does.
 func TestBrokerDrains(t *testing.T) {

@@ -395,6 +395,26 @@ func TestClientDrainsAndKeepsItsSession(t *testing.T) {
 	}
 }
 
+// A stalled inlet cannot keep Run from ending.
+func TestClientEndsWhileTheInletStalls(t *testing.T) {
+	m := startMosquitto(t, recommended)
+	o := newOwner(func(host.Message) (host.Verdict, bool) { return host.Busy, true })
+	c, stop := startClient(t, m.addr, o, func(cfg *Config) { cfg.DrainTimeout = 50 * time.Millisecond })
+	d := newDevice(t, m.addr, nil)
+	for i, gate := range []chan struct{}{nil, make(chan struct{})} { // one is delivered again, one blocks the reader
+		o.block(gate)
+		if _, err := d.publish("devices/a/telemetry", 1, false, strconv.Itoa(i)); err != nil {
+			t.Fatal(err)
+		}
+		o.await(t, 1)
+	}
+	eventually(t, "both held", func() bool { return c.Stats().Unacked.Load() == 2 })
+	stop()
+	if got := c.Stats().Acked.Load(); got != 0 {
+		t.Errorf("acknowledged %d, want none", got)
+	}
+}
+
 func TestClientLeavesForGood(t *testing.T) {
 	m := startMosquitto(t, recommended)
 	o := newOwner(releaseAll)

@@ -173,6 +173,16 @@ func (h *hook) OnSubscribed(_ *mochi.Client, pk packets.Packet, _ []byte) {
 	}
 }
 
+// closePeers lets go of all connections, however long their readers wait for room.
+func (h *hook) closePeers() {
+	h.peers.Range(func(_, v any) bool {
+		if p, ok := v.(*peer); ok {
+			p.close()
+		}
+		return true
+	})
+}
+
 func (h *hook) peer(cl *mochi.Client) *peer {
 	v, ok := h.peers.Load(cl)
 	if !ok {

@@ -218,14 +218,17 @@ func (p *peer) hangUp() {
 	_ = p.cl.Net.Conn.Close()
 }
 
-// send writes under the client's lock, as the broker's own writes do.
+// send writes under the client's lock, as the broker's own writes do. The deadline replaces an old
+// one that may have passed; it bounds nothing, because the broker moves it with every packet it reads.
 func (p *peer) send(b []byte) error {
 	p.cl.Lock()
 	defer p.cl.Unlock()
-	if err := p.cl.Net.Conn.SetWriteDeadline(time.Now().Add(p.broker.cfg.WriteTimeout)); err != nil {
+	c, timeout := p.cl.Net.Conn, p.broker.cfg.WriteTimeout
+	if err := c.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
-	_, err := p.cl.Net.Conn.Write(b)
+	defer time.AfterFunc(timeout, func() { _ = c.Close() }).Stop()
+	_, err := c.Write(b)
 	return err
 }
 

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/eclipse/paho.golang/packets"
-	mqtt3 "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.golang/paho"
+	mqtt3 "github.com/eclipse/paho.mqtt.golang"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/doppel-iot/doppel/actors/host"

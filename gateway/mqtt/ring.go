@@ -94,11 +94,10 @@ func (r *ring) first() *slot {
 	return nil
 }
 
-// clear frees all slots.
+// clear frees all slots and counts from zero again.
 func (r *ring) clear() {
-	for r.head != r.tail {
-		r.pop()
-	}
+	clear(r.slots)
+	r.head, r.tail = 0, 0
 }
 
 // takeDue moves waiting slots whose time has come to delivered and appends their messages and
