@@ -12,7 +12,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/doppel-iot/doppel/actors/alert"
-	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/host"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
@@ -375,15 +374,4 @@ func FuzzTokens(f *testing.F) {
 		_, _, _ = parseAlertsToken(token)
 		_, _ = newPage[*doppelv1.Twin](order{}, "", 1, token)
 	})
-}
-
-func BenchmarkAlertChanged(b *testing.B) {
-	h := NewHub(HubConfig{})
-	defer h.Close()
-	tr := host.Transition{Device: "device-1", Alert: alert.Alert{ID: 1, Rule: "builtin.zscore", Reason: codec.AlertID(1)}}
-	b.ReportAllocs()
-	for b.Loop() {
-		tr.Offset++
-		h.AlertChanged(&tr)
-	}
 }

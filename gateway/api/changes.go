@@ -50,24 +50,6 @@ type change struct {
 	dev uint32
 }
 
-// waiter is a subscriber's bell. armed spares the channel operation while nobody listens.
-type waiter struct {
-	armed atomic.Bool
-	bell  chan struct{}
-}
-
-func newWaiter() *waiter { return &waiter{bell: make(chan struct{}, 1)} }
-
-// ring wakes the subscriber if it waits; it never blocks.
-func (w *waiter) ring() {
-	if w.armed.Load() && w.armed.CompareAndSwap(true, false) {
-		select {
-		case w.bell <- struct{}{}:
-		default:
-		}
-	}
-}
-
 func (c *changes) shard(id string) *changeShard {
 	return &c.shards[xxhash.Sum64String(id)%changeShards]
 }
@@ -119,9 +101,7 @@ func (c *changes) ringAll() {
 	c.all = nil
 	c.armed.Store(0)
 	c.mu.Unlock()
-	for _, w := range all {
-		w.ring()
-	}
+	ringEach(all)
 }
 
 // armAll puts w up for the next change of any twin. The caller must look at the counter again

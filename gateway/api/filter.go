@@ -88,7 +88,11 @@ func describe(issues *cel.Issues) string {
 		if i > 0 {
 			b.WriteString("; ")
 		}
-		fmt.Fprintf(&b, "%d:%d: %s", e.Location.Line(), e.Location.Column()+1, strings.TrimSuffix(e.Message, " (in container '')"))
+		line, column := e.Location.Line(), e.Location.Column()+1
+		if line < 1 { // the filter as a whole, as when it is nested too deep
+			line, column = 1, 1
+		}
+		fmt.Fprintf(&b, "%d:%d: %s", line, column, strings.TrimSuffix(e.Message, " (in container '')"))
 	}
 	return b.String()
 }

@@ -5,7 +5,7 @@
 // nothing; whoever wires the node gives it a listener.
 //
 // Concurrency: an API is safe for concurrent use. Every call runs on the goroutine that gRPC gave
-// it; the package starts no other goroutines. A subscriber owns no queue: it reads shared, bounded
+// it; the only other goroutines are momentary ones that wake many subscribers. A subscriber owns no queue: it reads shared, bounded
 // structures at its own pace, so a slow one costs nobody anything.
 package api
 

@@ -76,9 +76,7 @@ func (t *transitions) add(tr transition) {
 	armed := t.armed
 	t.armed = nil
 	t.mu.Unlock()
-	for _, w := range armed {
-		w.ring()
-	}
+	ringEach(armed)
 }
 
 // oldest is the number of the oldest entry. Caller holds mu.

@@ -350,25 +350,3 @@ func TestSlowSubscriberSlowsNobody(t *testing.T) {
 		}
 	}
 }
-
-func BenchmarkTwinChanged(b *testing.B) {
-	for _, subs := range []int{0, 1, 100} {
-		b.Run(fmt.Sprintf("watchers=%d", subs), func(b *testing.B) {
-			h := NewHub(HubConfig{})
-			defer h.Close()
-			ids := make([]string, 10_000)
-			for i := range ids {
-				ids[i] = fmt.Sprintf("device-%05d", i)
-			}
-			for range subs {
-				h.changes.armAll(newWaiter())
-			}
-			b.ReportAllocs()
-			i := 0
-			for b.Loop() {
-				h.TwinChanged(0, ids[i%len(ids)], 1)
-				i++
-			}
-		})
-	}
-}

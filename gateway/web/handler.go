@@ -100,7 +100,12 @@ func New(cfg Config) (http.Handler, error) {
 		h.mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 		h.mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	}
-	return h, nil
+	// Nobody's other web page may change anything here through a browser that can reach us.
+	origin := http.NewCrossOriginProtection()
+	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		writeError(w, status.New(codes.PermissionDenied, "cross-origin request").Proto())
+	}))
+	return origin.Handler(h), nil
 }
 
 // NewServer returns an HTTP server with sane limits around a handler of New. It speaks HTTP/1.1

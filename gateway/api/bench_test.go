@@ -1,0 +1,132 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/doppel-iot/doppel/actors/alert"
+	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/gateway/api/apitest"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+// What a transition costs a partition, and how long until the last of many subscribers has it.
+func BenchmarkAlertChanged(b *testing.B) {
+	for _, subs := range []int{0, 1, 1000} {
+		b.Run(fmt.Sprintf("watchers=%d", subs), func(b *testing.B) {
+			h := NewHub(HubConfig{})
+			f := apitest.NewFleet(h)
+			a, err := New(Config{Twins: f, Alerts: f, Fleet: f, Hub: h, Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				b.Fatal(err)
+			}
+			var got, ended sync.WaitGroup
+			got.Add(subs)
+			for range subs {
+				ended.Go(func() {
+					_ = a.WatchAlerts(b.Context(), &doppelv1.WatchAlertsRequest{}, func(*doppelv1.WatchAlertsResponse) error {
+						got.Done()
+						return nil
+					})
+				})
+			}
+			got.Wait() // snapshot_done
+			tr := host.Transition{Device: "device-1", Alert: alert.Alert{ID: 1, Rule: "builtin.zscore", State: alert.Firing}}
+			var spent time.Duration
+			b.ReportAllocs()
+			for b.Loop() {
+				got.Add(subs)
+				tr.Offset++
+				start := time.Now()
+				h.AlertChanged(&tr)
+				spent += time.Since(start)
+				got.Wait()
+			}
+			b.ReportMetric(float64(spent.Nanoseconds())/float64(b.N), "ns-partition/op")
+			h.Close()
+			ended.Wait()
+		})
+	}
+}
+
+func BenchmarkTwinChanged(b *testing.B) {
+	for _, subs := range []int{0, 1, 100} {
+		b.Run(fmt.Sprintf("watchers=%d", subs), func(b *testing.B) {
+			h := NewHub(HubConfig{})
+			defer h.Close()
+			ids := make([]string, 10_000)
+			for i := range ids {
+				ids[i] = fmt.Sprintf("device-%05d", i)
+			}
+			for range subs {
+				h.changes.armAll(newWaiter())
+			}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				h.TwinChanged(0, ids[i%len(ids)], 1)
+				i++
+			}
+		})
+	}
+}
+
+func BenchmarkListTwins(b *testing.B) {
+	hub := NewHub(HubConfig{})
+	defer hub.Close()
+	f := &many{Fleet: apitest.NewFleet(hub)}
+	for i := range 10_000 {
+		f.twins = append(f.twins, apitest.Twin(fmt.Sprintf("d%05d", i), i))
+	}
+	a, err := New(Config{Twins: f, Alerts: f, Fleet: f, Hub: hub, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, req := range map[string]*doppelv1.ListTwinsRequest{
+		"plain":    {},
+		"filtered": {Filter: `online && metrics["temperature"].value > 9000 && tags["site"] == "brno"`},
+		"ordered":  {OrderBy: "last_seen desc"},
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := a.twins.ListTwins(b.Context(), req); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(f.twins)), "ns/twin")
+		})
+	}
+}
+
+// many is a fleet whose twins cost nothing to read.
+type many struct {
+	*apitest.Fleet
+	twins []*doppelv1.Twin
+}
+
+func (m *many) EachTwin(_ context.Context, fn func(*doppelv1.Twin) bool) error {
+	for _, t := range m.twins {
+		if !fn(t) {
+			break
+		}
+	}
+	return nil
+}
+
+func BenchmarkFilter(b *testing.B) {
+	f, err := mustEnv(b, &doppelv1.Twin{}).compile(`online && metrics["temperature"].value > 80 && tags["site"] == "brno"`)
+	if err != nil {
+		b.Fatal(err)
+	}
+	tw := apitest.Twin("pump-1", 82)
+	b.ReportAllocs()
+	for b.Loop() {
+		if ok, err := f.matches(tw); !ok || err != nil {
+			b.Fatal(ok, err)
+		}
+	}
+}
