@@ -32,7 +32,7 @@ run-real: ## The same on real Kafka, QuestDB and Mosquitto, started here and sto
 	deploy/run-real $(ARGS)
 
 .PHONY: test
-test: ## Everything, with the race detector, against real Kafka, QuestDB and Mosquitto
+test: grpcurl ## Everything, with the race detector, against real Kafka, QuestDB and Mosquitto
 	go vet $(PKG)
 	$(SERVICES) with kafka questdb mosquitto -- \
 	  go test -race -shuffle=on -count=1 -timeout $(TIMEOUT) -run '$(RUN)' $(PKG)
@@ -68,10 +68,11 @@ build: ## The doppel binary
 	go build -trimpath -o doppel .
 
 # Tools, pinned and built into .bin. A tool of the pinned version that is there already is left alone.
-.PHONY: golangci-lint buf protoc-gen-go protoc-gen-go-grpc
+.PHONY: golangci-lint buf protoc-gen-go protoc-gen-go-grpc grpcurl
 golangci-lint:      ; $(call tool,github.com/golangci/golangci-lint/v2/cmd/golangci-lint,v2.15.0)
 buf:                ; $(call tool,github.com/bufbuild/buf/cmd/buf,v1.75.0)
 protoc-gen-go:      ; $(call tool,google.golang.org/protobuf/cmd/protoc-gen-go,v1.36.12)
 protoc-gen-go-grpc: ; $(call tool,google.golang.org/grpc/cmd/protoc-gen-go-grpc,v1.6.2)
+grpcurl:            ; $(call tool,github.com/fullstorydev/grpcurl/cmd/grpcurl,v1.9.4)
 
 tool = @go version -m $(BIN)/$@ 2>/dev/null | grep -qE '^\s+mod\s.*\s$(2)\s' || GOBIN=$(BIN) go install $(1)@$(2)

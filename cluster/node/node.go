@@ -10,7 +10,9 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"time"
@@ -58,6 +60,9 @@ func (n *Node) Ready() <-chan Addresses { return n.ready }
 
 // Run serves until ctx ends, then hands over and drains.
 func (n *Node) Run(ctx context.Context) error {
+	if err := removeAddresses(n.cfg.AddressesFile); err != nil {
+		return err
+	}
 	l := newLifetimes(n.log)
 	defer l.stopAll()
 	a := &assembly{cfg: &n.cfg, log: n.log, life: l, metrics: newMetrics(), adjust: n.adjust}
@@ -98,6 +103,14 @@ func (n *Node) announce(ctx context.Context, a *assembly) error {
 		case <-t.C:
 		}
 	}
+}
+
+// removeAddresses takes away what an earlier run wrote: who waits for the file waits for this run.
+func removeAddresses(file string) error {
+	if err := os.Remove(file); file != "" && err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("addresses-file: %w", err)
+	}
+	return nil
 }
 
 func writeAddresses(file string, addrs Addresses) error {
