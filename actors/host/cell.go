@@ -28,9 +28,6 @@ type cell struct {
 // id is the device id, sharing the PID's memory.
 func (c *cell) id() string { return c.pid.ID[len(pidKind):] }
 
-// key is the id as the key of a record; the bytes are its own.
-func (c *cell) key() []byte { return []byte(c.id()) }
-
 // PID implements actor.Processer.
 func (c *cell) PID() *actor.PID { return &c.pid }
 

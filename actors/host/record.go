@@ -37,7 +37,8 @@ func (o *owner) record(c *cell) *pending {
 	ev.Epoch, ev.N, ev.Now = o.epoch, o.n, o.now
 	ev.Digest, ev.SetDigest, ev.Version = c.twin.Digest(), c.twin.SetDigest(), c.twin.Version()
 	ev.Duplicates = c.twin.TakeDuplicates()
-	o.out.recs = append(o.out.recs, Record{N: o.n, Key: c.key(), Value: o.encode(ev)})
+	key, value := o.encode(c, ev)
+	o.out.recs = append(o.out.recs, Record{N: o.n, Key: key, Value: value})
 
 	e := o.pend.push()
 	*e = pending{n: o.n, cell: c, version: ev.Version, counts: countsOf(ev)}
@@ -58,14 +59,17 @@ func (o *owner) record(c *cell) *pending {
 	return e
 }
 
-// encode appends ev to the slab and returns its bytes.
-func (o *owner) encode(ev *codec.Event) []byte {
+// encode appends the key and the value of a record to the slab and returns them.
+func (o *owner) encode(c *cell, ev *codec.Event) (key, value []byte) {
 	if cap(o.out.slab)-len(o.out.slab) < 4<<10 {
 		o.out.slab = make([]byte, 0, slabBytes)
 	}
 	start := len(o.out.slab)
+	o.out.slab = append(o.out.slab, c.id()...)
+	mid := len(o.out.slab)
 	o.out.slab = codec.AppendEvent(o.out.slab, ev)
-	return o.out.slab[start:len(o.out.slab):len(o.out.slab)]
+	end := len(o.out.slab)
+	return o.out.slab[start:mid:mid], o.out.slab[mid:end:end]
 }
 
 // countsOf is what a record settles. The samples of a refused record are counted where their dead

@@ -94,19 +94,22 @@ func (v *Validator) Valid(offset int64, ev *codec.Event, err error) bool {
 	return true
 }
 
-// shown is what the partition's view was made from.
+// shown is what the partition's view was made from, and when.
 type shown struct {
 	n, released uint64
 	state       PartitionState
+	at          int64
 }
 
-// show publishes what the partition is doing, for queries about the node.
+// show publishes what the partition is doing, for queries about the node: a change of state at once,
+// counts once a tick, since a busy partition takes a turn for every few messages.
 func (o *owner) show(state PartitionState) {
-	if now := (shown{o.n, o.released, state}); now != o.shown {
-		o.shown = now
-	} else {
+	switch {
+	case state != o.shown.state:
+	case o.n == o.shown.n && o.released == o.shown.released, o.now-o.shown.at < wheelTick:
 		return
 	}
+	o.shown = shown{o.n, o.released, state, o.now}
 	o.p.view.Store(&View{
 		ID: o.p.id, State: state, Epoch: int64(o.epoch), //nolint:gosec // an offset
 		Twins: int64(len(o.twins)), Online: o.twinsOn, OpenAlerts: int64(o.alerts.open), Next: o.prev + 1,
