@@ -102,6 +102,11 @@ func formatOf(contentType string, payload []byte) (format, bool) {
 		}
 		return formatProtobuf, true
 	}
+	for i := range contentTypes { // as written here by nearly everyone
+		if contentType == contentTypes[i].name {
+			return contentTypes[i].format, true
+		}
+	}
 	name, _, _ := strings.Cut(contentType, ";")
 	name = strings.TrimSpace(name)
 	for _, t := range contentTypes {
