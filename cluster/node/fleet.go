@@ -9,6 +9,8 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/doppel-iot/doppel/actors/alert"
+	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/host"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
@@ -77,6 +79,15 @@ func (f *fleet) Audit(context.Context) (*doppelv1.Audit, error) {
 		a.Difference = fmt.Sprintf("%d more samples settled than received", -inFlight)
 	}
 	return a, nil
+}
+
+// Rules implements api.Rules: those in force are the built-in ones.
+func (*fleet) Rules(context.Context) ([]*doppelv1.Rule, error) {
+	var rules []*doppelv1.Rule
+	for _, r := range alert.Builtin() {
+		rules = append(rules, codec.Rule(&r))
+	}
+	return rules, nil
 }
 
 // run keeps the rate of samples current.
