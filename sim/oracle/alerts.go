@@ -49,6 +49,9 @@ func (w *alertWatch) open(ctx context.Context, client doppelv1.AlertServiceClien
 		if m.GetSnapshotDone() != nil {
 			return stream, nil
 		}
+		if a := m.GetSnapshot(); a != nil {
+			w.fired[a.GetId()] = true // open before the run, whatever still becomes of it
+		}
 	}
 }
 
