@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/doppel-iot/doppel/gateway/cli"
 )
 
 // ErrUsage wraps what is wrong with flags, environment or configuration file.
@@ -86,7 +88,7 @@ func newLogger(w io.Writer, level string) (*slog.Logger, error) {
 
 // ConfigCommand is `doppel config print|check`.
 func ConfigCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Show or check the effective configuration"}
+	cmd := cli.Group("config", "Show or check the effective configuration")
 	for _, sub := range []struct {
 		use, short string
 		show       bool

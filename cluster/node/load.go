@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/doppel-iot/doppel/gateway/cli"
 )
 
 const envPrefix = "DOPPEL_"
@@ -95,6 +98,9 @@ func readFile(file string) ([]fileValue, error) {
 	var values []fileValue
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		k, v := root.Content[i], root.Content[i+1]
+		if first := slices.IndexFunc(values, func(fv fileValue) bool { return fv.key == k.Value }); first >= 0 {
+			return nil, fmt.Errorf("config: %s:%d: %s stands on line %d already", file, k.Line, k.Value, values[first].line)
+		}
 		fv := fileValue{key: k.Value, line: k.Line}
 		switch v.Kind {
 		case yaml.ScalarNode:
@@ -115,31 +121,5 @@ func readFile(file string) ([]fileValue, error) {
 
 // nearest is the setting that key most likely means.
 func nearest(key string, settings map[string]*pflag.Flag) string {
-	best, least := "", 1<<30
-	for name := range settings {
-		if d := distance(key, name); d < least || (d == least && name < best) {
-			best, least = name, d
-		}
-	}
-	return best
-}
-
-// distance is the Levenshtein distance.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
+	return cli.Nearest(key, slices.Collect(maps.Keys(settings)))
 }

@@ -12,7 +12,7 @@ import (
 )
 
 func alertsCommand(o *options) *cobra.Command {
-	cmd := group("alerts", "List and follow alerts")
+	cmd := Group("alerts", "List and follow alerts")
 	cmd.AddCommand(alertsList(o), alertsWatch(o))
 	return cmd
 }

@@ -12,7 +12,7 @@ import (
 )
 
 func clusterCommand(o *options) *cobra.Command {
-	cmd := group("cluster", "Nodes and partitions")
+	cmd := Group("cluster", "Nodes and partitions")
 	cmd.AddCommand(&cobra.Command{
 		Use: "status", Short: "Show nodes and partitions", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -28,7 +28,7 @@ func Execute(root *cobra.Command, usage error) int {
 		return 0
 	}
 	code := exitCode(err, usage)
-	fmt.Fprintf(os.Stderr, "doppel: %s\n", message(err))
+	fmt.Fprintf(os.Stderr, "doppel: %s\n", strings.TrimPrefix(message(err), usage.Error()+": "))
 	if code == exitUsage {
 		fmt.Fprintf(os.Stderr, "See %q.\n", cmd.CommandPath()+" --help")
 	}

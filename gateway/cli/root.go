@@ -28,7 +28,7 @@ func Root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.SetFlagErrorFunc(flagError)
 	addr := os.Getenv("DOPPEL_ADDR")
 	if addr == "" {
 		addr = "localhost:9090"
@@ -69,8 +69,8 @@ func exactly(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// group is a command that only holds others.
-func group(use, short string) *cobra.Command {
+// Group is a command that only holds others.
+func Group(use, short string) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -23,6 +23,9 @@ func detectCommand() *cobra.Command {
 			if data == "" || out == "" {
 				return usagef("--data and --out: both are needed")
 			}
+			if _, err := newDetector(detector); err != nil {
+				return usagef("--detector: %w", err)
+			}
 			return Detect(detector, data, out)
 		},
 	}

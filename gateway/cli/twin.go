@@ -17,7 +17,7 @@ import (
 )
 
 func twinCommand(o *options) *cobra.Command {
-	cmd := group("twin", "Read and watch twins")
+	cmd := Group("twin", "Read and watch twins")
 	cmd.AddCommand(twinGet(o), twinList(o), twinWatch(o))
 	return cmd
 }
