@@ -32,15 +32,15 @@ var errCorrupt = errors.New("corrupt record batch")
 func wholeBatches(b []byte) (whole []byte, next int64, err error) {
 	n := 0
 	for len(b)-n >= batchHeader {
-		size := batchLength + 4 + int(int32(binary.BigEndian.Uint32(b[n+batchLength:]))) //nolint:gosec // the wire's type
+		size := batchLength + 4 + int(int32(binary.BigEndian.Uint32(b[n+batchLength:])))
 		if size < batchHeader || b[n+batchMagic] != 2 {
 			return nil, 0, fmt.Errorf("%w: %d bytes, format %d", errCorrupt, size, b[n+batchMagic])
 		}
 		if size > len(b)-n {
 			break
 		}
-		base := int64(binary.BigEndian.Uint64(b[n:]))                                 //nolint:gosec // the wire's type
-		next = base + int64(int32(binary.BigEndian.Uint32(b[n+batchLastDelta:]))) + 1 //nolint:gosec // the wire's type
+		base := int64(binary.BigEndian.Uint64(b[n:]))
+		next = base + int64(int32(binary.BigEndian.Uint32(b[n+batchLastDelta:]))) + 1
 		n += size
 	}
 	if n == 0 {
@@ -66,12 +66,12 @@ func eachRecord(b []byte, from, to int64, fn func(host.LogRecord) error) error {
 		records := batch[batchHeader:]
 		if codec := attrs & attrCodec; codec != 0 {
 			var err error
-			if records, err = kgo.DefaultDecompressor().Decompress(records, kgo.CompressionCodecType(codec)); err != nil { //nolint:gosec // three bits
+			if records, err = kgo.DefaultDecompressor().Decompress(records, kgo.CompressionCodecType(codec)); err != nil {
 				return fmt.Errorf("%w: %w", errCorrupt, err)
 			}
 		}
-		base := int64(binary.BigEndian.Uint64(batch))               //nolint:gosec // the wire's type
-		count := int32(binary.BigEndian.Uint32(batch[batchCount:])) //nolint:gosec // the wire's type
+		base := int64(binary.BigEndian.Uint64(batch))
+		count := int32(binary.BigEndian.Uint32(batch[batchCount:]))
 		if err := eachOf(records, count, base, from, to, fn); err != nil {
 			return err
 		}

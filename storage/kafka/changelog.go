@@ -60,7 +60,7 @@ func (l *Changelog) Append(ctx context.Context, p int32, recs []host.Record, ack
 			Context: s, Topic: l.c.topics.Telemetry, Partition: p,
 			Key: recs[i].Key, Value: recs[i].Value, Timestamp: now,
 		}
-		l.c.cl.Produce(context.Background(), &s.rec, l.promise)
+		l.c.cl.Produce(context.Background(), &s.rec, l.promise) //nolint:contextcheck // what is handed over is not taken back
 		s = next
 	}
 }

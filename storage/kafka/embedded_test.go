@@ -33,7 +33,7 @@ type printer struct{ p int32 }
 
 func (a printer) Ack(n uint64, offset int64, err error) {
 	if err == nil {
-		os.Stdout.WriteString(fmt.Sprintf("%d %d %d\n", a.p, n, offset))
+		fmt.Fprintf(os.Stdout, "%d %d %d\n", a.p, n, offset)
 	}
 }
 
@@ -211,5 +211,22 @@ func TestEmbeddedAddress(t *testing.T) {
 	}
 	if strings.HasSuffix(a.Addr(), ":0") {
 		t.Errorf("got address %s, want a real port", a.Addr())
+	}
+}
+
+// Clients outside are served while those inside are.
+func TestEmbeddedServesBothDoors(t *testing.T) {
+	e := embedded(t, "")
+	inside := local(e)
+	inside.Partitions, inside.Dialer = 1, e.Dialer()
+	outside := local(e)
+	outside.Partitions = 1
+	in, out := open(t, inside), open(t, outside)
+	j := &journal{}
+	in.Changelog().Append(t.Context(), 0, numbered(1, 10), j)
+	until(t, "all are answered", func() bool { return len(j.answers()) == 10 })
+	n := 0
+	if err := out.Changelog().Read(t.Context(), 0, 0, 10, func(host.LogRecord) error { n++; return nil }); err != nil || n != 10 {
+		t.Errorf("got %d records and error %v, want 10", n, err)
 	}
 }

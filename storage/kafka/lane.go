@@ -30,7 +30,8 @@ type lane struct {
 // Context, which the client only asks whether it can be cancelled (it cannot: a record of which the
 // broker may already know cannot be taken back without a hole in the producer's sequence).
 type slot struct {
-	context.Context
+	context.Context //nolint:containedctx // never ends; it is the way back from the record
+
 	rec    kgo.Record
 	lane   *lane
 	next   *slot // in the lane, or in its free list

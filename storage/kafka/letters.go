@@ -73,8 +73,8 @@ func (o *outbox) put(ctx context.Context, r *kgo.Record, what string, done func(
 		go done(fmt.Errorf("%s: %w", what, ErrClosed))
 		return
 	}
-	// Not with ctx: once handed over it must not be taken back, with it would go its neighbours.
-	o.c.cl.Produce(context.Background(), r, func(_ *kgo.Record, err error) {
+	// Once handed over it must not be taken back: its neighbours would go with it.
+	o.c.cl.Produce(context.WithoutCancel(ctx), r, func(_ *kgo.Record, err error) {
 		<-o.gate
 		if err != nil {
 			err = fmt.Errorf("%s: %w", what, err)

@@ -16,21 +16,29 @@ import (
 // backend is a log to test on.
 type backend struct {
 	name    string
-	brokers func(t testing.TB) (addrs []string, embedded bool)
+	connect func(t testing.TB) Config
 }
 
-// backends are the embedded log in memory and on disk, and a real Kafka where DOPPEL_TEST_KAFKA names
+// backends are the embedded log in memory, on disk and without the network between, and a real Kafka where DOPPEL_TEST_KAFKA names
 // one (HOST:PORT). `make test` starts one and sets it, and refuses to run without.
 func backends() []backend {
 	bs := []backend{
-		{"memory", func(t testing.TB) ([]string, bool) { return []string{embedded(t, "").Addr()}, true }},
-		{"disk", func(t testing.TB) ([]string, bool) { return []string{embedded(t, t.TempDir()).Addr()}, true }},
+		{"memory", func(t testing.TB) Config { return local(embedded(t, "")) }},
+		{"disk", func(t testing.TB) Config { return local(embedded(t, t.TempDir())) }},
+		{"inside", func(t testing.TB) Config {
+			e := embedded(t, t.TempDir())
+			cfg := local(e)
+			cfg.Dialer = e.Dialer()
+			return cfg
+		}},
 	}
 	if addr := os.Getenv("DOPPEL_TEST_KAFKA"); addr != "" {
-		bs = append(bs, backend{"kafka", func(testing.TB) ([]string, bool) { return []string{addr}, false }})
+		bs = append(bs, backend{"kafka", func(testing.TB) Config { return Config{Brokers: []string{addr}} }})
 	}
 	return bs
 }
+
+func local(e *Embedded) Config { return Config{Brokers: []string{e.Addr()}, Embedded: true} }
 
 func embedded(t testing.TB, dir string) *Embedded {
 	t.Helper()
@@ -49,19 +57,16 @@ func embedded(t testing.TB, dir string) *Embedded {
 // config is for topics of the test's own, which are deleted afterwards.
 func (b backend) config(t testing.TB) Config {
 	t.Helper()
-	addrs, embedded := b.brokers(t)
+	cfg := b.connect(t)
 	name := strings.Map(func(r rune) rune {
 		if strings.ContainsRune(topicAlphabet, r) {
 			return r
 		}
 		return '-'
 	}, t.Name())
-	return Config{
-		Brokers:     addrs,
-		Embedded:    embedded,
-		TopicPrefix: fmt.Sprintf("%s-%d.", name, time.Now().UnixNano()),
-		Partitions:  storagetest.Partitions,
-	}
+	cfg.TopicPrefix = fmt.Sprintf("%s-%d.", name, time.Now().UnixNano())
+	cfg.Partitions = storagetest.Partitions
+	return cfg
 }
 
 func open(t testing.TB, cfg Config) *Client {

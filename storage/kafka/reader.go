@@ -61,16 +61,14 @@ func (c *Client) offset(ctx context.Context, topic string, p int32, which int64)
 	if err != nil {
 		return 0, fmt.Errorf("offsets of %s p%d: %w", topic, p, err)
 	}
-	for i := range resp.Topics {
-		for j := range resp.Topics[i].Partitions {
-			got := &resp.Topics[i].Partitions[j]
-			if err := kerr.ErrorForCode(got.ErrorCode); err != nil {
-				return 0, fmt.Errorf("offsets of %s p%d: %w", topic, p, err)
-			}
-			return got.Offset, nil
-		}
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		return 0, fmt.Errorf("offsets of %s p%d: answer is for other partitions", topic, p)
 	}
-	return 0, fmt.Errorf("offsets of %s p%d: empty answer", topic, p)
+	got := &resp.Topics[0].Partitions[0]
+	if err := kerr.ErrorForCode(got.ErrorCode); err != nil {
+		return 0, fmt.Errorf("offsets of %s p%d: %w", topic, p, err)
+	}
+	return got.Offset, nil
 }
 
 // Read implements host.Changelog. It fetches ahead of fn, on connections of its own, so that reads of

@@ -73,7 +73,7 @@ func repairPartition(dir string) error {
 		return err
 	}
 	var old snapshot
-	switch b, err := os.ReadFile(filepath.Join(dir, snapshotFile)); {
+	switch b, err := os.ReadFile(filepath.Join(dir, snapshotFile)); { //nolint:gosec // a file of the data directory
 	case err == nil:
 		if json.Unmarshal(b, &old) == nil && slices.Equal(old.Segments, segments) {
 			return nil // closed, or not written to since
@@ -154,11 +154,11 @@ func segmentsOf(dir string) ([]snapshotSegment, error) {
 // scanSegment goes from batch to batch and returns the length of what is whole, and whether any
 // belongs to a transaction. With check it compares checksums too, of one batch at a time.
 func scanSegment(path string, check bool) (good int64, transactions bool, err error) {
-	f, err := os.Open(path)
+	f, err := os.Open(path) //nolint:gosec // a file of the data directory
 	if err != nil {
 		return 0, false, err
 	}
-	defer f.Close()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	info, err := f.Stat()
 	if err != nil {
 		return 0, false, err

@@ -135,7 +135,7 @@ func (c *Client) settle(ctx context.Context, want []topic, have kadm.TopicDetail
 			pending = fmt.Errorf("topic %s: %w", t.name, d.Err)
 			continue
 		}
-		if got := int32(len(d.Partitions)); got != t.partitions { //nolint:gosec // a count of partitions
+		if got := int32(len(d.Partitions)); got != t.partitions {
 			return nil, fmt.Errorf("%w: %s has %d partitions, wanted %d: start with --partitions %d if that is how it was made, "+
 				"choose another --topic-prefix, or delete the topic (its data goes with it)", ErrTopic, t.name, got, t.partitions, got)
 		}

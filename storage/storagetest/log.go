@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -203,7 +204,7 @@ func keepsKeysAndValues(t *testing.T, l Log) {
 	want := stored(recs, offsets)
 	want[1].Value = got[1].Value // an empty value may come back as nil
 	expect(t, got, want)
-	if got[1].Value != nil && len(got[1].Value) != 0 {
+	if len(got[1].Value) != 0 {
 		t.Errorf("got value %q, want none", got[1].Value)
 	}
 	if got[0].Key != nil {
@@ -266,7 +267,7 @@ func readWaits(t *testing.T, l Log) {
 	for range 5 {
 		next()
 	}
-	offsets := append(first, write(t, l, 3, recs[5:])...)
+	offsets := slices.Concat(first, write(t, l, 3, recs[5:]))
 	for range 5 {
 		next()
 	}
