@@ -87,18 +87,34 @@ func (h *hook) OnDisconnect(cl *mochi.Client, _ error, _ bool) {
 // shared one would go on swallowing its part of the messages.
 func (h *hook) OnClientExpired(cl *mochi.Client) { h.broker.server.UnsubscribeClient(cl) }
 
-// OnPacketRead recognises the repetition of a QoS 2 message that is released. mochi itself would
-// answer it with an error; without the receipt it comes to OnPublish like any other.
+// OnPacketRead keeps the identifiers of the two directions apart: mochi has one table for both.
+//
+// A packet of the device with the identifier of a message on its way to the device would be refused,
+// or would make mochi forget that message. It gets another identifier for the time it is processed.
+// (Not for QoS 2, whose PUBREL must find it.) The repetition of a QoS 2 message that is released
+// would be answered with an error; without its receipt it comes to OnPublish like any other.
 func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
-	if pk.FixedHeader.Type != packets.Publish || pk.FixedHeader.Qos != 2 {
+	p := h.peer(cl)
+	if p == nil {
 		return pk, nil
 	}
-	receipt, ok := cl.State.Inflight.Get(pk.PacketID)
-	if p := h.peer(cl); p != nil && ok && receipt.Origin == ownReceipt {
+	p.standIn = 0
+	entry, taken := cl.State.Inflight.Get(pk.PacketID)
+	if !taken || pk.PacketID == 0 {
+		return pk, nil
+	}
+	outbound := entry.FixedHeader.Type == packets.Publish || entry.FixedHeader.Type == packets.Pubrel
+	switch t, qos := pk.FixedHeader.Type, pk.FixedHeader.Qos; {
+	case t == packets.Publish && qos == 2 && entry.Origin == ownReceipt:
 		p.repeat = pk.PacketID
 		cl.State.Inflight.IncreaseReceiveQuota()
 		if cl.State.Inflight.Delete(pk.PacketID) {
 			atomic.AddInt64(&h.broker.server.Info.Inflight, -1)
+		}
+	case outbound && (t == packets.Publish && qos == 1 || t == packets.Subscribe || t == packets.Unsubscribe):
+		if free, err := cl.NextPacketID(); err == nil {
+			p.sent, p.standIn = pk.PacketID, uint16(free)
+			pk.PacketID = p.standIn
 		}
 	}
 	return pk, nil
@@ -106,7 +122,7 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 
 // OnPacketEncode tells clients of the limits mochi has but does not announce, and leaves user
 // properties in messages to clients that want none in answers: mochi drops them everywhere.
-func (h *hook) OnPacketEncode(_ *mochi.Client, pk packets.Packet) packets.Packet {
+func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packet {
 	switch pk.FixedHeader.Type {
 	case packets.Connack:
 		if pk.ReasonCode == 0 {
@@ -115,6 +131,10 @@ func (h *hook) OnPacketEncode(_ *mochi.Client, pk packets.Packet) packets.Packet
 		}
 	case packets.Publish:
 		pk.Mods.DisallowProblemInfo = false
+	case packets.Puback, packets.Suback, packets.Unsuback: // written by the read goroutine
+		if p := h.peer(cl); p != nil {
+			pk.PacketID = p.original(pk.PacketID)
+		}
 	}
 	return pk
 }
@@ -134,7 +154,7 @@ func (h *hook) OnPublish(cl *mochi.Client, pk packets.Packet) (packets.Packet, e
 	if h.broker.closing.Load() {
 		return pk, packets.ErrRejectPacket // unacknowledged: the device sends it again, elsewhere or later
 	}
-	id := pk.PacketID
+	id := p.original(pk.PacketID)
 	if pk.FixedHeader.Qos == 2 {
 		repeat := p.repeat == id
 		p.repeat = 0

@@ -28,6 +28,9 @@ type peer struct {
 	cancel context.CancelFunc
 	// repeat is a packet identifier of QoS 2 whose message is released already. Read goroutine only.
 	repeat uint16
+	// standIn takes the place of the identifier sent while a packet is processed; 0: none. Read
+	// goroutine only.
+	sent, standIn uint16
 
 	mu      sync.Mutex
 	room    sync.Cond
@@ -74,6 +77,14 @@ func (p *peer) push(m *host.Message, letter *host.DeadLetter, id uint16, qos byt
 	case delivered:
 	}
 	return true
+}
+
+// original is the identifier the device gave to the packet being processed.
+func (p *peer) original(id uint16) uint16 {
+	if p.standIn != 0 && id == p.standIn {
+		return p.sent
+	}
+	return id
 }
 
 // holds reports whether a QoS 2 message of this identifier is held.

@@ -215,3 +215,39 @@ func TestBrokerOverTLS(t *testing.T) {
 	}
 	o.await(t, 10)
 }
+
+// What a device sends may bear the identifier of a command it has not yet acknowledged.
+func TestBrokerKeepsIdentifiersApart(t *testing.T) {
+	o := newOwner(releaseAll)
+	b, addr, _ := startBroker(t, o, nil)
+	d, _ := newRawDevice(t, addr, "raw", true)
+	subscribe := func(id uint16) {
+		t.Helper()
+		d.send(&packets.Subscribe{PacketID: id, Properties: &packets.Properties{}, Subscriptions: []packets.SubOptions{{Topic: "devices/a/commands/+", QoS: 1}}})
+		if got, ok := d.next().Content.(*packets.Suback); !ok || got.PacketID != id || got.Reasons[0] != 1 {
+			t.Fatalf("got %+v, want SUBACK %d", got, id)
+		}
+	}
+	subscribe(9)
+	if err := b.Publish(t.Context(), "devices/a/commands/go", 1, false, []byte("{}"), nil); err != nil {
+		t.Fatal(err)
+	}
+	command := d.next().Content.(*packets.Publish)
+	id := command.PacketID
+	subscribe(id)
+	for _, topic := range []string{"devices/a/telemetry", "elsewhere"} {
+		d.send(&packets.Publish{Topic: topic, QoS: 1, PacketID: id, Properties: &packets.Properties{}})
+		if got, ok := d.next().Content.(*packets.Puback); !ok || got.PacketID != id || got.ReasonCode != 0 {
+			t.Fatalf("%s: got %+v, want PUBACK %d", topic, got, id)
+		}
+	}
+	d.send(&packets.Unsubscribe{PacketID: id, Topics: []string{"devices/a/commands/+"}, Properties: &packets.Properties{}})
+	if got, ok := d.next().Content.(*packets.Unsuback); !ok || got.PacketID != id || got.Reasons[0] != 0 {
+		t.Fatalf("got %+v, want UNSUBACK %d", got, id)
+	}
+	d.Close() // the command is still owed
+	d, _ = newRawDevice(t, addr, "raw", false)
+	if got, ok := d.next().Content.(*packets.Publish); !ok || got.PacketID != id || !got.Duplicate {
+		t.Fatalf("got %+v, want the command again", got)
+	}
+}
