@@ -38,6 +38,20 @@ const (
 	Resolved State = 3
 )
 
+// String is the state's name in lower case.
+func (s State) String() string {
+	switch s {
+	case Pending:
+		return "pending"
+	case Firing:
+		return "firing"
+	case Resolved:
+		return "resolved"
+	default:
+		return "unknown"
+	}
+}
+
 // Alert is one alert of one twin as it stands after a transition. All times are unix nanoseconds of
 // logged inputs, 0 meaning not yet.
 type Alert struct {

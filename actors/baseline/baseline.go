@@ -181,15 +181,20 @@ func (b *Baseline) rotate(n int) {
 		b.current = (b.current + 1) % panes
 		b.ring[b.current], b.n[b.current] = spread{}, 0
 	}
+	b.merge()
+	if w := &b.ring[whole]; b.n[whole] > 0 {
+		b.forget(w.low, w.high)
+	}
+}
+
+// merge works out the merge of all panes but the current one.
+func (b *Baseline) merge() {
 	var m moments
 	for i := 1; i < panes; i++ {
 		p := (int(b.current) + i) % panes
 		m.merge(&moments{spread: b.ring[p], n: b.n[p]})
 	}
 	b.ring[whole], b.n[whole] = m.spread, m.n
-	if m.n > 0 {
-		b.forget(m.low, m.high)
-	}
 }
 
 // forget lets the range shrink towards that of the window, so that one outlier does not blind the

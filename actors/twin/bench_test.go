@@ -2,6 +2,8 @@ package twin_test
 
 import (
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"runtime"
 	"testing"
 
@@ -107,4 +109,49 @@ func heap() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+// BenchmarkEncode encodes and decodes twins with three metrics and full windows; B is the size.
+func BenchmarkEncode(b *testing.B) {
+	rules := builtin(b)
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, tc := range []struct {
+		name  string
+		value func() float64
+	}{
+		{"tenths", func() float64 { return math.Round(random.NormFloat64()*30+200) / 10 }},
+		{"thousandths", func() float64 { return math.Round(random.NormFloat64()*300+21500) / 1000 }},
+		{"noise", random.NormFloat64},
+	} {
+		tw := twin.New("pump-1", 1_795_341_600_000_000_000)
+		var in twin.Input
+		var out twin.Effects
+		readings := make([]twin.Reading, 3)
+		for seq := range uint64(3000) {
+			fleetSample(&in, readings, seq+1)
+			for i := range readings {
+				readings[i].Value = tc.value()
+			}
+			in.ReceivedAt += random.Int64N(50_000_000)
+			tw.Step(in.ReceivedAt+random.Int64N(1_000_000), &in, rules, &out)
+		}
+		encoded := tw.Encode(nil)
+		b.Run("encode/"+tc.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				encoded = tw.Encode(encoded[:0])
+			}
+			b.ReportMetric(float64(len(encoded)), "B")
+		})
+		names := map[string]string{"pressure": "pressure", "temperature": "temperature", "vibration": "vibration"}
+		b.Run("decode/"+tc.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				var got twin.Twin
+				if err := got.Decode("pump-1", encoded, func(n []byte) string { return names[string(n)] }); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

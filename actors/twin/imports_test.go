@@ -17,7 +17,7 @@ import (
 const module = "github.com/doppel-iot/doppel/"
 
 // pure are the packages whose results must depend on their arguments alone.
-var pure = []string{"actors/twin", "actors/sequence", "actors/baseline", "actors/alert", "cluster/placement", "sim/device"}
+var pure = []string{"actors/twin", "actors/sequence", "actors/baseline", "actors/alert", "actors/state", "cluster/placement", "sim/device"}
 
 // doors are the standard packages that lead out of a computation, with everything below them.
 var doors = []string{

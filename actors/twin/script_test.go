@@ -29,18 +29,21 @@ import (
 //	@10 wake [unsettled]                       what the owner should do
 //	describe
 //
-// After every block the logged inputs are given to a fresh twin, which must end up the same.
+// After every block the logged inputs are given to a fresh twin, which must end up the same. Each
+// script runs a second time with a twin that is encoded and decoded before every line.
 func TestScripts(t *testing.T) {
 	scripts, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}
 	for _, path := range scripts {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) { runScript(t, path) })
+		name := strings.TrimSuffix(filepath.Base(path), ".txt")
+		t.Run(name, func(t *testing.T) { runScript(t, path, false) })
+		t.Run(name+"/recoded", func(t *testing.T) { runScript(t, path, true) })
 	}
 }
 
-func runScript(t *testing.T, path string) {
+func runScript(t *testing.T, path string, recoded bool) {
 	w := &world{rules: builtin(t)}
 	datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 		switch d.Cmd {
@@ -50,6 +53,9 @@ func runScript(t *testing.T, path string) {
 		case "run":
 			var b strings.Builder
 			for line := range strings.Lines(d.Input) {
+				if recoded {
+					w.tw = recode(t, w.tw)
+				}
 				b.WriteString(w.do(t, strings.TrimSpace(line)))
 			}
 			w.checkReplay(t)

@@ -1,0 +1,176 @@
+package alert
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/doppel-iot/doppel/actors/state"
+)
+
+// What an encoded book begins with.
+const (
+	bookOffline = 1 << iota
+	bookSince
+	bookDue
+	bookSeen
+)
+
+// What an encoded tracker begins with.
+const (
+	trackOpen = 1 << iota
+	trackPoint
+	trackReads
+	trackFired
+	trackBreach
+)
+
+// Encode appends all that the Book remembers for Decode, but for rules and tags. near is a time
+// likely to be near its times.
+func (b *Book) Encode(dst []byte, near int64) []byte {
+	flags := flag(b.offline, bookOffline) | flag(b.since != 0, bookSince) | flag(b.due != 0, bookDue) | flag(b.seen != 0, bookSeen)
+	dst = append(dst, flags)
+	if b.seen != 0 {
+		dst = append(dst, byte(b.seen))
+		dst = binary.AppendVarint(dst, b.lastSeen-near)
+		dst = binary.AppendVarint(dst, b.interval)
+	}
+	if b.since != 0 {
+		dst = binary.AppendVarint(dst, b.since-near)
+	}
+	if b.due != 0 {
+		dst = binary.AppendVarint(dst, b.due-near)
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(b.trackers)))
+	for i := range b.trackers {
+		dst = b.trackers[i].encode(dst, near)
+	}
+	return dst
+}
+
+func (t *tracker) encode(dst []byte, near int64) []byte {
+	e := t.open
+	flags := flag(t.previous != nil, trackPoint)
+	if e != nil {
+		flags |= trackOpen | flag(e.reads, trackReads) | flag(e.alert.FireTime != 0, trackFired) | flag(e.breach != 0, trackBreach)
+	}
+	dst = append(dst, flags)
+	dst = state.AppendText(dst, t.rule)
+	dst = state.AppendText(dst, t.metric)
+	dst = binary.AppendUvarint(dst, t.count)
+	if p := t.previous; p != nil {
+		dst = binary.AppendVarint(dst, p.time-near)
+		dst = state.AppendFloat(dst, p.value)
+	}
+	if e != nil {
+		dst = e.encode(dst, near)
+	}
+	return dst
+}
+
+// encode appends an open alert; rule and metric are its tracker's, and it was never resolved.
+func (e *episode) encode(dst []byte, near int64) []byte {
+	a := &e.alert
+	dst = append(dst, byte(a.Severity)|byte(a.State)<<4)
+	dst = binary.LittleEndian.AppendUint64(dst, a.ID)
+	dst = binary.AppendVarint(dst, a.CreateTime-near)
+	dst = binary.AppendVarint(dst, a.UpdateTime-near)
+	if a.FireTime != 0 {
+		dst = binary.AppendVarint(dst, a.FireTime-near)
+	}
+	if e.breach != 0 {
+		dst = binary.AppendVarint(dst, e.breach-near)
+	}
+	for _, f := range [...]float64{a.Value, a.Score, a.BaselineMean, a.BaselineStddev} {
+		dst = state.AppendFloat(dst, f)
+	}
+	for _, n := range [...]uint64{a.RuleVersion, a.BaselineCount, a.Boot, a.Seq, uint64(e.streak)} {
+		dst = binary.AppendUvarint(dst, n)
+	}
+	return state.AppendText(dst, a.Reason)
+}
+
+func flag(set bool, f byte) byte {
+	if set {
+		return f
+	}
+	return 0
+}
+
+// Decode makes the Book what was encoded; its tags stay, near is what Encode was given. What no Book
+// can be is a failure of the reader, and b is then good for nothing.
+func (b *Book) Decode(in *state.Reader, near int64) {
+	*b = Book{tags: b.tags, trackers: b.trackers[:0]}
+	flags := in.Byte()
+	b.offline = flags&bookOffline != 0
+	if flags&bookSeen != 0 {
+		b.seen = uint32(in.Byte())
+		b.lastSeen, b.interval = near+in.Int(), in.Int()
+		if b.seen == 0 || b.seen > learnedAfter {
+			in.Fail("%d receive times", b.seen)
+		}
+	}
+	if flags&bookSince != 0 {
+		b.since = near + in.Int()
+	}
+	if flags&bookDue != 0 {
+		b.due = near + in.Int()
+	}
+	const least = 4 // bytes of a tracker
+	n := in.Count(least, math.MaxInt)
+	if n > cap(b.trackers) {
+		b.trackers = make([]tracker, 0, n)
+	}
+	for range n {
+		b.trackers = append(b.trackers, tracker{})
+		t := &b.trackers[len(b.trackers)-1]
+		t.decode(in, near)
+		if t.open != nil {
+			b.count(t.open, +1)
+		}
+		if in.Err() != nil {
+			return
+		}
+	}
+}
+
+func (t *tracker) decode(in *state.Reader, near int64) {
+	flags := in.Byte()
+	t.rule, t.metric, t.count = in.Name(), in.Name(), in.Uint()
+	if flags&trackPoint != 0 {
+		t.previous = &point{time: near + in.Int(), value: in.Float()}
+	}
+	if flags&trackOpen != 0 {
+		t.open = &episode{reads: flags&trackReads != 0}
+		t.open.decode(in, near, flags)
+		t.open.alert.Rule, t.open.alert.Metric = t.rule, t.metric
+	}
+}
+
+func (e *episode) decode(in *state.Reader, near int64, flags byte) {
+	a := &e.alert
+	kind := in.Byte()
+	a.Severity, a.State = Severity(kind&0xf), State(kind>>4)
+	if a.Severity < Info || a.Severity > Critical || a.State != Pending && a.State != Firing {
+		in.Fail("open alert of severity %d in state %d", a.Severity, a.State)
+	}
+	a.ID = in.Fixed()
+	a.CreateTime, a.UpdateTime = near+in.Int(), near+in.Int()
+	if flags&trackFired != 0 {
+		a.FireTime = near + in.Int()
+	}
+	if flags&trackBreach != 0 {
+		e.breach = near + in.Int()
+	}
+	for _, f := range [...]*float64{&a.Value, &a.Score, &a.BaselineMean, &a.BaselineStddev} {
+		*f = in.Float()
+	}
+	for _, n := range [...]*uint64{&a.RuleVersion, &a.BaselineCount, &a.Boot, &a.Seq} {
+		*n = in.Uint()
+	}
+	streak := in.Uint()
+	if streak > math.MaxUint32 {
+		in.Fail("streak of %d samples", streak)
+	}
+	e.streak = uint32(streak)
+	a.Reason = in.Text()
+}
