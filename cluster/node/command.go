@@ -164,13 +164,13 @@ func maskURL(s string) string {
 	if !ok {
 		return s
 	}
-	user, host, ok := strings.Cut(rest, "@")
-	if !ok {
+	at := strings.LastIndexByte(rest, '@') // a password may hold one unescaped
+	if at < 0 {
 		return s
 	}
-	name, _, hasPassword := strings.Cut(user, ":")
+	name, _, hasPassword := strings.Cut(rest[:at], ":")
 	if !hasPassword {
 		return s
 	}
-	return scheme + "://" + name + ":***@" + host
+	return scheme + "://" + name + ":***" + rest[at:]
 }

@@ -1,0 +1,207 @@
+package node
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+)
+
+func writeFile(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "doppel.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func load(t *testing.T, args []string, file string, environ ...string) (Config, error) {
+	t.Helper()
+	var cfg Config
+	fs := pflag.NewFlagSet("run", pflag.ContinueOnError)
+	cfg.Flags(fs)
+	if err := fs.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return cfg, Load(fs, file, environ)
+}
+
+// TestLoadPrecedence: flags win over environment, environment over file, file over defaults, each for
+// itself.
+func TestLoadPrecedence(t *testing.T) {
+	file := writeFile(t, `
+# some settings
+group: file
+topic-root: file
+topic-prefix: file
+data-dir: file
+mqtt: [mqtt://a:1883, mqtt://b:1883]
+kafka: c:9092
+insecure: true
+partitions: 16
+`)
+	got, err := load(t, []string{"--group", "flag", "--kafka", "f:9092,g:9092"}, file,
+		"DOPPEL_GROUP=env", "DOPPEL_TOPIC_ROOT=env", "DOPPEL_KAFKA=e:9092", "DOPPEL_EMBEDDED_RETENTION_BYTES=1073741824",
+		"DOPPEL_ADDR=of:1", "DOPPEL_TEST_KAFKA=x", "DOPPEL_SERVICES_DIR=x", "HOME=/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _ := load(t, nil, "")
+	want.Group, want.MQTTRoot, want.TopicPrefix, want.DataDir = "flag", "env", "file", "file"
+	want.MQTT, want.Kafka = []string{"mqtt://a:1883", "mqtt://b:1883"}, []string{"f:9092", "g:9092"}
+	want.Insecure, want.Partitions, want.EmbeddedRetentionBytes = true, 16, 1<<30
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("settings (-want +got):\n%s", diff)
+	}
+}
+
+// TestDefaults: out of the box everything is embedded and listens on loopback.
+func TestDefaults(t *testing.T) {
+	got, err := load(t, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{
+		DataDir: "./data", Group: "doppel", MQTTRoot: "devices", TopicPrefix: "doppel.",
+		GRPCAddr: "127.0.0.1:9090", HTTPAddr: "127.0.0.1:8080", MQTTAddr: "127.0.0.1:1883", KafkaAddr: "127.0.0.1:9092", NodeAddr: "127.0.0.1:7946",
+		UnknownDevices: "accept", QuestDBMaxMetrics: 200, EmbeddedRetentionBytes: 4 << 30, LogLevel: "info",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("defaults (-want +got):\n%s", diff)
+	}
+	if err := got.Validate(); err != nil {
+		t.Errorf("the defaults are refused: %v", err)
+	}
+	if n := got.partitions(); n != 8 {
+		t.Errorf("%d partitions embedded, want 8", n)
+	}
+	got.Kafka = []string{"k:9092"}
+	if n := got.partitions(); n != 64 {
+		t.Errorf("%d partitions on Kafka, want 64", n)
+	}
+}
+
+// TestLoadRefuses: what is misspelt or unreadable is named with its place, all of it at once.
+func TestLoadRefuses(t *testing.T) {
+	tests := []struct {
+		name, file string
+		environ    []string
+		want       []string
+	}{
+		{"environment", "", []string{"DOPPEL_MQTT_ADR=x"}, []string{"environment: DOPPEL_MQTT_ADR is not a setting; did you mean DOPPEL_MQTT_ADDR?"}},
+		{"file", "group: a\nmqtt-adr: x\n", nil, []string{"doppel.yaml:2: mqtt-adr is not a setting; did you mean mqtt-addr?"}},
+		{"underscores", "mqtt_addr: x\n", nil, []string{"doppel.yaml:1: mqtt_addr is not a setting; did you mean mqtt-addr?"}},
+		{"flags only", "config: x\n", nil, []string{"doppel.yaml:1: config is not a setting; did you mean"}},
+		{"value in the environment", "", []string{"DOPPEL_PARTITIONS=many"}, []string{"environment: DOPPEL_PARTITIONS: ", "many"}},
+		{"value in the file", "\npartitions: many\n", nil, []string{"doppel.yaml:2: partitions: ", "many"}},
+		{"all at once", "a: 1\nb: 2\n", []string{"DOPPEL_C=3"}, []string{"DOPPEL_C", ":1: a ", ":2: b "}},
+		{"twice", "group: a\ngroup: b\n", nil, []string{"doppel.yaml:2: group stands on line 1 already"}},
+		{"nested", "mqtt:\n  addr: x\n", nil, []string{"doppel.yaml:2: mqtt: want a value or a list; settings are flat"}},
+		{"no mapping", "- a\n", nil, []string{"doppel.yaml:1: want a mapping of settings"}},
+		{"no yaml", "a: [\n", nil, []string{"doppel.yaml: yaml: "}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			file := ""
+			if tt.file != "" {
+				file = writeFile(t, tt.file)
+			}
+			_, err := load(t, nil, file, tt.environ...)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q does not say %q", err, want)
+				}
+			}
+		})
+	}
+	if _, err := load(t, nil, filepath.Join(t.TempDir(), "absent.yaml")); err == nil || !strings.Contains(err.Error(), "absent.yaml") {
+		t.Errorf("absent file: %v", err)
+	}
+	if _, err := load(t, nil, writeFile(t, "# nothing\n")); err != nil {
+		t.Errorf("empty file: %v", err)
+	}
+}
+
+// TestValidate: a setting that cannot be kept is refused by its name.
+func TestValidate(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*Config)
+		want   string // empty: accepted
+	}{
+		{"partitions", func(c *Config) { c.Partitions = -1 }, "partitions: -1 is out of range, want 1 to 4096"},
+		{"unknown devices", func(c *Config) { c.UnknownDevices = "maybe" }, `unknown-devices: "maybe" is neither accept nor dead-letter`},
+		{"retention", func(c *Config) { c.EmbeddedRetentionBytes = 5 }, "embedded-retention-bytes: 5 is less than 1 MiB"},
+		{"max metrics", func(c *Config) { c.QuestDBMaxMetrics = 0 }, "questdb-max-metrics: 0, want at least 1"},
+		{"certificate", func(c *Config) { c.TLSCert = "cert.pem" }, "tls-cert: this version has neither TLS nor authentication"},
+		{"tokens", func(c *Config) { c.AuthTokens = "tokens" }, "auth-tokens: this version has neither TLS nor authentication"},
+		{"no port", func(c *Config) { c.HTTPAddr = "127.0.0.1" }, `http-addr: "127.0.0.1" is not HOST:PORT`},
+		{"everywhere", func(c *Config) { c.GRPCAddr = "0.0.0.0:9090" }, "grpc-addr: 0.0.0.0:9090 is reachable from other machines"},
+		{"everywhere, short", func(c *Config) { c.HTTPAddr = ":8080" }, "http-addr: :8080 is reachable from other machines"},
+		{"everywhere, version 6", func(c *Config) { c.MQTTAddr = "[::]:1883" }, "mqtt-addr: [::]:1883 is reachable"},
+		{"a name", func(c *Config) { c.KafkaAddr = "box:9092" }, "kafka-addr: box:9092 is reachable"},
+		{"node to node", func(c *Config) { c.Kafka, c.NodeAddr = []string{"k:9092"}, "10.0.0.1:7946" }, "node-addr: 10.0.0.1:7946 is reachable"},
+		{"insecure", func(c *Config) { c.GRPCAddr, c.Insecure = "0.0.0.0:9090", true }, ""},
+		{"not listening", func(c *Config) { c.MQTT, c.MQTTAddr = []string{"mqtt://b:1883"}, "0.0.0.0:1883" }, ""},
+		{"loopback", func(c *Config) { c.GRPCAddr, c.HTTPAddr, c.MQTTAddr = "localhost:0", "[::1]:0", "127.1.2.3:0" }, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg, _ := load(t, nil, "")
+			tt.change(&cfg)
+			err := cfg.Validate()
+			switch {
+			case tt.want == "" && err != nil:
+				t.Errorf("refused: %v", err)
+			case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// TestNodeID: the id is made once and kept.
+func TestNodeID(t *testing.T) {
+	cfg := Config{DataDir: t.TempDir()}
+	first, err := cfg.nodeID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hostname, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rest, found := strings.CutPrefix(first, hostname+"-"); !found || len(rest) != 6 || strings.Trim(rest, "0123456789abcdef") != "" {
+		t.Errorf("id %q, want %s- and 6 hex digits", first, hostname)
+	}
+	if again, err := cfg.nodeID(); err != nil || again != first {
+		t.Errorf("second time %q, %v; want %q", again, err, first)
+	}
+	cfg.NodeID = "mine"
+	if got, err := cfg.nodeID(); err != nil || got != "mine" {
+		t.Errorf("configured: %q, %v", got, err)
+	}
+}
+
+// TestMaskURL: passwords do not get into what `config print` shows.
+func TestMaskURL(t *testing.T) {
+	for in, want := range map[string]string{
+		"mqtt://user:secret@host:1883":     "mqtt://user:***@host:1883",
+		"http://user:s@cret:x@host:9000/p": "http://user:***@host:9000/p",
+		"http://:secret@host":              "http://:***@host",
+		"mqtt://user@host":                 "mqtt://user@host",
+		"127.0.0.1:9092":                   "127.0.0.1:9092",
+		"":                                 "",
+	} {
+		if got := maskURL(in); got != want {
+			t.Errorf("%q is shown as %q, want %q", in, got, want)
+		}
+	}
+}
