@@ -117,7 +117,7 @@ func (a *accounts) Collect(ch chan<- prometheus.Metric) {
 	counter(descGaps, s.Gaps.Load())
 	s.DeadLetters(func(r twin.Reason, n uint64) { counter(descDead, n, string(r)) })
 	s.Transitions(func(severity, state uint8, n uint64) {
-		counter(descAlerts, n, severityName(alert.Severity(severity)), stateName(alert.State(state)))
+		counter(descAlerts, n, alert.Severity(severity).String(), alert.State(state).String())
 	})
 	byState := map[host.PartitionState]int64{host.Idle: 0, host.Claiming: 0, host.Restoring: 0, host.Serving: 0}
 	var twins, online, open int64
@@ -143,28 +143,4 @@ func (a *accounts) Collect(ch chan<- prometheus.Metric) {
 	counter(descVoid, s.Void.Load())
 	counter(descReplay, s.ReplayDifferences.Load())
 	counter(descPanics, s.Panics.Load())
-}
-
-func severityName(s alert.Severity) string {
-	switch s {
-	case alert.Info:
-		return "info"
-	case alert.Warning:
-		return "warning"
-	case alert.Critical:
-		return "critical"
-	}
-	return "unknown"
-}
-
-func stateName(s alert.State) string {
-	switch s {
-	case alert.Pending:
-		return "pending"
-	case alert.Firing:
-		return "firing"
-	case alert.Resolved:
-		return "resolved"
-	}
-	return "unknown"
 }
