@@ -41,24 +41,11 @@ func (a *AlertLog) Publish(ctx context.Context, t host.Transition, done func(err
 			header("ce_specversion", "1.0"),
 			header("ce_id", codec.AlertID(t.Alert.ID)+"/"+pos),
 			header("ce_source", "urn:doppel:"+c.topics.Telemetry),
-			header("ce_type", "doppel.v1.alert."+stateName(t.Alert.State)),
+			header("ce_type", "doppel.v1.alert."+t.Alert.State.String()),
 			header("ce_subject", t.Device),
 			header("ce_time", timeText(t.Alert.UpdateTime)),
 			header("content-type", "application/protobuf"),
 			header("pos", pos),
 		},
 	}, "alert", done)
-}
-
-func stateName(s alert.State) string {
-	switch s {
-	case alert.Pending:
-		return "pending"
-	case alert.Firing:
-		return "firing"
-	case alert.Resolved:
-		return "resolved"
-	default:
-		return "unknown"
-	}
 }
