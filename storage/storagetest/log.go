@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/doppel-iot/doppel/actors/host"
 )
 
@@ -57,126 +55,6 @@ func RunLog(t *testing.T, open func(t *testing.T) Log) {
 
 // patience is how long anything may take before the suite gives up on it.
 const patience = 30 * time.Second
-
-// ack is one call of Acks.Ack.
-type ack struct {
-	N      uint64
-	Offset int64
-	Err    error
-}
-
-// Recorder is a host.Acks that keeps what it is told.
-type Recorder struct {
-	mu   sync.Mutex
-	cond *sync.Cond
-	got  []ack
-}
-
-func newRecorder() *Recorder {
-	r := &Recorder{}
-	r.cond = sync.NewCond(&r.mu)
-	return r
-}
-
-// Ack implements host.Acks.
-func (r *Recorder) Ack(n uint64, offset int64, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.got = append(r.got, ack{n, offset, err})
-	r.cond.Broadcast()
-}
-
-// wait returns the acks once there are count of them.
-func (r *Recorder) wait(t *testing.T, count int) []ack {
-	t.Helper()
-	late := time.AfterFunc(patience, r.cond.Broadcast)
-	defer late.Stop()
-	deadline := time.Now().Add(patience)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for len(r.got) < count {
-		if !time.Now().Before(deadline) {
-			t.Fatalf("got %d acks after %v, want %d", len(r.got), patience, count)
-		}
-		r.cond.Wait()
-	}
-	return append([]ack(nil), r.got...)
-}
-
-// records makes count records counted from n on, with distinct keys and values.
-func records(n uint64, count int) []host.Record {
-	recs := make([]host.Record, count)
-	for i := range recs {
-		recs[i] = host.Record{
-			N:     n + uint64(i),
-			Key:   fmt.Appendf(nil, "device-%d", i%7),
-			Value: fmt.Appendf(nil, "value %d", n+uint64(i)),
-		}
-	}
-	return recs
-}
-
-// write appends recs and returns the offsets they were acknowledged with, having checked that every
-// record was answered once, in order, and that they lie one behind the other.
-func write(t *testing.T, l Log, p int32, recs []host.Record) []int64 {
-	t.Helper()
-	r := newRecorder()
-	l.Append(t.Context(), p, recs, r)
-	return acknowledged(t, recs, r.wait(t, len(recs)))
-}
-
-// acknowledged checks the answers to recs, which nobody else's records came between.
-func acknowledged(t *testing.T, recs []host.Record, acks []ack) []int64 {
-	t.Helper()
-	if got, want := len(acks), len(recs); got != want {
-		t.Fatalf("got %d acks, want %d", got, want)
-	}
-	offsets := make([]int64, len(acks))
-	for i, a := range acks {
-		if a.Err != nil {
-			t.Fatalf("record %d: %v", recs[i].N, a.Err)
-		}
-		if got, want := a.N, recs[i].N; got != want {
-			t.Fatalf("ack %d is of record %d, want %d", i, got, want)
-		}
-		if i > 0 && a.Offset != offsets[i-1]+1 {
-			t.Fatalf("record %d lies at %d, the one before it at %d", a.N, a.Offset, offsets[i-1])
-		}
-		offsets[i] = a.Offset
-	}
-	return offsets
-}
-
-// read returns copies of what Read shows.
-func read(t *testing.T, l Log, p int32, from, to int64) []host.LogRecord {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	var got []host.LogRecord
-	if err := l.Read(ctx, p, from, to, func(r host.LogRecord) error {
-		got = append(got, host.LogRecord{Offset: r.Offset, Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value)})
-		return nil
-	}); err != nil {
-		t.Fatalf("read [%d,%d) of p%d: %v", from, to, p, err)
-	}
-	return got
-}
-
-// stored is how recs must come back from the log.
-func stored(recs []host.Record, offsets []int64) []host.LogRecord {
-	want := make([]host.LogRecord, len(recs))
-	for i := range recs {
-		want[i] = host.LogRecord{Offset: offsets[i], Key: recs[i].Key, Value: recs[i].Value}
-	}
-	return want
-}
-
-func expect(t *testing.T, got, want []host.LogRecord) {
-	t.Helper()
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Fatalf("records differ (-want +got):\n%s", diff)
-	}
-}
 
 func appendsInOrder(t *testing.T, l Log) {
 	recs := records(1, 500)
