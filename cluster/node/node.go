@@ -69,6 +69,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if err := a.build(ctx); err != nil {
 		return err
 	}
+	l.start("collector", tuneCollector)
 	l.start("readiness", func(ctx context.Context) error { return n.announce(ctx, a) })
 	select {
 	case <-ctx.Done():
