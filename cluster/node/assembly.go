@@ -126,13 +126,14 @@ func (a *assembly) openLog(ctx context.Context) error {
 		}
 		a.life.closer("embedded log", embedded.Close)
 		a.addrs.Kafka = embedded.Addr()
-		cfg.Brokers, cfg.Embedded = []string{embedded.Addr()}, true
+		cfg.Brokers, cfg.Embedded, cfg.Dialer = []string{embedded.Addr()}, true, embedded.Dialer()
 	}
 	client, err := kafka.Open(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	a.life.closer("kafka", client.Close)
+	a.life.start("expiry", client.Run)
 	a.storage = client
 	return nil
 }
