@@ -23,6 +23,7 @@ type process struct {
 	root, prefix  string // of MQTT topics, of Kafka topics
 
 	t    *testing.T
+	args []string
 	cmd  *exec.Cmd
 	out  *os.File
 	done chan struct{}
@@ -56,7 +57,7 @@ func start(t *testing.T, args ...string) *process {
 // launch runs a node on free ports.
 func launch(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, root: "devices", prefix: "doppel.", done: make(chan struct{})}
+	p := &process{t: t, args: args, root: "devices", prefix: "doppel.", done: make(chan struct{})}
 	dir := t.TempDir()
 	var err error
 	if p.out, err = os.Create(filepath.Join(dir, "log")); err != nil {
@@ -97,6 +98,18 @@ func startReal(t *testing.T, args ...string) *process {
 	}, args...)...)
 	p.broker, p.kafka, p.root, p.prefix = s.MQTT, s.Kafka, root, prefix
 	return p
+}
+
+// again starts the node of p once more, with the same data and addresses.
+func (p *process) again() *process {
+	p.t.Helper()
+	args := append(append([]string{}, p.args...), "--grpc-addr", p.GRPC, "--http-addr", p.HTTP)
+	if p.broker == "mqtt://"+p.MQTT {
+		args = append(args, "--mqtt-addr", p.MQTT, "--kafka-addr", p.Kafka)
+	}
+	next := start(p.t, args...)
+	next.broker, next.kafka, next.root, next.prefix = p.broker, p.kafka, p.root, p.prefix
+	return next
 }
 
 func (p *process) addressesFile() string {

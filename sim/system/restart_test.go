@@ -16,16 +16,9 @@ import (
 	"github.com/doppel-iot/doppel/cluster/node/nodetest"
 )
 
-// again starts the node of p once more: same data, same addresses.
-func (p *process) again(dir string) *process {
-	p.t.Helper()
-	return start(p.t, "--data-dir", dir, "--grpc-addr", p.GRPC, "--http-addr", p.HTTP, "--mqtt-addr", p.MQTT, "--kafka-addr", p.Kafka)
-}
-
 // TestRestart: twins, digests and open alerts are there again after a kill.
 func TestRestart(t *testing.T) {
-	dir := t.TempDir()
-	p := start(t, "--data-dir", dir)
+	p := start(t, "--data-dir", t.TempDir())
 	p.simulate("--devices", "50", "--rate", "20", "--duration", "3s", "--faults", "dup=0.1,reorder=0.1")
 	id := nodetest.Unique("gone")
 	p.pub(id+"/status", `{"online":true,"boot":1,"session":1}`, "-r")
@@ -39,7 +32,7 @@ func TestRestart(t *testing.T) {
 
 	p.signal(syscall.SIGKILL)
 	p.exit(10 * time.Second)
-	p = p.again(dir)
+	p = p.again()
 	if diff := cmp.Diff(twins, p.list("twin")); diff != "" {
 		t.Errorf("twins (-before the kill +after):\n%s", diff)
 	}
@@ -75,40 +68,51 @@ func (p *process) list(kind string, args ...string) map[string]map[string]any {
 // TestInterruptedFleet: a fleet whose node is killed, or stopped, in the middle finds nothing that was
 // acknowledged lost, doubled or out of order.
 func TestInterruptedFleet(t *testing.T) {
-	for _, tt := range []struct {
+	for name, tt := range map[string]struct {
 		signal syscall.Signal
 		code   int
-	}{{syscall.SIGKILL, -1}, {syscall.SIGTERM, 0}} {
-		t.Run(tt.signal.String(), func(t *testing.T) {
-			dir := t.TempDir()
-			p := start(t, "--data-dir", dir)
-			fleet := exec.CommandContext(t.Context(), binary, "sim", "--broker", p.broker, "--grpc", p.GRPC, "--http", p.HTTP, "--kafka", p.kafka,
-				"--devices", "50", "--rate", "40", "--duration", "6s", "--faults", "dup=0.02,reorder=0.02", "--verify")
-			var says lockedText
-			fleet.Env, fleet.Stdout, fleet.Stderr = clean(), &says, &says
-			if err := fleet.Start(); err != nil {
-				t.Fatal(err)
-			}
-			ended := make(chan struct{})
-			go func() { defer close(ended); _ = fleet.Wait() }()
-			t.Cleanup(func() { _ = fleet.Process.Kill(); <-ended })
-			if !nodetest.Poll(func() bool { return strings.Contains(says.String(), "2s  sent") }) {
-				t.Fatalf("the fleet does not send:\n%s", says.String())
-			}
-			p.signal(tt.signal)
-			if code := p.exit(30 * time.Second); code != tt.code {
-				t.Errorf("exit code %d, want %d", code, tt.code)
-			}
-			p.again(dir)
-			select {
-			case <-ended:
-			case <-time.After(90 * time.Second):
-				t.Fatalf("the fleet does not end:\n%s", says.String())
-			}
-			if code := fleet.ProcessState.ExitCode(); code != 0 {
-				t.Errorf("sim: exit code %d\n%s", code, says.String())
-			}
+	}{"killed": {syscall.SIGKILL, -1}, "stopped": {syscall.SIGTERM, 0}} {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, p *process) {
+				ended := p.fleet()
+				p.signal(tt.signal)
+				if code := p.exit(30 * time.Second); code != tt.code {
+					t.Errorf("exit code %d, want %d", code, tt.code)
+				}
+				p.again()
+				ended()
+			})
 		})
+	}
+}
+
+// fleet starts a fleet and returns while it sends. What it returns waits until the fleet is through, and
+// fails the test unless it found everything in order.
+func (p *process) fleet() (ended func()) {
+	p.t.Helper()
+	fleet := exec.CommandContext(p.t.Context(), binary, "sim", "--broker", p.broker, "--grpc", p.GRPC, "--http", p.HTTP, "--kafka", p.kafka,
+		"--topic-root", p.root, "--topic-prefix", p.prefix, "--devices", "50", "--rate", "40", "--duration", "6s", "--faults", "dup=0.02,reorder=0.02", "--verify")
+	var says lockedText
+	fleet.Env, fleet.Stdout, fleet.Stderr = clean(), &says, &says
+	if err := fleet.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = fleet.Wait() }()
+	p.t.Cleanup(func() { _ = fleet.Process.Kill(); <-done })
+	if !nodetest.Poll(func() bool { return strings.Contains(says.String(), "2s  sent") }) {
+		p.t.Fatalf("the fleet does not send:\n%s", says.String())
+	}
+	return func() {
+		p.t.Helper()
+		select {
+		case <-done:
+		case <-time.After(90 * time.Second):
+			p.t.Fatalf("the fleet does not end:\n%s", says.String())
+		}
+		if code := fleet.ProcessState.ExitCode(); code != 0 {
+			p.t.Errorf("sim: exit code %d\n%s", code, says.String())
+		}
 	}
 }
 
