@@ -16,7 +16,7 @@ import (
 	"github.com/doppel-iot/doppel/cluster/node/nodetest"
 )
 
-// process is a `doppel run`.
+// process is a `doppel run`, or another command that runs a node.
 type process struct {
 	node.Addresses
 	broker, kafka string // those its devices and readers use
@@ -43,10 +43,14 @@ func clean() []string {
 // start runs a node and waits until it is ready. The process is gone at the end of the test.
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := launch(t, args...)
+	return launch(t, args...).ready()
+}
+
+func (p *process) ready() *process {
+	p.t.Helper()
 	file := p.addressesFile()
 	if !nodetest.Poll(func() bool { return p.ended() || p.read(file) }) || p.ended() {
-		t.Fatalf("node is not ready:\n%s", p.log())
+		p.t.Fatalf("node is not ready:\n%s", p.log())
 	}
 	if p.broker == "" {
 		p.broker, p.kafka = "mqtt://"+p.MQTT, p.Kafka
@@ -57,6 +61,11 @@ func start(t *testing.T, args ...string) *process {
 // launch runs a node on free ports.
 func launch(t *testing.T, args ...string) *process {
 	t.Helper()
+	return launchCommand(t, "run", args...)
+}
+
+func launchCommand(t *testing.T, command string, args ...string) *process {
+	t.Helper()
 	p := &process{t: t, args: args, root: "devices", prefix: "doppel.", done: make(chan struct{})}
 	dir := t.TempDir()
 	var err error
@@ -64,7 +73,7 @@ func launch(t *testing.T, args ...string) *process {
 		t.Fatal(err)
 	}
 	all := []string{
-		"run", "--addresses-file", filepath.Join(dir, "addresses"), "--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0",
+		command, "--addresses-file", filepath.Join(dir, "addresses"), "--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0",
 		"--mqtt-addr", "127.0.0.1:0", "--kafka-addr", "127.0.0.1:0", "--node-addr", "127.0.0.1:0", "--partitions", "4",
 	}
 	p.cmd = exec.Command(binary, append(all, args...)...)
