@@ -37,6 +37,9 @@ func NewDecoder() *Decoder {
 	return &Decoder{names: make(names)}
 }
 
+// Name is a lasting string of a metric's or rule's name, the same one each time.
+func (d *Decoder) Name(b []byte) string { return d.names.intern(b) }
+
 type format uint8
 
 const (

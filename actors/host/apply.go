@@ -15,6 +15,9 @@ import (
 func (o *owner) message(ctx context.Context, m *Message) {
 	o.host.stats.Messages[m.Kind].Add(1)
 	c := o.twins[string(m.Device)]
+	if c == nil {
+		c = o.find(string(m.Device))
+	}
 	switch m.Kind {
 	case Telemetry:
 		o.telemetry(ctx, m, c)
@@ -209,6 +212,8 @@ func (o *owner) newCell(device string) *cell {
 // adopt makes c known to its partition and to the actor engine.
 func (o *owner) adopt(c *cell) {
 	o.twins[c.id()] = c
+	o.idle.rota = append(o.idle.rota, c)
+	o.idle.peak = max(o.idle.peak, len(o.twins))
 	o.host.engine.SpawnProc(c)
 }
 

@@ -21,12 +21,14 @@ type cell struct {
 	lastN       uint64 // count of its newest record in this epoch
 	lookAt      int64  // when the wheel looks at it; 0: not scheduled
 	online      bool   // as counted by the partition
-	openAlerts  int32  // as counted by the partition
 	quarantined bool   // its code panicked; inputs go to the dead letters
 }
 
 // id is the device id, sharing the PID's memory.
 func (c *cell) id() string { return c.pid.ID[len(pidKind):] }
+
+// lookTime implements scheduled.
+func (c *cell) lookTime() *int64 { return &c.lookAt }
 
 // PID implements actor.Processer.
 func (c *cell) PID() *actor.PID { return &c.pid }

@@ -30,6 +30,10 @@ type Config struct {
 	// RefuseUnknown sends telemetry of devices without a twin to the dead letters.
 	RefuseUnknown bool
 
+	// PassivateAfter is how long a twin must be silent to be kept in its compact form (default 10
+	// minutes; negative: never).
+	PassivateAfter time.Duration
+
 	Rules  *alert.Set   // nil: the built-in rules
 	Limits twin.Limits  // zero: 500 ms and 64 samples
 	Clock  func() int64 // unix nanoseconds; nil: the system's clock
@@ -92,6 +96,9 @@ func (c *Config) complete() error {
 	}
 	if c.Limits == (twin.Limits{}) {
 		c.Limits = twin.SettledLimits()
+	}
+	if c.PassivateAfter == 0 {
+		c.PassivateAfter = defaultPassivateAfter
 	}
 	if c.Mailbox == 0 {
 		c.Mailbox = 4096

@@ -23,7 +23,7 @@ func BenchmarkTwinMemory(b *testing.B) {
 		}
 		before := heap()
 		o := newOwner(h.parts[0])
-		o.wheel = newWheel(1)
+		o.wheel = newWheel[*cell](1, wheelTick)
 		readings := []twin.Reading{{Name: "pressure"}, {Name: "temperature"}, {Name: "vibration"}}
 		for i := range twins {
 			c := o.newCell(fmt.Sprintf("device-%06d", i))

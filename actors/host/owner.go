@@ -35,7 +35,8 @@ type owner struct {
 	served   bool   // got as far as serving
 
 	twins    map[string]*cell
-	wheel    *wheel
+	wheel    *wheel[*cell]
+	idle     idleness
 	alerts   alertIndex
 	twinsOn  int64 // twins online
 	dec      *codec.Decoder
@@ -53,10 +54,12 @@ type owner struct {
 }
 
 func newOwner(p *partition) *owner {
-	return &owner{
+	o := &owner{
 		p: p, host: p.host, log: p.host.log.With("partition", p.id),
 		twins: make(map[string]*cell), dec: codec.NewDecoder(), stepHook: p.host.stepHook,
 	}
+	o.idle.passive, o.idle.names = make(map[string]*passive), o.dec.Name
+	return o
 }
 
 // Ack implements Acks (O2: bound to this owner).
@@ -75,9 +78,10 @@ func (o *owner) run(ctx context.Context) error {
 		return err
 	}
 	o.served = true
-	o.wheel = newWheel(o.host.cfg.Clock())
+	now := o.host.cfg.Clock()
+	o.wheel, o.idle.wheel = newWheel[*cell](now, wheelTick), newWheel[*passive](now, idleTick)
 	for _, c := range o.twins {
-		o.wheel.schedule(c, c.twin.Due())
+		o.wheel.schedule(c, c.twin.DueWithin(o.host.cfg.Limits))
 	}
 	if o.host.cfg.Rows != nil {
 		o.offer(takeRows()) // no rows: the store learns how far this partition is
@@ -159,6 +163,8 @@ func (o *owner) turn(ctx context.Context, leaving bool) {
 			o.takeMessages(ctx)
 		}
 		o.wheel.advance(o.now, o.look)
+		o.idle.wheel.advance(o.now, o.wake)
+		o.sweep()
 	}
 	if o.stopped == nil {
 		o.append(ctx)
@@ -190,10 +196,10 @@ func (o *owner) look(c *cell) {
 			break
 		}
 		o.event.Input = in
-		if !o.step(c) || o.event.Effects.Outcome == twin.Unchanged {
+		if !o.step(c) || !o.event.Effects.Outcome.Logged() {
 			break
 		}
 		o.record(c)
 	}
-	o.wheel.schedule(c, c.twin.Due())
+	o.wheel.schedule(c, c.twin.DueWithin(o.host.cfg.Limits))
 }

@@ -24,7 +24,8 @@ type View struct {
 	ID         int32
 	State      PartitionState
 	Epoch      int64
-	Twins      int64
+	Twins      int64 // passive ones included
+	Passive    int64
 	Online     int64
 	OpenAlerts int64
 	Next       int64 // offset behind the last released record

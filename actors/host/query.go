@@ -6,9 +6,11 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/twin"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -35,8 +37,11 @@ func (h *Host) Twins(ctx context.Context, p int32, devices []string) ([]*doppelv
 		var newest uint64
 		for _, d := range devices {
 			if c := o.twins[d]; c != nil {
-				twins = append(twins, o.proto(c))
+				twins = append(twins, o.proto(&c.twin, c.quarantined))
 				newest = max(newest, c.lastN)
+			} else if p := o.idle.passive[d]; p != nil { // all of it is released
+				ok := o.decode(&o.idle.read, d, p)
+				twins = append(twins, o.proto(&o.idle.read, !ok))
 			}
 		}
 		return newest
@@ -48,7 +53,10 @@ func (h *Host) Twins(ctx context.Context, p int32, devices []string) ([]*doppelv
 func (h *Host) Devices(ctx context.Context, p int32) ([]string, error) {
 	var ids []string
 	err := h.ask(ctx, p, func(o *owner) uint64 {
-		ids = slices.AppendSeq(make([]string, 0, len(o.twins)), maps.Keys(o.twins))
+		ids = slices.AppendSeq(make([]string, 0, len(o.twins)+len(o.idle.passive)), maps.Keys(o.twins))
+		for id := range o.idle.passive {
+			ids = append(ids, strings.Clone(id)) // it shares the memory of the whole twin
+		}
 		return o.n
 	})
 	slices.Sort(ids)
@@ -152,10 +160,10 @@ func (h *Host) ask(ctx context.Context, p int32, read func(*owner) uint64) error
 	}
 }
 
-func (o *owner) proto(c *cell) *doppelv1.Twin {
-	t := codec.Twin(&c.twin)
-	t.Owner, t.Epoch, t.Quarantined = o.host.cfg.Node, o.epoch, c.quarantined
-	for i, a := range c.twin.OpenAlerts() {
+func (o *owner) proto(from *twin.Twin, quarantined bool) *doppelv1.Twin {
+	t := codec.Twin(from)
+	t.Owner, t.Epoch, t.Quarantined = o.host.cfg.Node, o.epoch, quarantined
+	for i, a := range from.OpenAlerts() {
 		if i == 0 {
 			t.OpenAlerts = t.OpenAlerts[:0]
 		}

@@ -55,7 +55,7 @@ func (o *owner) record(c *cell) *pending {
 		c.online = on
 		o.twinsOn += sign(on)
 	}
-	o.wheel.schedule(c, c.twin.Due())
+	o.wheel.schedule(c, c.twin.DueWithin(o.host.cfg.Limits))
 	return e
 }
 

@@ -41,12 +41,12 @@ func (o *owner) refuse(ctx context.Context, m *Message, r *codec.Refusal, sample
 func (o *owner) refused(device string, receivedAt int64, r *codec.Refusal, count uint32, shared *parts) {
 	o.host.stats.deadLettered(r.Reason)
 	o.host.cfg.Rejected(device, r.Reason, r.Detail)
-	c := o.twins[device]
+	c := o.find(device)
 	if c != nil && !c.quarantined {
 		o.event.Input = twin.Input{Kind: twin.KindRefused, ReceivedAt: receivedAt, Refused: twin.Refused{
 			Numbered: r.Numbered, Boot: r.Boot, Seq: r.Seq, Reason: r.Reason, Count: count,
 		}}
-		if o.step(c) && o.event.Effects.Outcome != twin.Unchanged {
+		if o.step(c) && o.event.Effects.Outcome.Logged() {
 			e := o.record(c)
 			e.parts, e.counts.DeadLettered = shared, count
 			return

@@ -97,6 +97,7 @@ func (v *Validator) Valid(offset int64, ev *codec.Event, err error) bool {
 // shown is what the partition's view was made from, and when.
 type shown struct {
 	n, released uint64
+	passive     int
 	state       PartitionState
 	at          int64
 }
@@ -106,12 +107,12 @@ type shown struct {
 func (o *owner) show(state PartitionState) {
 	switch {
 	case state != o.shown.state:
-	case o.n == o.shown.n && o.released == o.shown.released, o.now-o.shown.at < wheelTick:
+	case o.n == o.shown.n && o.released == o.shown.released && len(o.idle.passive) == o.shown.passive, o.now-o.shown.at < wheelTick:
 		return
 	}
-	o.shown = shown{o.n, o.released, state, o.now}
+	o.shown = shown{o.n, o.released, len(o.idle.passive), state, o.now}
 	o.p.view.Store(&View{
 		ID: o.p.id, State: state, Epoch: int64(o.epoch), //nolint:gosec // an offset
-		Twins: int64(len(o.twins)), Online: o.twinsOn, OpenAlerts: int64(o.alerts.open), Next: o.prev + 1,
+		Twins: int64(len(o.twins) + len(o.idle.passive)), Passive: int64(len(o.idle.passive)), Online: o.twinsOn, OpenAlerts: int64(o.alerts.open), Next: o.prev + 1,
 	})
 }

@@ -166,11 +166,11 @@ func (a *assembly) openHost(hub *api.Hub) error {
 		Node: a.id, Incarnation: a.incarnation, Partitions: a.storage.Partitions(),
 		Changelog: a.storage.Changelog(), DeadLetters: a.storage.DeadLetters(), Alerts: a.storage.AlertLog(), Watchers: hub,
 		Rejected:      func(device string, r twin.Reason, detail string) { a.door.Rejected(device, r, detail) },
-		RefuseUnknown: a.cfg.UnknownDevices == "dead-letter",
-		Clock:         func() int64 { return time.Now().UnixNano() },
-		Nonce:         nonce,
-		Observe:       a.metrics.observe,
-		Logger:        a.log.With("component", "host"),
+		RefuseUnknown: a.cfg.UnknownDevices == "dead-letter", PassivateAfter: a.cfg.passivateAfter(),
+		Clock:   func() int64 { return time.Now().UnixNano() },
+		Nonce:   nonce,
+		Observe: a.metrics.observe,
+		Logger:  a.log.With("component", "host"),
 	}
 	if a.rows != nil {
 		cfg.Rows = a.rows

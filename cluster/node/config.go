@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -34,7 +35,8 @@ type Config struct {
 	AuthTokens             string
 	Insecure               bool
 
-	UnknownDevices         string // accept or dead-letter
+	UnknownDevices         string        // accept or dead-letter
+	PassivateAfter         time.Duration // 0: never
 	QuestDBMaxMetrics      int
 	EmbeddedFsync          bool
 	EmbeddedRetentionBytes int64
@@ -66,6 +68,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.AuthTokens, "auth-tokens", "", "`FILE` of API tokens")
 	fs.BoolVar(&c.Insecure, "insecure", false, "listen beyond loopback without TLS and authentication")
 	fs.StringVar(&c.UnknownDevices, "unknown-devices", "accept", "telemetry of devices without a twin: accept or dead-letter")
+	fs.DurationVar(&c.PassivateAfter, "passivate-after", 10*time.Minute, "how long a twin must be silent to be kept in its compact form; 0: never")
 	fs.IntVar(&c.QuestDBMaxMetrics, "questdb-max-metrics", 200, "metric columns in QuestDB; further metrics go to telemetry_long")
 	fs.BoolVar(&c.EmbeddedFsync, "embedded-fsync", false, "fsync every batch of the embedded log (survives a power cut)")
 	fs.Int64Var(&c.EmbeddedRetentionBytes, "embedded-retention-bytes", 4<<30, "how much the embedded log keeps, never past what a restore needs")
@@ -92,6 +95,14 @@ func (c *Config) partitions() int32 {
 	}
 }
 
+// passivateAfter is the setting as the host takes it.
+func (c *Config) passivateAfter() time.Duration {
+	if c.PassivateAfter == 0 {
+		return -1
+	}
+	return c.PassivateAfter
+}
+
 // Validate finds everything that is wrong, each with its key and the remedy.
 func (c *Config) Validate() error {
 	var errs []error
@@ -104,6 +115,9 @@ func (c *Config) Validate() error {
 	}
 	if c.EmbeddedRetentionBytes < 1<<20 {
 		bad("embedded-retention-bytes: %d is less than 1 MiB", c.EmbeddedRetentionBytes)
+	}
+	if c.PassivateAfter < 0 {
+		bad("passivate-after: %v is negative; 0 means never", c.PassivateAfter)
 	}
 	if c.QuestDBMaxMetrics < 1 {
 		bad("questdb-max-metrics: %d, want at least 1", c.QuestDBMaxMetrics)

@@ -120,16 +120,16 @@ func (a *accounts) Collect(ch chan<- prometheus.Metric) {
 		counter(descAlerts, n, alert.Severity(severity).String(), alert.State(state).String())
 	})
 	byState := map[host.PartitionState]int64{host.Idle: 0, host.Claiming: 0, host.Restoring: 0, host.Serving: 0}
-	var twins, online, open int64
+	var twins, passive, online, open int64
 	for _, v := range a.host.Partitions() {
 		byState[v.State]++
-		twins, online, open = twins+v.Twins, online+v.Online, open+v.OpenAlerts
+		twins, passive, online, open = twins+v.Twins, passive+v.Passive, online+v.Online, open+v.OpenAlerts
 	}
 	for state, n := range byState {
 		gauge(descPartitions, n, string(state))
 	}
-	gauge(descTwins, twins, "hot")
-	gauge(descTwins, 0, "passive")
+	gauge(descTwins, twins-passive, "hot")
+	gauge(descTwins, passive, "passive")
 	gauge(descOnline, online)
 	gauge(descOpen, open)
 	if a.lag != nil {
