@@ -45,9 +45,11 @@ type AppliedSample struct {
 	Numbered  bool
 	Boot, Seq uint64
 	Time      int64
-	Count     uint64 // the twin's count of applied (Late: of late) samples, including this one
-	Readings  []ScoredReading
-	Reported  []byte
+	// Count is the twin's count of applied samples, of a late one that of applied and late samples,
+	// this one included: no two of an unnumbered device have both time and count in common.
+	Count    uint64
+	Readings []ScoredReading
+	Reported []byte
 }
 
 // ScoredReading is a reading against the window before it. Z and Score are NaN below min_samples

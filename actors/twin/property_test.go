@@ -173,8 +173,8 @@ func (w *checked) fold(t *rapid.T, in *twin.Input, a *twin.AppliedSample) {
 	}
 	if a.Late {
 		w.lates++
-		if a.Count != w.lates || !a.Own {
-			t.Fatalf("late sample %+v, want count %d", a, w.lates)
+		if a.Count != w.applied+w.lates || !a.Own {
+			t.Fatalf("late sample %+v, want count %d", a, w.applied+w.lates)
 		}
 	} else {
 		w.applied++

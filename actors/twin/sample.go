@@ -195,7 +195,7 @@ func (t *Twin) applyLate(s *step, sm *Sample, receivedAt int64) {
 	for _, r := range sm.Readings {
 		s.out.readings = append(s.out.readings, ScoredReading{Name: r.Name, Value: r.Value, Z: math.NaN(), Score: math.NaN()})
 	}
-	s.out.add(sm, from, AppliedSample{Own: true, Late: true, Count: t.counters.Late})
+	s.out.add(sm, from, AppliedSample{Own: true, Late: true, Count: t.counters.Applied + t.counters.Late})
 	if len(sm.Reported) > 0 {
 		t.merge(sm.Reported, sampleStamp(sm, receivedAt))
 	}

@@ -974,7 +974,7 @@ type AppliedSample struct {
 	Seq   *uint64                `protobuf:"varint,3,opt,name=seq,proto3,oneof" json:"seq,omitempty"`
 	Time  int64                  `protobuf:"fixed64,4,opt,name=time,proto3" json:"time,omitempty"`
 	Late  bool                   `protobuf:"varint,5,opt,name=late,proto3" json:"late,omitempty"`
-	// The twin's count of applied samples, or for a late one of late samples, including this one.
+	// The twin's count of applied samples, or for a late one of applied and late samples, including this one.
 	Count         uint64    `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
 	Names         []string  `protobuf:"bytes,7,rep,name=names,proto3" json:"names,omitempty"`
 	Values        []float64 `protobuf:"fixed64,8,rep,packed,name=values,proto3" json:"values,omitempty"`
