@@ -26,7 +26,7 @@ func Rule(r *alert.Rule) *doppelv1.Rule {
 		Mode:          r.Mode,
 		MinDwell:      duration(r.MinDwell),
 	}
-	if p.Mode == "" {
+	if p.GetMode() == "" {
 		p.Mode = "live"
 	}
 	if r.Device != "" || len(r.Tags) > 0 {

@@ -80,7 +80,7 @@ func pages[T any](limit int, page func(size int32, token string) ([]T, string, i
 		if limit > 0 {
 			size = min(most, limit-len(all))
 		}
-		part, next, n, err := page(int32(size), token) //nolint:gosec // at most 1,000
+		part, next, n, err := page(int32(size), token)
 		if err != nil {
 			return nil, 0, err
 		}
