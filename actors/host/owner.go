@@ -34,6 +34,8 @@ type owner struct {
 	stopped  error  // why the epoch ended
 	served   bool   // got as far as serving
 
+	unsettled int // samples received and not yet counted as anything
+
 	twins    map[string]*cell
 	wheel    *wheel[*cell]
 	idle     idleness
@@ -46,7 +48,8 @@ type owner struct {
 	chunks   ring[chunk]
 	offered  Cursor // up to where rows were offered to the time series store
 	replies  replyBatch
-	msgs     []Message // scratch of the mailbox
+	msgs     []Message // as taken from the mailbox
+	todo     []Message // the end of msgs that is not looked at yet
 	acks     []ack
 	replayed twin.Effects  // scratch of restore
 	shown    shown         // what the partition's view shows
@@ -80,8 +83,15 @@ func (o *owner) run(ctx context.Context) error {
 	o.served = true
 	now := o.host.cfg.Clock()
 	o.wheel, o.idle.wheel = newWheel[*cell](now, wheelTick), newWheel[*passive](now, idleTick)
+	var held uint64
 	for _, c := range o.twins {
 		o.wheel.schedule(c, c.twin.DueWithin(o.host.cfg.Limits))
+		held += c.twin.Counters().Held
+	}
+	if !o.p.taken {
+		o.p.taken = true // samples that an earlier process held are now this one's to settle
+		o.host.stats.Received.Add(held)
+		o.host.stats.Held.Add(int64(held)) //nolint:gosec // a count of samples
 	}
 	if o.host.cfg.Rows != nil {
 		o.offer(takeRows()) // no rows: the store learns how far this partition is
@@ -121,23 +131,27 @@ func (o *owner) claim(ctx context.Context) error {
 	}
 }
 
+// leaveWithin bounds how long an owner that leaves waits for the log.
+const leaveWithin = 10 * time.Second
+
 // serve takes turns until the epoch or ctx ends. At the end of ctx it takes no more input and waits
 // for what is in flight, so that devices get their acknowledgements (O9, without checkpoint yet).
 func (o *owner) serve(ctx context.Context) error {
 	timer := time.NewTicker(time.Duration(wheelTick))
 	defer timer.Stop()
 	done := ctx.Done()
-	work := context.WithoutCancel(ctx) // what is in flight ends in order, also while leaving
+	// What is in flight ends in order, also while leaving; but not even a log that hangs may hold us.
+	work, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(leaveWithin, abandon) })()
 	leaving := false
-	var deadline <-chan time.Time
 	for {
 		select {
 		case <-o.p.box.wake:
 		case <-timer.C:
 		case <-done:
 			done, leaving = nil, true
-			deadline = time.After(10 * time.Second)
-		case <-deadline:
+		case <-work.Done():
 			return fmt.Errorf("%d records unacknowledged at shutdown: %w", o.pend.len(), ctx.Err())
 		}
 		o.turn(work, leaving)
@@ -159,9 +173,7 @@ func (o *owner) turn(ctx context.Context, leaving bool) {
 		call(o)
 	}
 	if o.stopped == nil && !leaving {
-		if o.pend.len() < o.host.cfg.InFlight {
-			o.takeMessages(ctx)
-		}
+		o.takeMessages(ctx)
 		o.wheel.advance(o.now, o.look)
 		o.idle.wheel.advance(o.now, o.wake)
 		o.sweep()
@@ -173,18 +185,27 @@ func (o *owner) turn(ctx context.Context, leaving bool) {
 	o.show(Serving)
 }
 
+// takeMessages applies what waits, as long as no more is in flight than may be.
 func (o *owner) takeMessages(ctx context.Context) {
-	o.msgs = o.p.box.takeMessages(o.msgs)
-	if len(o.msgs) == 0 {
+	if o.pend.len() >= o.host.cfg.InFlight {
 		return
 	}
-	o.host.cfg.Observe(StageRoute, time.Duration(o.now-o.msgs[0].ReceivedAt))
-	for i := range o.msgs {
-		o.message(ctx, &o.msgs[i])
+	if len(o.todo) == 0 {
+		o.msgs = o.p.box.takeMessages(o.msgs)
+		if o.todo = o.msgs; len(o.todo) == 0 {
+			return
+		}
+		o.host.cfg.Observe(StageRoute, time.Duration(o.now-o.todo[0].ReceivedAt))
 	}
+	done := 0
+	for done < len(o.todo) && o.pend.len() < o.host.cfg.InFlight {
+		o.message(ctx, &o.todo[done])
+		done++
+	}
+	clear(o.todo[:done])
+	o.todo = o.todo[done:]
 	spent := o.host.cfg.Clock() - o.now
-	o.host.cfg.Observe(StageApply, time.Duration(spent/int64(len(o.msgs))))
-	clear(o.msgs)
+	o.host.cfg.Observe(StageApply, time.Duration(spent/int64(done)))
 }
 
 // look is called by the wheel when c may have something due. The owner, never the twin, decides that
@@ -196,9 +217,11 @@ func (o *owner) look(c *cell) {
 			break
 		}
 		o.event.Input = in
+		gaps := c.twin.Counters().Gaps
 		if !o.step(c) || !o.event.Effects.Outcome.Logged() {
 			break
 		}
+		o.host.stats.Gaps.Add(c.twin.Counters().Gaps - gaps) // none where a numbering merely begins
 		o.record(c)
 	}
 	o.wheel.schedule(c, c.twin.DueWithin(o.host.cfg.Limits))

@@ -37,6 +37,8 @@ type partition struct {
 	host *Host
 	box  *mailbox
 	view atomic.Pointer[View]
+
+	taken bool // what waited in the log when this process came is in its accounts; of the goroutine of run
 }
 
 func newPartition(h *Host, id int32) *partition {

@@ -48,9 +48,6 @@ func (o *owner) record(c *cell) *pending {
 	if o.host.cfg.Rows != nil {
 		o.addRows(c, fx)
 	}
-	if ev.Input.Kind == twin.KindGap {
-		o.host.stats.Gaps.Add(1)
-	}
 	if on := c.twin.Online(); on != c.online {
 		c.online = on
 		o.twinsOn += sign(on)
@@ -87,7 +84,7 @@ func countsOf(ev *codec.Event) Counts {
 			n.Held--
 		}
 	}
-	if ev.Effects.Outcome == twin.Held {
+	if ev.Effects.Outcome == twin.Held && ev.Input.Kind == twin.KindSample { // patches wait, too
 		n.Held++
 	}
 	return n
