@@ -17,7 +17,9 @@ type Counts struct {
 
 // Stats are the accounts of a node (contract section 9). Safe for concurrent use.
 type Stats struct {
-	Received                               atomic.Uint64 // samples
+	// Received counts samples. Those that go back to their door without a result are taken out again:
+	// they will be received anew, and the accounts must balance.
+	Received                               atomic.Uint64
 	Applied, Late, Duplicate, DeadLettered atomic.Uint64
 	Held                                   atomic.Int64
 	Gaps                                   atomic.Uint64
@@ -32,7 +34,11 @@ type Stats struct {
 	transitions map[[2]uint8]uint64 // by severity and state
 }
 
+// add takes held samples away before it counts what became of them: see Accounts.
 func (s *Stats) add(c *Counts) {
+	if c.Held != 0 {
+		s.Held.Add(int64(c.Held))
+	}
 	if c.Applied != 0 {
 		s.Applied.Add(uint64(c.Applied))
 	}
@@ -45,15 +51,33 @@ func (s *Stats) add(c *Counts) {
 	if c.DeadLettered != 0 {
 		s.DeadLettered.Add(uint64(c.DeadLettered))
 	}
-	if c.Held != 0 {
-		s.Held.Add(int64(c.Held))
-	}
 }
 
-// InFlight is how many samples are received and not settled yet.
-func (s *Stats) InFlight() int64 {
-	settled := s.Applied.Load() + s.Late.Load() + s.Duplicate.Load() + s.DeadLettered.Load()
-	return int64(s.Received.Load()) - int64(settled) - s.Held.Load() //nolint:gosec // counts of samples
+// sum is how many samples the counts bring from in flight to where they stay.
+func (c *Counts) sum() int {
+	return int(c.Applied) + int(c.Late) + int(c.Duplicate) + int(c.DeadLettered) + int(c.Held)
+}
+
+// sentBack takes samples out that their door keeps.
+func (s *Stats) sentBack(samples int) { s.Received.Add(-uint64(samples)) } //nolint:gosec // not negative
+
+// Accounts are the counts of samples at one moment; InFlight is what the others leave of Received.
+type Accounts struct {
+	Received                               uint64
+	Applied, Late, Duplicate, DeadLettered uint64
+	Held, InFlight                         int64
+}
+
+// Accounts reads the counts. A sample goes from received over held to one of the four, and is looked
+// for the other way round: one that moves meanwhile may be found in flight, but never twice.
+func (s *Stats) Accounts() Accounts {
+	a := Accounts{
+		Applied: s.Applied.Load(), Late: s.Late.Load(), Duplicate: s.Duplicate.Load(), DeadLettered: s.DeadLettered.Load(),
+	}
+	a.Held = s.Held.Load()
+	a.Received = s.Received.Load()
+	a.InFlight = int64(a.Received-a.Applied-a.Late-a.Duplicate-a.DeadLettered) - a.Held
+	return a
 }
 
 func (s *Stats) deadLettered(r twin.Reason) {

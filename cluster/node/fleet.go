@@ -63,20 +63,20 @@ func (f *fleet) Status(context.Context) (*doppelv1.Status, error) {
 // Audit implements api.Fleet: the equation of contract section 9 over this node since its start.
 func (f *fleet) Audit(context.Context) (*doppelv1.Audit, error) {
 	st := f.host.Stats()
+	s := st.Accounts()
 	// In flight is what is received and not settled, so the equation holds when it is not negative:
 	// more settled than received would be a defect.
-	inFlight := st.InFlight()
 	a := &doppelv1.Audit{
-		Balanced: inFlight >= 0,
+		Balanced: s.InFlight >= 0,
 		Totals: &doppelv1.Counters{
-			Applied: st.Applied.Load(), Late: st.Late.Load(), Duplicate: st.Duplicate.Load(),
-			DeadLettered: st.DeadLettered.Load(), Held: uint64(max(0, st.Held.Load())), Gaps: st.Gaps.Load(), //nolint:gosec // not negative
+			Applied: s.Applied, Late: s.Late, Duplicate: s.Duplicate, DeadLettered: s.DeadLettered,
+			Held: uint64(max(0, s.Held)), Gaps: st.Gaps.Load(),
 		},
-		Received: st.Received.Load(),
-		InFlight: uint64(max(0, inFlight)), //nolint:gosec // not negative
+		Received: s.Received,
+		InFlight: uint64(max(0, s.InFlight)),
 	}
 	if !a.Balanced {
-		a.Difference = fmt.Sprintf("%d more samples settled than received", -inFlight)
+		a.Difference = fmt.Sprintf("%d more samples settled than received", -s.InFlight)
 	}
 	return a, nil
 }

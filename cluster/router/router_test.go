@@ -59,7 +59,7 @@ type node struct {
 	stop   func()
 }
 
-func start(t *testing.T, log *kafka.Embedded, change func(*host.Config)) *node {
+func start(t *testing.T, log interface{ Addr() string }, change func(*host.Config)) *node {
 	t.Helper()
 	client, err := kafka.Open(t.Context(), kafka.Config{Brokers: []string{log.Addr()}, Partitions: partitions, Embedded: true})
 	if err != nil {
@@ -210,8 +210,8 @@ func TestRefused(t *testing.T) {
 		t.Errorf("a refused message made a twin: %v", err)
 	}
 	s := n.host.Stats()
-	if s.Received.Load() != 5 || s.Applied.Load() != 2 || s.DeadLettered.Load() != 3 || s.InFlight() != 0 {
-		t.Errorf("received %d applied %d dead-lettered %d in flight %d", s.Received.Load(), s.Applied.Load(), s.DeadLettered.Load(), s.InFlight())
+	if s.Received.Load() != 5 || s.Applied.Load() != 2 || s.DeadLettered.Load() != 3 || s.Accounts().InFlight != 0 {
+		t.Errorf("received %d applied %d dead-lettered %d in flight %d", s.Received.Load(), s.Applied.Load(), s.DeadLettered.Load(), s.Accounts().InFlight)
 	}
 }
 
