@@ -63,6 +63,7 @@ type handler struct {
 	watches Watches
 	ready   func() error
 	rest    http.Handler
+	routes  []route
 	mux     *http.ServeMux
 }
 
@@ -79,7 +80,7 @@ func New(cfg Config) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map the services to HTTP: %w", err)
 	}
-	h.rest = rest
+	h.rest, h.routes = rest, newRoutes(cfg.GRPC)
 	h.mux.HandleFunc("GET /livez", h.livez)
 	h.mux.HandleFunc("GET /readyz", h.readyz)
 	h.mux.Handle("GET /metrics", promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{}))

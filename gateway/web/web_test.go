@@ -96,6 +96,11 @@ func TestErrorsAsJSON(t *testing.T) {
 		{"GET", "/v1/twins/" + strings.Repeat("x", 200), "", 400, 3, "id"},
 		{"GET", "/v1/twins?filter=nope", "", 400, 3, "filter"},
 		{"GET", "/v1/twins?pageToken=x", "", 400, 3, "page_token"},
+		{"GET", "/v1/twins?nosuch=1", "", 400, 3, "nosuch"},
+		{"GET", "/v1/twins?heartbeat=1s", "", 400, 3, "heartbeat"},
+		{"GET", "/v1/twins/a?nosuch.x=1", "", 400, 3, "nosuch.x"},
+		{"GET", "/v1/alerts/00000000000000ff:explain?nosuch=1", "", 400, 3, "nosuch"},
+		{"DELETE", "/v1/twins/a:b?nosuch=1", "", 400, 3, "nosuch"},
 		{"POST", "/v1/twins:batchGet", `{"ids":[""]}`, 400, 3, "ids"},
 		{"GET", "/v1/alerts/xyz", "", 400, 3, "id"},
 		{"GET", "/v1/alerts/00000000000000ff", "", 404, 5, ""},
@@ -166,6 +171,21 @@ func TestListsAsJSON(t *testing.T) {
 	}
 	if _, got = s.object(t, "GET", "/v1/audit", ""); got["balanced"] != true {
 		t.Errorf("got %v", got)
+	}
+}
+
+// TestBodyIsJSON: curl says that what it posts is a form, and some clients say nothing.
+func TestBodyIsJSON(t *testing.T) {
+	s := newSite(t, nil)
+	s.Put(apitest.Twin("a", 2))
+	for _, contentType := range []string{"", "application/json", "application/x-www-form-urlencoded"} {
+		code, _, body := s.do(t, "POST", "/v1/twins:batchGet", contentType, []byte(`{"ids":["a"]}`))
+		if code != http.StatusOK || !strings.Contains(string(body), `"id":"a"`) {
+			t.Errorf("content type %q: got %d %s", contentType, code, body)
+		}
+	}
+	if code, _, _ := s.do(t, "POST", "/v1/twins:batchGet", "text/xml", []byte(`<ids/>`)); code != http.StatusUnsupportedMediaType {
+		t.Errorf("text/xml: got %d, want 415", code)
 	}
 }
 
