@@ -30,7 +30,7 @@ func (o *owner) message(ctx context.Context, m *Message) {
 
 func (o *owner) telemetry(ctx context.Context, m *Message, c *cell) {
 	items, refusal := o.dec.Telemetry(m.ContentType, m.Payload, m.ReceivedAt)
-	o.host.stats.Received.Add(uint64(max(1, len(items))))
+	o.receive(max(1, len(items)))
 	switch {
 	case refusal != nil:
 		o.refuse(ctx, m, refusal, 1, nil)
@@ -69,7 +69,7 @@ func (o *owner) status(ctx context.Context, m *Message, c *cell) {
 	status, ok, refusal := o.dec.Status(m.Payload)
 	switch {
 	case refusal != nil:
-		o.host.stats.Received.Add(1)
+		o.receive(1)
 		o.refuse(ctx, m, refusal, 1, nil)
 		return
 	case !ok: // an empty payload clears the retained message and says nothing
@@ -83,7 +83,7 @@ func (o *owner) status(ctx context.Context, m *Message, c *cell) {
 func (o *owner) reported(ctx context.Context, m *Message, c *cell) {
 	patch, refusal := o.dec.Reported(m.ContentType, m.Payload)
 	if refusal != nil {
-		o.host.stats.Received.Add(1)
+		o.receive(1)
 		o.refuse(ctx, m, refusal, 1, nil)
 		return
 	}
@@ -97,13 +97,13 @@ func (o *owner) reported(ctx context.Context, m *Message, c *cell) {
 // unless it is refused.
 func (o *owner) single(ctx context.Context, m *Message, c *cell) {
 	if c != nil && c.quarantined {
-		o.host.stats.Received.Add(1)
+		o.receive(1)
 		o.refuse(ctx, m, quarantined(1), 1, nil)
 		return
 	}
 	c, last, refusal := o.input(m, c, nil)
 	if refusal != nil {
-		o.host.stats.Received.Add(1)
+		o.receive(1)
 		o.refuse(ctx, m, refusal, 1, nil)
 		return
 	}
@@ -140,7 +140,7 @@ func (o *owner) input(m *Message, c *cell, last *pending) (*cell, *pending, *cod
 		}
 	case twin.Duplicate:
 		if o.event.Input.Kind == twin.KindSample {
-			o.host.stats.Duplicate.Add(1)
+			o.count(&Counts{Duplicate: 1})
 		}
 		return c, last, nil
 	case twin.Unchanged:
@@ -152,12 +152,22 @@ func (o *owner) input(m *Message, c *cell, last *pending) (*cell, *pending, *cod
 	if fresh {
 		o.adopt(c)
 	}
-	return c, o.record(c), nil
+	last = o.record(c)
+	if fx.Outcome == twin.Held && c.twin.DueWithin(o.host.cfg.Limits) <= o.now {
+		// Too many wait. Now, not at the next tick: what is held must fit a record when it is applied.
+		o.look(c)
+		last = o.pend.push()
+		*last = pending{n: o.n}
+	}
+	return c, last, nil
 }
 
 // step runs the pure core on o.event.Input. A panic there quarantines this twin and nothing else;
 // what it was doing is not logged, so a restore finds the twin as it was before.
 func (o *owner) step(c *cell) (ok bool) {
+	if c.quarantined { // by an earlier sample of the same message
+		return false
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			c.quarantined = true
@@ -201,6 +211,25 @@ func (o *owner) part(s *parts, v Verdict) {
 	}
 }
 
+// receive accounts for samples on their way in.
+func (o *owner) receive(samples int) {
+	o.unsettled += samples
+	o.host.stats.Received.Add(uint64(samples)) //nolint:gosec // at most 1,000
+}
+
+// count accounts for what became of samples.
+func (o *owner) count(n *Counts) {
+	o.unsettled -= n.sum()
+	o.p.held += int64(n.Held)
+	o.host.stats.add(n)
+}
+
+// sendBack accounts for samples that their doors keep.
+func (o *owner) sendBack(samples int) {
+	o.unsettled -= samples
+	o.host.stats.sentBack(samples)
+}
+
 func (o *owner) newCell(device string) *cell {
 	pid := pidKind + device
 	c := &cell{part: o.p}
@@ -233,6 +262,12 @@ func (o *owner) discard() {
 	}
 	o.replies.flush()
 	o.refuseCalls()
+	for i := range o.todo {
+		o.replies.add(o.todo[i].Reply, o.todo[i].Token, NotOwner)
+	}
+	o.todo = nil
+	o.replies.flush()
+	o.sendBack(o.unsettled)
 	for _, c := range o.twins {
 		o.host.engine.Registry.Remove(actor.NewPID(c.pid.Address, c.pid.ID))
 	}

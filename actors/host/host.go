@@ -39,7 +39,8 @@ type Config struct {
 	Clock  func() int64 // unix nanoseconds; nil: the system's clock
 	Nonce  func() uint64
 	// Mailbox bounds the messages waiting in a partition (default 4,096), InFlight the records of a
-	// partition that are not acknowledged yet (default 16,384).
+	// partition that are not acknowledged yet (default 8,192, and what one message makes on top). It
+	// should not be more than the log takes without blocking: a partition that waits there answers nobody.
 	Mailbox, InFlight int
 	Observe           Observe // nil: nobody
 	// BeforeStep is called with each device before its twin takes an input; nil: nobody. Tests make a
@@ -104,7 +105,7 @@ func (c *Config) complete() error {
 		c.Mailbox = 4096
 	}
 	if c.InFlight == 0 {
-		c.InFlight = 16384
+		c.InFlight = 8192
 	}
 	if c.Observe == nil {
 		c.Observe = func(Stage, time.Duration) {}
@@ -143,9 +144,12 @@ func (h *Host) Refuse(ctx context.Context, d DeadLetter, done func(error)) {
 	d.Node = h.cfg.Node
 	h.stats.Received.Add(1)
 	h.cfg.DeadLetters.Put(ctx, d, func(err error) {
-		// Whatever became of it, it is in flight no longer: a failed one will be received again.
-		h.stats.DeadLettered.Add(1)
-		h.stats.deadLettered(d.Reason)
+		if err != nil {
+			h.stats.sentBack(1) // the door will refuse it again
+		} else {
+			h.stats.DeadLettered.Add(1)
+			h.stats.deadLettered(d.Reason)
+		}
 		done(err)
 	})
 }

@@ -109,6 +109,7 @@ func (m *mailbox) takeAcks(spare []ack) []ack {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	acks := m.acks
+	clear(spare) // or a stopped owner, with all its twins, would live on in them
 	m.acks = spare[:0]
 	return acks
 }

@@ -83,16 +83,13 @@ func (o *owner) run(ctx context.Context) error {
 	o.served = true
 	now := o.host.cfg.Clock()
 	o.wheel, o.idle.wheel = newWheel[*cell](now, wheelTick), newWheel[*passive](now, idleTick)
-	var held uint64
+	var held int64
 	for _, c := range o.twins {
 		o.wheel.schedule(c, c.twin.DueWithin(o.host.cfg.Limits))
-		held += c.twin.Counters().Held
+		held += int64(c.twin.Counters().Held) //nolint:gosec // a count of samples
 	}
-	if !o.p.taken {
-		o.p.taken = true // samples that an earlier process held are now this one's to settle
-		o.host.stats.Received.Add(held)
-		o.host.stats.Held.Add(int64(held)) //nolint:gosec // a count of samples
-	}
+	o.host.stats.takeOver(held - o.p.held) // samples that others held are now ours to settle
+	o.p.held = held
 	if o.host.cfg.Rows != nil {
 		o.offer(takeRows()) // no rows: the store learns how far this partition is
 	}

@@ -38,7 +38,7 @@ type partition struct {
 	box  *mailbox
 	view atomic.Pointer[View]
 
-	taken bool // what waited in the log when this process came is in its accounts; of the goroutine of run
+	held int64 // samples of it that the accounts say are held; of the goroutine of run
 }
 
 func newPartition(h *Host, id int32) *partition {

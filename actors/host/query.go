@@ -46,7 +46,10 @@ func (h *Host) Twins(ctx context.Context, p int32, devices []string) ([]*doppelv
 		}
 		return newest
 	})
-	return twins, err
+	if err != nil {
+		return nil, err // twins may be being written still
+	}
+	return twins, nil
 }
 
 // Devices are the ids of all twins of partition p, in order.
@@ -59,8 +62,11 @@ func (h *Host) Devices(ctx context.Context, p int32) ([]string, error) {
 		}
 		return o.n
 	})
+	if err != nil {
+		return nil, err
+	}
 	slices.Sort(ids)
-	return ids, err
+	return ids, nil
 }
 
 // EachTwin calls fn with every twin of partition p, in order of id, until fn returns false.
@@ -93,10 +99,13 @@ func (h *Host) Alerts(ctx context.Context, p int32) ([]*doppelv1.Alert, error) {
 		}
 		return 0 // the index holds released alerts only
 	})
+	if err != nil {
+		return nil, err
+	}
 	slices.SortFunc(alerts, func(a, b *doppelv1.Alert) int {
 		return cmp.Or(b.GetCreateTime().AsTime().Compare(a.GetCreateTime().AsTime()), cmp.Compare(a.GetId(), b.GetId()))
 	})
-	return alerts, err
+	return alerts, nil
 }
 
 // Alert is one of those alerts; nil if partition p has none of that id.
@@ -112,7 +121,10 @@ func (h *Host) Alert(ctx context.Context, p int32, id string) (*doppelv1.Alert, 
 		}
 		return 0
 	})
-	return found, err
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
 }
 
 // Partition shows partition p.

@@ -28,6 +28,7 @@ func (o *owner) refuse(ctx context.Context, m *Message, r *codec.Refusal, sample
 				o.replies.flush()
 			case err != nil:
 				o.log.Error("dead letter not written", "device_id", device, "err", err)
+				o.sendBack(samples)
 				o.part(shared, Failed)
 			default:
 				o.refused(device, receivedAt, &refusal, uint32(samples), shared) //nolint:gosec // at most 1,000
@@ -52,6 +53,10 @@ func (o *owner) refused(device string, receivedAt int64, r *codec.Refusal, count
 			return
 		}
 	}
-	o.host.stats.DeadLettered.Add(uint64(count))
+	o.count(&Counts{DeadLettered: count})
+	if c != nil && c.lastN > o.released { // its number may be the one of a refusal that is not released
+		*o.pend.push() = pending{n: o.n, parts: shared}
+		return
+	}
 	o.part(shared, Released)
 }

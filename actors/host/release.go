@@ -73,7 +73,7 @@ func (o *owner) letGo(ctx context.Context) {
 	for o.pend.len() > 0 && o.pend.front().n <= o.released {
 		e := o.pend.front()
 		if e.cell != nil {
-			o.host.stats.add(&e.counts)
+			o.count(&e.counts)
 			o.effects(ctx, e)
 		}
 		switch {

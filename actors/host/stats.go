@@ -61,6 +61,13 @@ func (c *Counts) sum() int {
 // sentBack takes samples out that their door keeps.
 func (s *Stats) sentBack(samples int) { s.Received.Add(-uint64(samples)) } //nolint:gosec // not negative
 
+// takeOver brings in samples that a partition holds without this process having received them: from
+// an earlier one, or because the log has what an owner never saw acknowledged.
+func (s *Stats) takeOver(held int64) {
+	s.Received.Add(uint64(held)) //nolint:gosec // wraps around where it is negative
+	s.Held.Add(held)
+}
+
 // Accounts are the counts of samples at one moment; InFlight is what the others leave of Received.
 type Accounts struct {
 	Received                               uint64
