@@ -5,9 +5,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -123,13 +125,16 @@ func (c *Config) Validate() error {
 		bad("questdb-max-metrics: %d, want at least 1", c.QuestDBMaxMetrics)
 	}
 	// Doors without what was asked for would be open ones.
-	for key, file := range map[string]string{"tls-cert": c.TLSCert, "tls-key": c.TLSKey, "tls-ca": c.TLSCA, "auth-tokens": c.AuthTokens} {
-		if file != "" {
-			bad("%s: this version has neither TLS nor authentication; listen on 127.0.0.1 behind something that has", key)
+	for _, s := range [...]struct{ key, file string }{
+		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-ca", c.TLSCA}, {"auth-tokens", c.AuthTokens},
+	} {
+		if s.file != "" {
+			bad("%s: this version has neither TLS nor authentication; listen on 127.0.0.1 behind something that has", s.key)
 		}
 	}
-	for key, addr := range c.listens() {
-		if err := c.checkListen(key, addr); err != nil {
+	listens := c.listens()
+	for _, key := range slices.Sorted(maps.Keys(listens)) {
+		if err := c.checkListen(key, listens[key]); err != nil {
 			errs = append(errs, err)
 		}
 	}
