@@ -214,7 +214,7 @@ func (o *owner) part(s *parts, v Verdict) {
 // receive accounts for samples on their way in.
 func (o *owner) receive(samples int) {
 	o.unsettled += samples
-	o.host.stats.Received.Add(uint64(samples)) //nolint:gosec // at most 1,000
+	o.host.stats.Received.Add(uint64(samples))
 }
 
 // count accounts for what became of samples.

@@ -86,7 +86,7 @@ func (o *owner) run(ctx context.Context) error {
 	var held int64
 	for _, c := range o.twins {
 		o.wheel.schedule(c, c.twin.DueWithin(o.host.cfg.Limits))
-		held += int64(c.twin.Counters().Held) //nolint:gosec // a count of samples
+		held += int64(c.twin.Counters().Held)
 	}
 	o.host.stats.takeOver(held - o.p.held) // samples that others held are now ours to settle
 	o.p.held = held

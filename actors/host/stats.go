@@ -59,12 +59,12 @@ func (c *Counts) sum() int {
 }
 
 // sentBack takes samples out that their door keeps.
-func (s *Stats) sentBack(samples int) { s.Received.Add(-uint64(samples)) } //nolint:gosec // not negative
+func (s *Stats) sentBack(samples int) { s.Received.Add(-uint64(samples)) }
 
 // takeOver brings in samples that a partition holds without this process having received them: from
 // an earlier one, or because the log has what an owner never saw acknowledged.
 func (s *Stats) takeOver(held int64) {
-	s.Received.Add(uint64(held)) //nolint:gosec // wraps around where it is negative
+	s.Received.Add(uint64(held)) // wraps around where it is negative
 	s.Held.Add(held)
 }
 
