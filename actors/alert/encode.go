@@ -24,6 +24,10 @@ const (
 	trackBreach
 )
 
+// numbersAt is where, in the first byte of an encoded alert, severity and state end and the list of
+// its numbers that are not 0 begins.
+const numbersAt = 4
+
 // Encode appends all that the Book remembers for Decode, but for rules and tags. near is a time
 // likely to be near its times.
 func (b *Book) Encode(dst []byte, near int64) []byte {
@@ -70,7 +74,12 @@ func (t *tracker) encode(dst []byte, near int64) []byte {
 // encode appends an open alert; rule and metric are its tracker's, and it was never resolved.
 func (e *episode) encode(dst []byte, near int64) []byte {
 	a := &e.alert
-	dst = append(dst, byte(a.Severity)|byte(a.State)<<4)
+	kind := byte(a.Severity)&3 | byte(a.State)&3<<2
+	numbers := a.numbers()
+	for i, f := range numbers {
+		kind |= flag(math.Float64bits(*f) != 0, 1<<(numbersAt+i))
+	}
+	dst = append(dst, kind)
 	dst = binary.LittleEndian.AppendUint64(dst, a.ID)
 	dst = binary.AppendVarint(dst, a.CreateTime-near)
 	dst = binary.AppendVarint(dst, a.UpdateTime-near)
@@ -80,13 +89,20 @@ func (e *episode) encode(dst []byte, near int64) []byte {
 	if e.breach != 0 {
 		dst = binary.AppendVarint(dst, e.breach-near)
 	}
-	for _, f := range [...]float64{a.Value, a.Score, a.BaselineMean, a.BaselineStddev} {
-		dst = state.AppendFloat(dst, f)
+	for i, f := range numbers {
+		if kind&(1<<(numbersAt+i)) != 0 {
+			dst = state.AppendFloat(dst, *f)
+		}
 	}
 	for _, n := range [...]uint64{a.RuleVersion, a.BaselineCount, a.Boot, a.Seq, uint64(e.streak)} {
 		dst = binary.AppendUvarint(dst, n)
 	}
 	return state.AppendText(dst, a.Reason)
+}
+
+// numbers are those of an alert that rules without a metric leave at 0.
+func (a *Alert) numbers() [4]*float64 {
+	return [...]*float64{&a.Value, &a.Score, &a.BaselineMean, &a.BaselineStddev}
 }
 
 func flag(set bool, f byte) byte {
@@ -149,7 +165,7 @@ func (t *tracker) decode(in *state.Reader, near int64) {
 func (e *episode) decode(in *state.Reader, near int64, flags byte) {
 	a := &e.alert
 	kind := in.Byte()
-	a.Severity, a.State = Severity(kind&0xf), State(kind>>4)
+	a.Severity, a.State = Severity(kind&3), State(kind>>2&3)
 	if a.Severity < Info || a.Severity > Critical || a.State != Pending && a.State != Firing {
 		in.Fail("open alert of severity %d in state %d", a.Severity, a.State)
 	}
@@ -161,8 +177,10 @@ func (e *episode) decode(in *state.Reader, near int64, flags byte) {
 	if flags&trackBreach != 0 {
 		e.breach = near + in.Int()
 	}
-	for _, f := range [...]*float64{&a.Value, &a.Score, &a.BaselineMean, &a.BaselineStddev} {
-		*f = in.Float()
+	for i, f := range a.numbers() {
+		if kind&(1<<(numbersAt+i)) != 0 {
+			*f = in.Float()
+		}
 	}
 	for _, n := range [...]*uint64{&a.RuleVersion, &a.BaselineCount, &a.Boot, &a.Seq} {
 		*n = in.Uint()

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"maps"
 	"time"
 
 	"github.com/doppel-iot/doppel/actors/twin"
@@ -104,7 +105,7 @@ func (o *owner) mayRest(c *cell) bool {
 func (o *owner) passivate(c *cell) {
 	i := &o.idle
 	i.encoded = c.twin.Encode(append(i.encoded[:0], c.id()...))
-	p := &passive{memory: string(i.encoded), idLen: uint8(len(c.id()))} //nolint:gosec // ids have at most 128 bytes
+	p := &passive{memory: string(i.encoded), idLen: uint8(len(c.id()))}
 	i.passive[p.id()] = p
 	i.wheel.schedule(p, c.twin.DueWithin(o.host.cfg.Limits))
 	delete(o.twins, c.id())
@@ -150,9 +151,7 @@ func (o *owner) shrink() {
 		return
 	}
 	twins := make(map[string]*cell, len(o.twins))
-	for id, c := range o.twins {
-		twins[id] = c
-	}
+	maps.Copy(twins, o.twins)
 	o.twins, o.idle.peak = twins, len(twins)
 	o.idle.rota = append(make([]*cell, 0, len(twins)), o.idle.rota...)
 }

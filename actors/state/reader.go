@@ -115,7 +115,11 @@ func (r *Reader) Text() string { return string(r.text()) }
 func (r *Reader) Bytes() []byte { return slices.Clone(r.text()) }
 
 func (r *Reader) text() []byte {
-	n := r.Count(1, math.MaxInt)
+	n := r.Uint()
+	if n > uint64(len(r.rest)) {
+		r.fail(errShort)
+		return nil
+	}
 	b := r.rest[:n]
 	r.rest = r.rest[n:]
 	return b[:n:n]

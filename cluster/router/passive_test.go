@@ -143,8 +143,10 @@ func (p *pair) sample(device string, seq int) host.Message {
 		`{"boot":1,"seq":%d,"time":%d,"metrics":{"temperature":%v,"on":true},"reported":{"seen":%d}}`, seq, at, value, seq/10)}
 }
 
+const devices = 60
+
 // samples gives every device a few samples, some out of order and some twice, a second apart.
-func (p *pair) samples(devices, from, to int) {
+func (p *pair) samples(from, to int) {
 	p.t.Helper()
 	for seq := from; seq <= to; seq += 2 {
 		p.pass(time.Second)
@@ -162,8 +164,7 @@ func (p *pair) samples(devices, from, to int) {
 // by that, wake with their next message, and are what they would have been without all that.
 func TestPassivate(t *testing.T) {
 	p := newPair(t)
-	const devices = 60
-	p.samples(devices, 1, 60)
+	p.samples(1, 60)
 	p.deliver(
 		host.Message{Kind: host.Status, Device: []byte(device(1)), Payload: []byte(`{"online":true,"boot":1,"session":4}`)},
 		host.Message{Kind: host.Status, Device: []byte(device(2)), Payload: []byte(`{"online":false,"boot":1,"session":5}`)},
@@ -213,7 +214,7 @@ func TestPassivate(t *testing.T) {
 	eventually(t, "data is stale again", func() bool { return !p.same()[device(7)].GetOnline() })
 	p.pass(time.Hour)
 	p.rests(devices)
-	p.samples(devices, 61, 80) // all of them wake; 61 is a duplicate for one, 70 held no more for another
+	p.samples(61, 80) // all of them wake; 61 is a duplicate for one, 70 held no more for another
 	p.rests(0)
 	p.same()
 }
@@ -222,8 +223,7 @@ func TestPassivate(t *testing.T) {
 // nothing had been.
 func TestPassiveRestart(t *testing.T) {
 	p := newPair(t)
-	const devices = 60
-	p.samples(devices, 1, 60)
+	p.samples(1, 60)
 	p.pass(5 * time.Minute)
 	eventually(t, "data is stale", func() bool { return !p.same()[device(0)].GetOnline() })
 	p.pass(time.Hour)
@@ -233,7 +233,7 @@ func TestPassiveRestart(t *testing.T) {
 	p.same("duplicates since a twin's last record are lost by design")
 	p.rests(devices)
 	p.same("duplicates")
-	p.samples(devices, 61, 80)
+	p.samples(61, 80)
 	p.same("duplicates")
 	p.rests(0)
 	if s := p.nodes[0].host.Stats(); s.ReplayDifferences.Load() != 0 || s.Panics.Load() != 0 {
