@@ -108,6 +108,25 @@ func TestWake(t *testing.T) {
 	}
 }
 
+// TestWakeKeepsDue: what is due stays due, on the way to rest and back, whatever wakes the twin.
+func TestWakeKeepsDue(t *testing.T) {
+	o := quiet(t, nil)
+	c := o.newCell("dev")
+	o.adopt(c)
+	for range 9 { // its interval is known, so that silence is due for an alert
+		feed(t, o, c)
+	}
+	due := c.twin.Due()
+	o.passivate(c)
+	p := o.idle.passive["dev"]
+	if due == 0 || p.lookAt != due {
+		t.Fatalf("the passive twin is looked at at %d, want %d", p.lookAt, due)
+	}
+	if c := o.find("dev"); c.lookAt != due {
+		t.Errorf("the twin that woke is looked at at %d, want %d", c.lookAt, due)
+	}
+}
+
 // TestUnreadable: what cannot be decoded is quarantined and seen, and harms nobody else.
 func TestUnreadable(t *testing.T) {
 	o := idlers(t, 2, nil)
