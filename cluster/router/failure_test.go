@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -255,7 +254,7 @@ func TestHeldFlood(t *testing.T) {
 	if got := n.host.Stats().Fenced.Load(); got != 0 {
 		t.Errorf("%d epochs ended, want 0", got)
 	}
-	checkAfter(t, log, n, maps.Clone(contents(t, n)))
+	checkAfter(t, log, n, contents(t, n))
 }
 
 // TestStopWithoutLog stops a node whose log does not answer while more waits than may be in flight.
@@ -295,4 +294,38 @@ func TestStopWithoutLog(t *testing.T) {
 		t.Fatal("still running after 25 s")
 	}
 	t.Logf("stopped after %v", time.Since(begin))
+}
+
+// TestTimedFlood lets a device without numbers send what its twin holds at most, with as many metrics
+// as a twin has: all of it is applied by one record.
+func TestTimedFlood(t *testing.T) {
+	log := openFaulty(t)
+	n := start(t, log, nil)
+	s := newSender(n)
+	const samples, each = 1000, 25
+	at := time.Now().UnixNano()
+	var msgs []host.Message
+	for i := 0; i < samples; i += each {
+		var b strings.Builder
+		b.WriteString(`{"samples":[`)
+		for j := range each {
+			fmt.Fprintf(&b, `{"time":%d,"metrics":{`, at+int64(i+j)*1e6)
+			for m := range 64 {
+				fmt.Fprintf(&b, `"a_name_of_a_metric_%02d":%d,`, m, (i+j)%10)
+			}
+			b.WriteString(`}},`)
+		}
+		payload := strings.ReplaceAll(strings.TrimSuffix(b.String(), ",")+"]}", ",}", "}")
+		msgs = append(msgs, host.Message{Kind: host.Telemetry, Device: []byte("flood"), Payload: []byte(payload), Topic: "devices", ReceivedAt: at})
+	}
+	s.send(t, msgs...)
+	s.settle(t)
+	eventually(t, "nothing is held", func() bool { return contents(t, n)["flood"].Held == 0 })
+	if got := contents(t, n)["flood"]; got.Applied != samples {
+		t.Errorf("got %+v, want %d applied", got, samples)
+	}
+	if got := n.host.Stats().Fenced.Load(); got != 0 {
+		t.Errorf("%d epochs ended, want 0", got)
+	}
+	checkAfter(t, log, n, contents(t, n))
 }

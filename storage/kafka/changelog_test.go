@@ -136,7 +136,7 @@ func TestAppendRefusesWhatIsTooLarge(t *testing.T) {
 		t.Run(b.name, func(t *testing.T) {
 			l := open(t, b.config(t)).Changelog()
 			recs := numbered(1, 40)
-			recs[20].Value = bytes.Repeat([]byte{1}, 3<<20)
+			recs[20].Value = bytes.Repeat([]byte{1}, largestEvent)
 			j := &journal{}
 			l.Append(t.Context(), 0, recs, j)
 			until(t, "all are answered", func() bool { return len(j.answers()) == len(recs) })

@@ -35,7 +35,13 @@ type topic struct {
 	partitions int32
 	compact    bool
 	keep       time.Duration // of a topic that is not compacted
+	largest    int           // bytes of a batch of records; 0: what the broker takes anyway
 }
+
+// largestEvent is the most a batch of the changelog may have. Usual records have 200 bytes, but one
+// that ends the waiting of a device's samples carries all of them: 1,024, each with 64 metrics of long
+// names, are 6 MB. A record that does not fit would end each epoch of its partition anew.
+const largestEvent = 16 << 20
 
 const day = 24 * time.Hour
 
@@ -45,7 +51,7 @@ func (c *Config) wanted() []topic {
 	n, p := topicNames(c.TopicPrefix), c.Partitions
 	return []topic{
 		{name: n.Ingest, partitions: p, keep: 7 * day},
-		{name: n.Telemetry, partitions: p, keep: 7 * day},
+		{name: n.Telemetry, partitions: p, keep: 7 * day, largest: largestEvent},
 		{name: n.State, partitions: p, compact: true},
 		{name: n.Alerts, partitions: p, keep: 30 * day},
 		{name: n.DLQ, partitions: 1, keep: 30 * day},
@@ -70,12 +76,18 @@ func (t *topic) settings(embedded bool) map[string]*string {
 	case !t.compact:
 		s["retention.ms"], s["retention.bytes"] = strconv.FormatInt(t.keep.Milliseconds(), 10), "-1"
 	}
+	if t.largest > 0 {
+		s[maxBatch] = strconv.Itoa(t.largest)
+	}
 	m := make(map[string]*string, len(s))
 	for k, v := range s {
 		m[k] = &v
 	}
 	return m
 }
+
+// maxBatch is the topic's setting for the size of a batch.
+const maxBatch = "max.message.bytes"
 
 func (t *topic) policy() string {
 	if t.compact {
@@ -105,7 +117,7 @@ func (c *Client) ensureTopics(ctx context.Context) error {
 			return err
 		}
 		if last == nil {
-			return c.checkPolicies(ctx, want, names)
+			return c.checkSettings(ctx, want, names)
 		}
 		select {
 		case <-ctx.Done():
@@ -161,9 +173,9 @@ func (c *Client) create(ctx context.Context, t *topic) error {
 	}
 }
 
-// checkPolicies refuses a topic whose cleanup policy would delete what Doppel needs, or keep what it
-// counts on being deleted.
-func (c *Client) checkPolicies(ctx context.Context, want []topic, names []string) error {
+// checkSettings refuses a topic whose cleanup policy would delete what Doppel needs, or keep what it
+// counts on being deleted, and sees to it that one takes the largest records it will get.
+func (c *Client) checkSettings(ctx context.Context, want []topic, names []string) error {
 	configs, err := c.adm.DescribeTopicConfigs(ctx, names...)
 	if err != nil {
 		return fmt.Errorf("describe topics: %w", err)
@@ -178,15 +190,36 @@ func (c *Client) checkPolicies(ctx context.Context, want []topic, names []string
 			return fmt.Errorf("describe topic %s: %w", t.name, rc.Err)
 		}
 		got := "delete" // the broker's default, where it does not tell
+		takes := 0
 		for _, kv := range rc.Configs {
-			if kv.Key == "cleanup.policy" && kv.Value != nil {
+			switch {
+			case kv.Value == nil:
+			case kv.Key == "cleanup.policy":
 				got = strings.ReplaceAll(*kv.Value, " ", "")
+			case kv.Key == maxBatch:
+				takes, _ = strconv.Atoi(*kv.Value)
 			}
 		}
 		if got != t.policy() {
 			return fmt.Errorf("%w: %s has cleanup.policy=%s, wanted %s: change the topic's cleanup.policy or choose another --topic-prefix",
 				ErrTopic, t.name, got, t.policy())
 		}
+		if takes < t.largest {
+			if err := c.widen(ctx, t); err != nil {
+				return fmt.Errorf("%w: %s has %s=%d and does not let it be raised: set it to %d: %w", ErrTopic, t.name, maxBatch, takes, t.largest, err)
+			}
+		}
 	}
 	return nil
+}
+
+// widen makes an older topic take batches as large as a new one does.
+func (c *Client) widen(ctx context.Context, t *topic) error {
+	value := strconv.Itoa(t.largest)
+	resp, err := c.adm.AlterTopicConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: maxBatch, Value: &value}}, t.name)
+	if err != nil {
+		return err
+	}
+	_, err = resp.On(t.name, func(r *kadm.AlterConfigsResponse) error { return r.Err })
+	return err
 }

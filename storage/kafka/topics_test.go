@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"sync"
@@ -9,6 +10,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/storage/storagetest"
 )
 
 // admin connects to cfg's brokers without touching topics.
@@ -143,6 +147,38 @@ func TestOpenRefusesConfig(t *testing.T) {
 			_, err := Open(t.Context(), c.cfg)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got error %v, want %q in it", err, c.want)
+			}
+		})
+	}
+}
+
+// TestLargestRecord: the changelog takes what the longest wait of a twin may end in, also in a topic
+// that was made before it had to.
+func TestLargestRecord(t *testing.T) {
+	for _, b := range backends() {
+		t.Run(b.name, func(t *testing.T) {
+			cfg := b.config(t)
+			policy := "delete"
+			if _, err := admin(t, cfg).CreateTopic(t.Context(), storagetest.Partitions, -1,
+				map[string]*string{"cleanup.policy": &policy}, topicNames(cfg.TopicPrefix).Telemetry); err != nil {
+				t.Fatal(err)
+			}
+			l := open(t, cfg).Changelog()
+			want := bytes.Repeat([]byte{1, 2, 3}, 3<<20)
+			j := &journal{}
+			l.Append(t.Context(), 1, []host.Record{{N: 1, Key: []byte("d"), Value: want}}, j)
+			until(t, "it is answered", func() bool { return len(j.answers()) == 1 })
+			a := j.answers()[0]
+			if a.err != nil {
+				t.Fatal(a.err)
+			}
+			var got []byte
+			err := l.Read(t.Context(), 1, a.offset, a.offset+1, func(r host.LogRecord) error {
+				got = bytes.Clone(r.Value)
+				return nil
+			})
+			if err != nil || !bytes.Equal(got, want) {
+				t.Errorf("got %d bytes and error %v, want the %d written", len(got), err, len(want))
 			}
 		})
 	}
