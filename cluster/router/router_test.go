@@ -52,6 +52,7 @@ func (v *verdicts) count(verdict host.Verdict) int {
 
 // node is a host on a real log, with everything a door needs.
 type node struct {
+	config host.Config
 	host   *host.Host
 	router *router.Router
 	reader *router.Reader
@@ -82,7 +83,7 @@ func start(t *testing.T, log interface{ Addr() string }, change func(*host.Confi
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.Serve(ctx, []int32{0, 1, 2, 3}) }()
-	n := &node{host: h, router: router.New(h, partitions), reader: router.NewReader(h, partitions), client: client}
+	n := &node{config: cfg, host: h, router: router.New(h, partitions), reader: router.NewReader(h, partitions), client: client}
 	n.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
