@@ -174,6 +174,9 @@ func (o *owner) turn(ctx context.Context, leaving bool) {
 		o.wheel.advance(o.now, o.look)
 		o.idle.wheel.advance(o.now, o.wake)
 		o.sweep()
+		if o.now >= o.alerts.expiry {
+			o.alerts.expire(o.now)
+		}
 	}
 	if o.stopped == nil {
 		o.append(ctx)

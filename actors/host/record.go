@@ -124,8 +124,9 @@ func (o *owner) append(ctx context.Context) {
 
 // alertIndex is the open and the recently resolved alerts of a partition, as released.
 type alertIndex struct {
-	byID map[uint64]alertEntry
-	open int
+	byID   map[uint64]alertEntry
+	open   int
+	expiry int64 // when to look for what is no longer listed
 }
 
 type alertEntry struct {
@@ -133,8 +134,12 @@ type alertEntry struct {
 	alert  alert.Alert
 }
 
-// keepResolved is how long a resolved alert stays listed, by logged time.
-const keepResolved = int64(24 * 60 * 60 * 1e9)
+const (
+	// keepResolved is how long a resolved alert stays listed, by logged time.
+	keepResolved = int64(24 * 60 * 60 * 1e9)
+	// expireEvery is how often those that are no longer are looked for, whether anybody asks or not.
+	expireEvery = int64(60 * 60 * 1e9)
+)
 
 func (x *alertIndex) apply(t *Transition) {
 	if x.byID == nil {
@@ -151,6 +156,7 @@ func (x *alertIndex) apply(t *Transition) {
 
 // expire forgets alerts resolved longer ago than they are listed.
 func (x *alertIndex) expire(now int64) {
+	x.expiry = now + expireEvery
 	for id, e := range x.byID {
 		if e.alert.State == alert.Resolved && now-e.alert.UpdateTime > keepResolved {
 			delete(x.byID, id)
