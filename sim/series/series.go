@@ -96,8 +96,8 @@ func read(r io.Reader) (Series, error) {
 		if err != nil {
 			return s, fmt.Errorf("line %d: %w", line, err)
 		}
-		if n := len(s.Times); n > 0 && at < s.Times[n-1] {
-			return s, fmt.Errorf("line %d: time runs backwards", line)
+		if n := len(s.Times); n > 0 { // clocks are set back in summer's last hour; rows keep their order
+			at = max(at, s.Times[n-1])
 		}
 		s.Times = append(s.Times, at)
 		s.Values = append(s.Values, v)
@@ -115,7 +115,21 @@ func parseTime(s string) (int64, error) {
 			return t.UnixNano(), nil
 		}
 	}
-	return 0, fmt.Errorf("timestamp %q: want 2006-01-02 15:04:05 or RFC 3339", s)
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		return unixTime(n), nil
+	}
+	return 0, fmt.Errorf("timestamp %q: want 2006-01-02 15:04:05, RFC 3339 or an integer since 1970", s)
+}
+
+// unixTime is n in nanoseconds; whether n counts seconds, milliseconds, microseconds or nanoseconds
+// shows in its size.
+func unixTime(n int64) int64 {
+	for _, unit := range []int64{1e9, 1e6, 1e3} {
+		if magnitude := max(n, -n); magnitude < 1e11*(1e9/unit) {
+			return n * unit
+		}
+	}
+	return n
 }
 
 // maxID is the room for a series' part of a device id; a prefix comes in front of it.
