@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"runtime/debug"
 
-	"github.com/anthdm/hollywood/actor"
-
 	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/twin"
 )
@@ -148,6 +146,7 @@ func (o *owner) input(m *Message, c *cell, last *pending) (*cell, *pending, *cod
 			c = nil
 		}
 		return c, last, nil
+	case twin.Applied, twin.Held, twin.Late: // to be logged
 	}
 	if fresh {
 		o.adopt(c)
@@ -269,7 +268,7 @@ func (o *owner) discard() {
 	o.replies.flush()
 	o.sendBack(o.unsettled)
 	for _, c := range o.twins {
-		o.host.engine.Registry.Remove(actor.NewPID(c.pid.Address, c.pid.ID))
+		o.host.engine.Registry.Remove(&c.pid)
 	}
 }
 

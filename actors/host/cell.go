@@ -25,7 +25,7 @@ type cell struct {
 }
 
 // id is the device id, sharing the PID's memory.
-func (c *cell) id() string { return c.pid.ID[len(pidKind):] }
+func (c *cell) id() string { return c.pid.GetID()[len(pidKind):] }
 
 // lookTime implements scheduled.
 func (c *cell) lookTime() *int64 { return &c.lookAt }

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -84,9 +85,9 @@ func (c *Config) complete() error {
 	case c.Partitions < 1:
 		return fmt.Errorf("host: partitions is %d, want at least 1", c.Partitions)
 	case c.Changelog == nil || c.DeadLetters == nil || c.Alerts == nil || c.Logger == nil:
-		return fmt.Errorf("host: changelog, dead letters, alerts and logger must be set")
+		return errors.New("host: changelog, dead letters, alerts and logger must be set")
 	case c.Clock == nil || c.Nonce == nil:
-		return fmt.Errorf("host: clock and nonce must be set")
+		return errors.New("host: clock and nonce must be set")
 	}
 	if c.Rules == nil {
 		rules, err := alert.NewSet(alert.Builtin())

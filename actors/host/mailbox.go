@@ -113,9 +113,3 @@ func (m *mailbox) takeAcks(spare []ack) []ack {
 	m.acks = spare[:0]
 	return acks
 }
-
-func (m *mailbox) waiting() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return len(m.msgs)
-}

@@ -59,6 +59,9 @@ func (p *partition) run(ctx context.Context) error {
 		o.discard()
 		p.view.Store(&View{ID: p.id, State: Idle})
 		if ctx.Err() != nil {
+			if err != nil && !errors.Is(err, ctx.Err()) {
+				log.WarnContext(ctx, "partition left before everything was acknowledged", "epoch", o.epoch, "err", err)
+			}
 			return nil
 		}
 		if errors.Is(err, errRefuseToServe) {

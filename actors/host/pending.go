@@ -31,7 +31,7 @@ type ring[T any] struct {
 	tail uint64
 }
 
-func (r *ring[T]) len() int { return int(r.tail - r.head) } //nolint:gosec // bounded by memory
+func (r *ring[T]) len() int { return int(r.tail - r.head) }
 
 func (r *ring[T]) push() *T {
 	if r.len() == len(r.buf) {

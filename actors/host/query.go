@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/twin"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
@@ -175,13 +174,5 @@ func (h *Host) ask(ctx context.Context, p int32, read func(*owner) uint64) error
 func (o *owner) proto(from *twin.Twin, quarantined bool) *doppelv1.Twin {
 	t := codec.Twin(from)
 	t.Owner, t.Epoch, t.Quarantined = o.host.cfg.Node, o.epoch, quarantined
-	for i, a := range from.OpenAlerts() {
-		if i == 0 {
-			t.OpenAlerts = t.OpenAlerts[:0]
-		}
-		if a.State != alert.Resolved {
-			t.OpenAlerts = append(t.OpenAlerts, codec.AlertID(a.ID))
-		}
-	}
 	return t
 }

@@ -31,7 +31,7 @@ func (o *owner) refuse(ctx context.Context, m *Message, r *codec.Refusal, sample
 				o.sendBack(samples)
 				o.part(shared, Failed)
 			default:
-				o.refused(device, receivedAt, &refusal, uint32(samples), shared) //nolint:gosec // at most 1,000
+				o.refused(device, receivedAt, &refusal, uint32(samples), shared)
 			}
 		})
 	})

@@ -49,8 +49,9 @@ func (o *owner) checkHole(ctx context.Context, from, to int64) error {
 			return fmt.Errorf("offset %d is missing: %w", next, errFenced)
 		}
 		next++
-		switch err := dec.Decode(r.Value, &ev); {
-		case err != nil: // foreign bytes are void
+		readable := dec.Decode(r.Value, &ev) == nil // foreign bytes are void
+		switch {
+		case !readable:
 		case ev.Kind == doppelv1.EventKind_EVENT_KIND_CLAIM:
 			return fmt.Errorf("claim of %s at offset %d: %w", ev.Claim.Node, r.Offset, errFenced)
 		case ev.Epoch >= o.epoch:

@@ -24,7 +24,7 @@ func (o *owner) restore(ctx context.Context) error {
 	}
 	var dec codec.EventDecoder
 	var valid Validator
-	claim := int64(o.epoch) //nolint:gosec // an offset
+	claim := int64(o.epoch)
 	err = cfg.Changelog.Read(ctx, o.p.id, 0, claim, func(r LogRecord) error {
 		err := dec.Decode(r.Value, &o.event)
 		if !valid.Valid(r.Offset, &o.event, err) {
@@ -55,7 +55,7 @@ func (o *owner) replay(r LogRecord, recorded *codec.Event) {
 	c.twin.AddDuplicates(recorded.Duplicates)
 	fx := &o.replayed
 	c.twin.Step(recorded.Now, &recorded.Input, o.host.cfg.Rules, fx)
-	if fx.Outcome != recorded.Effects.Outcome || c.twin.Digest() != recorded.Digest ||
+	if !sameEffects(fx, &recorded.Effects) || c.twin.Digest() != recorded.Digest ||
 		c.twin.SetDigest() != recorded.SetDigest || c.twin.Version() != recorded.Version {
 		o.host.stats.ReplayDifferences.Add(1)
 		o.log.Error("replay differs from the record", "device_id", c.id(), "offset", r.Offset,
@@ -85,7 +85,7 @@ func (v *Validator) Valid(offset int64, ev *codec.Event, err error) bool {
 	case err != nil:
 		return false
 	case ev.Kind == doppelv1.EventKind_EVENT_KIND_CLAIM:
-		v.Epoch, v.N = uint64(offset), 0 //nolint:gosec // offsets are not negative
+		v.Epoch, v.N = uint64(offset), 0
 		return true
 	case ev.Epoch != v.Epoch || ev.N != v.N+1:
 		return false
@@ -112,7 +112,7 @@ func (o *owner) show(state PartitionState) {
 	}
 	o.shown = shown{o.n, o.released, len(o.idle.passive), state, o.now}
 	o.p.view.Store(&View{
-		ID: o.p.id, State: state, Epoch: int64(o.epoch), //nolint:gosec // an offset
+		ID: o.p.id, State: state, Epoch: int64(o.epoch),
 		Twins: int64(len(o.twins) + len(o.idle.passive)), Passive: int64(len(o.idle.passive)), Online: o.twinsOn, OpenAlerts: int64(o.alerts.open), Next: o.prev + 1,
 	})
 }

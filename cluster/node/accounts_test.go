@@ -26,7 +26,9 @@ func TestAccountsCountSamplesOnly(t *testing.T) {
 	}
 	patch("2", `{"b":2}`)
 	d.Telemetry(`{"boot":3,"seq":118,"metrics":{"a":1}}`)
-	n.Await(d.ID, "begun", func(twin *doppelv1.Twin) bool { return twin.GetSeq() == 118 && len(twin.GetReported().GetFields()) == 3 })
+	n.Await(d.ID, "begun", func(twin *doppelv1.Twin) bool {
+		return twin.GetSeq() == 118 && len(twin.GetReported().GetFields()) == 3
+	})
 	if m := n.Metrics(); m["doppel_sequence_gaps_total"] != 0 {
 		t.Errorf("%v gaps where a numbering begins, want none", m["doppel_sequence_gaps_total"])
 	}

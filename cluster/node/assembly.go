@@ -106,7 +106,7 @@ func (a *assembly) openData(context.Context) error {
 		return fmt.Errorf("data-dir: %s is in use by another node; stop it or choose another directory", a.cfg.DataDir)
 	}
 	a.life.closer("data directory", lock.Unlock)
-	a.incarnation = uint64(time.Now().UnixNano()) //nolint:gosec // after 1970
+	a.incarnation = uint64(time.Now().UnixNano())
 	a.id, err = a.cfg.nodeID()
 	return err
 }
@@ -185,7 +185,7 @@ func (a *assembly) openHost(hub *api.Hub) error {
 	a.host = h
 	all := make([]int32, cfg.Partitions)
 	for i := range all {
-		all[i] = int32(i) //nolint:gosec // partitions are int32
+		all[i] = int32(i)
 	}
 	a.life.start("partitions", func(ctx context.Context) error { return h.Serve(ctx, all) })
 	return nil

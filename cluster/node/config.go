@@ -181,7 +181,7 @@ func (c *Config) nodeID() (string, error) {
 		return c.NodeID, nil
 	}
 	file := filepath.Join(c.DataDir, "node-id")
-	if b, err := os.ReadFile(file); err == nil && len(strings.TrimSpace(string(b))) > 0 {
+	if b, err := os.ReadFile(file); err == nil && len(strings.TrimSpace(string(b))) > 0 { //nolint:gosec // in our own data directory
 		return strings.TrimSpace(string(b)), nil
 	}
 	hostname, err := os.Hostname()

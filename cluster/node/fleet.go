@@ -38,23 +38,23 @@ func (f *fleet) Status(context.Context) (*doppelv1.Status, error) {
 	}
 	var serving uint32
 	for _, v := range f.host.Partitions() {
-		p := &doppelv1.Partition{Id: v.ID, State: string(v.State), Twins: uint64(v.Twins), QuestdbLag: lag[v.ID]} //nolint:gosec // a count
+		p := &doppelv1.Partition{Id: v.ID, State: string(v.State), Twins: uint64(v.Twins), QuestdbLag: lag[v.ID]}
 		if v.State != host.Idle {
-			p.Owner, p.Epoch = f.id, uint64(v.Epoch) //nolint:gosec // an offset
+			p.Owner, p.Epoch = f.id, uint64(v.Epoch)
 		}
 		if v.State == host.Serving {
 			serving++
 		}
 		s.Partitions = append(s.Partitions, p)
-		s.Twins += uint64(v.Twins)           //nolint:gosec // a count
-		s.Online += uint64(v.Online)         //nolint:gosec // a count
-		s.OpenAlerts += uint64(v.OpenAlerts) //nolint:gosec // a count
+		s.Twins += uint64(v.Twins)
+		s.Online += uint64(v.Online)
+		s.OpenAlerts += uint64(v.OpenAlerts)
 	}
 	s.Nodes = []*doppelv1.Node{{
 		Id: f.id, Address: f.address, State: "serving", Version: Version(), Partitions: serving,
 		StartTime: timestamppb.New(f.started),
 	}}
-	if int(serving) < len(s.Partitions) {
+	if int(serving) < len(s.GetPartitions()) {
 		s.Nodes[0].State = "restoring"
 	}
 	return s, nil
@@ -75,7 +75,7 @@ func (f *fleet) Audit(context.Context) (*doppelv1.Audit, error) {
 		Received: s.Received,
 		InFlight: uint64(max(0, s.InFlight)),
 	}
-	if !a.Balanced {
+	if !a.GetBalanced() {
 		a.Difference = fmt.Sprintf("%d more samples settled than received", -s.InFlight)
 	}
 	return a, nil

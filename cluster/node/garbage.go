@@ -51,5 +51,5 @@ func tuneCollector(ctx context.Context) error {
 func collectorPercent(live uint64) int {
 	const step = 50
 	p := headroom * 100 / max(live, 1) / step * step
-	return int(min(max(p, doubling), mostPercent)) //nolint:gosec // bounded
+	return int(min(max(p, doubling), mostPercent))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -58,8 +59,7 @@ func (l *lifetimes) closer(name string, closeIt func() error) {
 
 // stopAll stops every part in reverse order.
 func (l *lifetimes) stopAll() {
-	for i := len(l.parts) - 1; i >= 0; i-- {
-		p := l.parts[i]
+	for _, p := range slices.Backward(l.parts) {
 		started := time.Now()
 		p.stop()
 		<-p.done

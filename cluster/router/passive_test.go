@@ -78,7 +78,7 @@ func (p *pair) deliver(msgs ...host.Message) {
 		}
 	}
 	eventually(p.t, "both nodes release everything", func() bool {
-		return p.doors[0].count(host.Released) == int(p.token) && p.doors[1].count(host.Released) == int(p.token)
+		return p.doors[0].released() == int(p.token) && p.doors[1].released() == int(p.token)
 	})
 }
 

@@ -64,9 +64,9 @@ func (r *Reader) EachTwin(ctx context.Context, fn func(*doppelv1.Twin) bool) err
 // Count is how many twins, online twins and open alerts there are.
 func (r *Reader) Count() (twins, online, openAlerts uint64) {
 	for _, v := range r.host.Partitions() {
-		twins += uint64(v.Twins)           //nolint:gosec // counts
-		online += uint64(v.Online)         //nolint:gosec // counts
-		openAlerts += uint64(v.OpenAlerts) //nolint:gosec // counts
+		twins += uint64(v.Twins)
+		online += uint64(v.Online)
+		openAlerts += uint64(v.OpenAlerts)
 	}
 	return twins, online, openAlerts
 }

@@ -38,12 +38,12 @@ func (v *verdicts) Done(tokens []uint64, verdict host.Verdict) {
 	}
 }
 
-func (v *verdicts) count(verdict host.Verdict) int {
+func (v *verdicts) released() int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	n := 0
 	for _, got := range v.got {
-		if got == verdict {
+		if got == host.Released {
 			n++
 		}
 	}
@@ -166,7 +166,7 @@ func TestRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "every message is released", func() bool { return v.count(host.Released) == int(token) })
+	eventually(t, "every message is released", func() bool { return v.released() == int(token) })
 	before := allTwins(t, n)
 	if len(before) != devices {
 		t.Fatalf("%d twins, want %d", len(before), devices)
@@ -199,7 +199,7 @@ func TestRefused(t *testing.T) {
 	if err := n.router.Deliver(t.Context(), msgs); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "all are released", func() bool { return v.count(host.Released) == 3 })
+	eventually(t, "all are released", func() bool { return v.released() == 3 })
 	tw, err := n.reader.Twin(t.Context(), "d")
 	if err != nil {
 		t.Fatal(err)
@@ -235,7 +235,7 @@ func TestGap(t *testing.T) {
 		}
 		return tw
 	}
-	eventually(t, "sample 3 is held and acknowledged", func() bool { return v.count(host.Released) == 2 })
+	eventually(t, "sample 3 is held and acknowledged", func() bool { return v.released() == 2 })
 	if c := twinNow().GetCounters(); c.GetHeld() != 1 || c.GetApplied() != 1 {
 		t.Errorf("counters while held: %v", c)
 	}
