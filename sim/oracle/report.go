@@ -60,6 +60,28 @@ type Percentiles struct {
 	Max  float64 `json:"max"`
 }
 
+// MarshalJSON keeps the keys of what was not measured, each null.
+func (l Latencies) MarshalJSON() ([]byte, error) {
+	type absent struct {
+		P50  *float64 `json:"p50"`
+		P90  *float64 `json:"p90"`
+		P99  *float64 `json:"p99"`
+		P999 *float64 `json:"p999"`
+		Max  *float64 `json:"max"`
+	}
+	var all struct {
+		Puback any `json:"puback"`
+		Kafka  any `json:"kafka"`
+		Alert  any `json:"alert"`
+	}
+	for to, p := range map[*any]*Percentiles{&all.Puback: l.Puback, &all.Kafka: l.Kafka, &all.Alert: l.Alert} {
+		if *to = p; p == nil {
+			*to = absent{}
+		}
+	}
+	return json.Marshal(all)
+}
+
 // PercentilesOf reads a histogram in µs; nil if it is empty.
 func PercentilesOf(h *hdrhistogram.Histogram) *Percentiles {
 	if h == nil || h.TotalCount() == 0 {
