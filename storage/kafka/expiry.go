@@ -19,7 +19,7 @@ const expiryInterval = 10 * time.Minute
 func (c *Client) Run(ctx context.Context) error {
 	if !c.cfg.Embedded {
 		<-ctx.Done()
-		return ctx.Err()
+		return nil
 	}
 	tick := time.NewTicker(expiryInterval)
 	defer tick.Stop()
@@ -29,7 +29,7 @@ func (c *Client) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil
 		case <-tick.C:
 		}
 	}
