@@ -110,6 +110,7 @@ func ConfigCommand() *cobra.Command {
 				_, err := fmt.Fprintln(cmd.OutOrStdout(), "ok")
 				return err
 			}
+			cfg.Partitions = cfg.partitions() // the default depends on where the log is
 			return printSettings(cmd.OutOrStdout(), cmd.Flags())
 		}
 		cmd.AddCommand(c)

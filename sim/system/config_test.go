@@ -27,7 +27,7 @@ func TestConfig(t *testing.T) {
 	if r.code != 0 {
 		t.Fatalf("config print: exit code %d: %s", r.code, r.stderr)
 	}
-	for _, want := range []string{"group: flag\n", "topic-root: env\n", "data-dir: file\n", "topic-prefix: doppel.\n", "mqtt://user:***@broker:1883"} {
+	for _, want := range []string{"group: flag\n", "topic-root: env\n", "data-dir: file\n", "topic-prefix: doppel.\n", "partitions: 8\n", "mqtt://user:***@broker:1883"} {
 		if !strings.Contains(r.stdout, want) {
 			t.Errorf("config print does not say %q:\n%s", want, r.stdout)
 		}
