@@ -6,7 +6,8 @@
 // queued messages, BenchmarkEmbedded of a node without services, BenchmarkAlertLatency of a steady
 // stream, BenchmarkMillionTwins of memory.
 //
-// DOPPEL_TEST_PROFILE=DIR keeps CPU and allocation profiles of the nodes measured there.
+// DOPPEL_TEST_BINARY=FILE measures another build; DOPPEL_TEST_PROFILE=DIR keeps CPU and allocation
+// profiles of the nodes there.
 package bench
 
 import (
@@ -40,6 +41,9 @@ var built struct {
 
 func binary(b *testing.B) string {
 	b.Helper()
+	if given := os.Getenv("DOPPEL_TEST_BINARY"); given != "" {
+		return given
+	}
 	built.once.Do(func() {
 		//nolint:usetesting // it outlives the benchmark that makes it
 		if built.dir, built.err = os.MkdirTemp("", "doppel-bench"); built.err != nil {
