@@ -13,6 +13,7 @@ type mailbox struct {
 
 	mu    sync.Mutex
 	msgs  []Message
+	shut  bool // nobody will look into it: no message enters
 	calls []func(*owner)
 	acks  []ack
 	limit int
@@ -37,6 +38,10 @@ func newMailbox(limit int) *mailbox {
 func (m *mailbox) push(ctx context.Context, msgs []Message) error {
 	for {
 		m.mu.Lock()
+		if m.shut {
+			m.mu.Unlock()
+			return ErrClosed
+		}
 		if len(m.msgs) < m.limit {
 			m.msgs = append(m.msgs, msgs...)
 			m.mu.Unlock()
@@ -54,6 +59,21 @@ func (m *mailbox) push(ctx context.Context, msgs []Message) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// setShut says whether messages enter, and returns what is left inside if not.
+func (m *mailbox) setShut(shut bool) (left []Message) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.shut = shut; !shut {
+		return nil
+	}
+	left, m.msgs = m.msgs, nil
+	if m.space != nil {
+		close(m.space)
+		m.space = nil
+	}
+	return left
 }
 
 // call runs fn on the partition's goroutine. fn gets nil when nobody serves the partition.

@@ -53,8 +53,10 @@ func (p *partition) run(ctx context.Context) error {
 	const firstBackoff, maxBackoff = 50 * time.Millisecond, 5 * time.Second
 	log := p.host.log.With("partition", p.id)
 	backoff := firstBackoff
+	p.box.setShut(false)
+	defer p.turnAway()
 	for {
-		o := newOwner(p)
+		o, begin := newOwner(p), time.Now()
 		err := o.run(ctx)
 		o.discard()
 		p.view.Store(&View{ID: p.id, State: Idle})
@@ -67,7 +69,7 @@ func (p *partition) run(ctx context.Context) error {
 		if errors.Is(err, errRefuseToServe) {
 			return err
 		}
-		if o.served {
+		if o.served && time.Since(begin) > 2*maxBackoff { // not one that fails at the same record again
 			backoff = firstBackoff
 		}
 		p.host.stats.Fenced.Add(1)
@@ -79,4 +81,13 @@ func (p *partition) run(ctx context.Context) error {
 		}
 		backoff = min(2*backoff, maxBackoff)
 	}
+}
+
+// turnAway gives the messages that no owner will look at back to their doors.
+func (p *partition) turnAway() {
+	var replies replyBatch
+	for _, m := range p.box.setShut(true) {
+		replies.add(m.Reply, m.Token, NotOwner)
+	}
+	replies.flush()
 }

@@ -294,6 +294,11 @@ func TestStopWithoutLog(t *testing.T) {
 		t.Fatal("still running after 25 s")
 	}
 	t.Logf("stopped after %v", time.Since(begin))
+	eventually(t, "every message has its verdict", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.waiting) == 0
+	})
 }
 
 // TestTimedFlood lets a device without numbers send what its twin holds at most, with as many metrics
