@@ -85,12 +85,23 @@ func (a *assembly) openMQTT(ctx context.Context) error {
 	return nil
 }
 
+// logPatience is how long the log may take to answer a probe before the node is not ready.
+const logPatience = 2 * time.Second
+
 // ready is nil when the node serves all it should.
 func (a *assembly) ready() error {
 	if serving, total := a.host.Restored(); serving < total {
 		return fmt.Errorf("%d of %d partitions serve", serving, total)
 	}
-	return a.door.Ready()
+	if err := a.door.Ready(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), logPatience)
+	defer cancel()
+	if err := a.storage.Ping(ctx); err != nil {
+		return fmt.Errorf("the log does not answer: %w", err)
+	}
+	return nil
 }
 
 // serveGRPC ends watches first, or they would keep the server from stopping.
