@@ -19,6 +19,9 @@ type Client struct {
 	log    *Changelog
 	out    *outbox
 	once   sync.Once
+
+	pinging sync.Mutex
+	ping    *ping // nil: none under way
 }
 
 // Open connects, makes the topics that are missing and refuses those that are wrong. It gives up when
@@ -53,8 +56,36 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Ping returns nil if a broker answers.
-func (c *Client) Ping(ctx context.Context) error { return c.cl.Ping(ctx) }
+// Ping returns nil if a broker answers before ctx ends. Its client goes on waiting for one that is
+// silent, so whoever pings meanwhile waits for the same answer.
+func (c *Client) Ping(ctx context.Context) error {
+	c.pinging.Lock()
+	p := c.ping
+	if p == nil {
+		p = &ping{done: make(chan struct{})}
+		c.ping = p
+		go func() {
+			p.err = c.cl.Ping(context.WithoutCancel(ctx))
+			c.pinging.Lock()
+			c.ping = nil
+			c.pinging.Unlock()
+			close(p.done)
+		}()
+	}
+	c.pinging.Unlock()
+	select {
+	case <-p.done:
+		return p.err
+	case <-ctx.Done():
+		return fmt.Errorf("ping: %w", ctx.Err())
+	}
+}
+
+// ping is one under way; err is set when done is closed.
+type ping struct {
+	done chan struct{}
+	err  error
+}
 
 // Topics are the names of the topics.
 func (c *Client) Topics() Topics { return c.topics }
