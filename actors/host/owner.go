@@ -129,7 +129,7 @@ func (o *owner) claim(ctx context.Context) error {
 }
 
 // leaveWithin bounds how long an owner that leaves waits for the log.
-const leaveWithin = 10 * time.Second
+const leaveWithin = 6 * time.Second
 
 // serve takes turns until the epoch or ctx ends. At the end of ctx it takes no more input and waits
 // for what is in flight, so that devices get their acknowledgements (O9, without checkpoint yet).

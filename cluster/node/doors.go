@@ -56,6 +56,10 @@ func (a *assembly) source() string {
 	return "mqtt"
 }
 
+// drainWithin bounds how long the MQTT door waits for verdicts when the node stops. With it and what
+// the other parts take at most, a node whose log and QuestDB are both away still ends within 30 s.
+const drainWithin = 5 * time.Second
+
 // openMQTT makes the MQTT door; build starts it.
 func (a *assembly) openMQTT(ctx context.Context) error {
 	inlet := router.New(a.host, a.storage.Partitions())
@@ -65,7 +69,7 @@ func (a *assembly) openMQTT(ctx context.Context) error {
 	}
 	log := a.log.With("component", "mqtt")
 	if a.cfg.embeddedBroker() {
-		broker, err := mqtt.NewBroker(mqtt.BrokerConfig{Address: a.cfg.MQTTAddr, TopicRoot: a.cfg.MQTTRoot, Observe: observe}, inlet, a.host, log)
+		broker, err := mqtt.NewBroker(mqtt.BrokerConfig{Address: a.cfg.MQTTAddr, DrainTimeout: drainWithin, TopicRoot: a.cfg.MQTTRoot, Observe: observe}, inlet, a.host, log)
 		if err != nil {
 			return fmt.Errorf("mqtt-addr: %w", err)
 		}
@@ -75,7 +79,7 @@ func (a *assembly) openMQTT(ctx context.Context) error {
 		a.addrs.MQTT, a.door = broker.Addr().String(), broker
 	} else {
 		client, err := mqtt.New(mqtt.Config{
-			URLs: a.cfg.MQTT, ClientID: a.mqttClientID(), Group: a.cfg.Group, TopicRoot: a.cfg.MQTTRoot, Observe: observe,
+			URLs: a.cfg.MQTT, ClientID: a.mqttClientID(), DrainTimeout: drainWithin, Group: a.cfg.Group, TopicRoot: a.cfg.MQTTRoot, Observe: observe,
 		}, inlet, a.host, log)
 		if err != nil {
 			return fmt.Errorf("mqtt: %w", err)
