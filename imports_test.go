@@ -59,7 +59,7 @@ func TestLayers(t *testing.T) {
 // TestPureImports holds the pure packages to the standard library without its doors to the outside,
 // one hash, and each other.
 func TestPureImports(t *testing.T) {
-	pure := []string{"actors/twin", "actors/sequence", "actors/baseline", "actors/alert", "cluster/placement", "sim/device"}
+	pure := []string{"actors/twin", "actors/sequence", "actors/baseline", "actors/alert", "actors/state", "cluster/placement", "sim/device"}
 	doors := []string{"os", "net", "log", "sync", "context", "math/rand", "crypto/rand", "database/sql"}
 	seen := 0
 	for _, p := range list(t) {
