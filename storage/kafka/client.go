@@ -10,11 +10,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Client is a connection to the log with its topics in place. One producer serves all of them.
+// Client is a connection to the log with its topics in place. The changelog has a producer to itself:
+// a broker answers the requests of a connection in turn, so dead letters and alerts on the same one
+// would hold acknowledgements up (the first alert on each partition of Kafka costs it a flush to disk:
+// 64 of them were seen to take 1.4 s).
 type Client struct {
 	cfg    Config
 	topics Topics
-	cl     *kgo.Client // produces, and answers admin requests
+	cl     *kgo.Client // produces the changelog, and answers admin requests
+	side   *kgo.Client // produces everything else
 	adm    *kadm.Client
 	log    *Changelog
 	out    *outbox
@@ -34,11 +38,17 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}
-	c := &Client{cfg: cfg, topics: topicNames(cfg.TopicPrefix), cl: cl, adm: kadm.NewClient(cl)}
+	side, err := kgo.NewClient(append(cfg.connection(), cfg.producing()...)...)
+	if err != nil {
+		cl.Close()
+		return nil, fmt.Errorf("kafka client: %w", err)
+	}
+	c := &Client{cfg: cfg, topics: topicNames(cfg.TopicPrefix), cl: cl, side: side, adm: kadm.NewClient(cl)}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	if err := c.ensureTopics(ctx); err != nil {
 		cl.Close()
+		side.Close()
 		return nil, fmt.Errorf("kafka %v: %w", cfg.Brokers, err)
 	}
 	c.log, c.out = newChangelog(c), newOutbox(c)
@@ -51,6 +61,7 @@ func (c *Client) Close() error {
 	c.once.Do(func() {
 		c.log.close()
 		c.cl.Close()
+		c.side.Close()
 		c.log.drained()
 	})
 	return nil
@@ -97,7 +108,7 @@ func (c *Client) Partitions() int32 { return c.cfg.Partitions }
 func (c *Client) Options() []kgo.Opt { return c.cfg.connection() }
 
 // Producer is the producing client, for records of other topics: its partitioner is manual.
-func (c *Client) Producer() *kgo.Client { return c.cl }
+func (c *Client) Producer() *kgo.Client { return c.side }
 
 // Changelog is doppel.telemetry.
 func (c *Client) Changelog() *Changelog { return c.log }

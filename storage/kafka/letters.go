@@ -74,7 +74,7 @@ func (o *outbox) put(ctx context.Context, r *kgo.Record, what string, done func(
 		return
 	}
 	// Once handed over it must not be taken back: its neighbours would go with it.
-	o.c.cl.Produce(context.WithoutCancel(ctx), r, func(_ *kgo.Record, err error) {
+	o.c.side.Produce(context.WithoutCancel(ctx), r, func(_ *kgo.Record, err error) {
 		<-o.gate
 		if err != nil {
 			err = fmt.Errorf("%s: %w", what, err)

@@ -18,7 +18,7 @@ func (c *Client) PutNode(ctx context.Context, n *doppelv1.NodeRecord) error {
 		return fmt.Errorf("node record: %w", err)
 	}
 	r := &kgo.Record{Topic: c.topics.Nodes, Partition: 0, Key: []byte(n.GetId()), Value: b}
-	if err := c.cl.ProduceSync(ctx, r).FirstErr(); err != nil {
+	if err := c.side.ProduceSync(ctx, r).FirstErr(); err != nil {
 		return fmt.Errorf("write %s: %w", c.topics.Nodes, err)
 	}
 	return nil
