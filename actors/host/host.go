@@ -20,7 +20,10 @@ type Config struct {
 	Incarnation uint64 // grows with each start of the node
 	Partitions  int32
 
-	Changelog   Changelog
+	Changelog   Log // doppel.telemetry
+	State       Log // doppel.state
+	Ingest      Ingest
+	Retention   Retention // nil: the log sees to it
 	DeadLetters DeadLetters
 	Alerts      AlertLog
 	Rows        RowSink  // nil: no time series store

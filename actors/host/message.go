@@ -15,6 +15,7 @@ const (
 // allocated per message by the host.
 type Message struct {
 	Kind        MessageKind
+	Attempts    uint8  // how often it has been among the dead letters
 	Numbered    bool   // Boot and Seq were given as MQTT 5 user properties (Reported only)
 	Token       uint64 // names the message to Reply
 	Device      []byte // checked: 1-128 bytes of [A-Za-z0-9._:@-]

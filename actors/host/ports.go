@@ -27,8 +27,10 @@ type LogRecord struct {
 	Key, Value []byte
 }
 
-// Changelog is doppel.telemetry: the log whose fold is the state of every twin.
-type Changelog interface {
+// Log is one topic of the log by partitions: doppel.telemetry, the changelog whose fold is the state
+// of every twin, or doppel.state with checkpoints of that fold. Compaction may have removed records
+// of the latter.
+type Log interface {
 	// Append hands records of partition p to the log, in order, with acks from all replicas. It
 	// blocks while the client's buffer is full (that is the back-pressure of the partition).
 	Append(ctx context.Context, p int32, recs []Record, acks Acks)
@@ -37,6 +39,44 @@ type Changelog interface {
 	// Read calls fn for each record with from <= offset < to, in order, and returns when to is
 	// reached: it waits for offsets that are not readable yet and skips ones that never will be.
 	Read(ctx context.Context, p int32, from, to int64, fn func(LogRecord) error) error
+}
+
+// IngestRecord is one record of doppel.ingest: a message that did not come through a door of this
+// node's. Its Message is complete but for Token and Reply; an empty Device is a record without key.
+type IngestRecord struct {
+	Offset  int64
+	Message Message
+	// Home is the partition of its key, if another program's partitioner put it elsewhere; -1: this one.
+	Home int32
+}
+
+// Ingest is doppel.ingest: raw messages that wait for their owner.
+type Ingest interface {
+	// Bounds are the first offset still there and the offset behind the last.
+	Bounds(ctx context.Context, p int32) (start, end int64, err error)
+	// Follow calls take with the records of p from offset from on, in order, as they come, until ctx
+	// ends or take fails. take blocks while the partition is busy, and keeps what it is given. Offsets
+	// below the log's start are data loss and an error (rule G5).
+	Follow(ctx context.Context, p int32, from int64, take func([]IngestRecord) error) error
+	// Append makes m durable in partition p; done is called exactly once, from another goroutine. m's
+	// bytes stay untouched until then.
+	Append(ctx context.Context, p int32, m *Message, done func(error))
+}
+
+// Needs are what a restore of a partition needs: everything below may be removed.
+type Needs struct {
+	Changelog Cursor
+	State     int64 // offset in doppel.state; 0: all of it
+	Ingest    int64 // offset in doppel.ingest
+}
+
+// Retention bounds the disk of a log that does not do it by itself.
+type Retention interface {
+	// Needs is told whenever a durable floor has moved. It must not block.
+	Needs(p int32, n Needs)
+	// Oldest is the cursor at the first record of p's changelog that is kept; false: not known, or
+	// nothing was ever removed.
+	Oldest(p int32) (Cursor, bool)
 }
 
 // DeadLetter is a refused message as it came.

@@ -149,7 +149,7 @@ func (a *timed) Ack(n uint64, _ int64, _ error) {
 	a.done.Add(1)
 }
 
-func paced(t *testing.T, l *Changelog, rate int, partitions int32, d time.Duration) {
+func paced(t *testing.T, l *Log, rate int, partitions int32, d time.Duration) {
 	t.Helper()
 	recs := fleet(1000)
 	a := &timed{at: make([]atomic.Int64, 1<<20), hist: hdrhistogram.New(1000, 60e9, 3)}

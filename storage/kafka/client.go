@@ -20,7 +20,8 @@ type Client struct {
 	cl     *kgo.Client // produces the changelog, and answers admin requests
 	side   *kgo.Client // produces everything else
 	adm    *kadm.Client
-	log    *Changelog
+	log    *Log // doppel.telemetry
+	state  *Log // doppel.state
 	out    *outbox
 	once   sync.Once
 
@@ -51,7 +52,7 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 		side.Close()
 		return nil, fmt.Errorf("kafka %v: %w", cfg.Brokers, err)
 	}
-	c.log, c.out = newChangelog(c), newOutbox(c)
+	c.log, c.state, c.out = newLog(c, cl, c.topics.Telemetry), newLog(c, side, c.topics.State), newOutbox(c)
 	return c, nil
 }
 
@@ -60,9 +61,11 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 func (c *Client) Close() error {
 	c.once.Do(func() {
 		c.log.close()
+		c.state.close()
 		c.cl.Close()
 		c.side.Close()
 		c.log.drained()
+		c.state.drained()
 	})
 	return nil
 }
@@ -111,7 +114,10 @@ func (c *Client) Options() []kgo.Opt { return c.cfg.connection() }
 func (c *Client) Producer() *kgo.Client { return c.side }
 
 // Changelog is doppel.telemetry.
-func (c *Client) Changelog() *Changelog { return c.log }
+func (c *Client) Changelog() *Log { return c.log }
+
+// State is doppel.state. It is produced beside the changelog, so that checkpoints hold nothing up.
+func (c *Client) State() *Log { return c.state }
 
 // DeadLetters is doppel.dlq.
 func (c *Client) DeadLetters() *DeadLetters { return &DeadLetters{out: c.out} }

@@ -141,7 +141,7 @@ func TestEmbeddedSurvivesKill(t *testing.T) {
 func TestEmbeddedDropsTornTail(t *testing.T) {
 	dir := t.TempDir()
 	cfg := Config{Embedded: true, Partitions: 1}
-	session := func(use func(l *Changelog)) {
+	session := func(use func(l *Log)) {
 		t.Helper()
 		e, err := OpenEmbedded(EmbeddedConfig{Addr: "127.0.0.1:0", DataDir: dir})
 		if err != nil {
@@ -157,7 +157,7 @@ func TestEmbeddedDropsTornTail(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write := func(l *Changelog, from uint64, wantOffset int64) {
+	write := func(l *Log, from uint64, wantOffset int64) {
 		t.Helper()
 		j := &journal{}
 		l.Append(t.Context(), 0, numbered(from, 10), j)
@@ -168,8 +168,8 @@ func TestEmbeddedDropsTornTail(t *testing.T) {
 			}
 		}
 	}
-	session(func(l *Changelog) { write(l, 1, 0) })
-	session(func(l *Changelog) { write(l, 11, 10) })
+	session(func(l *Log) { write(l, 1, 0) })
+	session(func(l *Log) { write(l, 11, 10) })
 
 	segments, err := filepath.Glob(filepath.Join(dir, "partitions", "doppel.telemetry-0", "*.dat"))
 	if err != nil || len(segments) != 1 {
@@ -182,7 +182,7 @@ func TestEmbeddedDropsTornTail(t *testing.T) {
 	if err := os.WriteFile(segments[0], append(whole, whole[:len(whole)/3]...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	session(func(l *Changelog) {
+	session(func(l *Log) {
 		write(l, 21, 20)
 		n := 0
 		if err := l.Read(t.Context(), 0, 0, 30, func(host.LogRecord) error { n++; return nil }); err != nil || n != 30 {

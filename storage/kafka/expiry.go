@@ -60,8 +60,8 @@ func (c *Client) expire(ctx context.Context, now time.Time) error {
 
 // Trim removes the records of p below before, and keeps the last one in any case. The caller sees to
 // it that no restore needs them (protocol.md, C4).
-func (l *Changelog) Trim(ctx context.Context, p int32, before int64) error {
-	return l.c.trim(ctx, l.c.topics.Telemetry, p, before)
+func (l *Log) Trim(ctx context.Context, p int32, before int64) error {
+	return l.c.trim(ctx, l.topic, p, before)
 }
 
 func (c *Client) trim(ctx context.Context, topic string, p int32, before int64) error {

@@ -36,12 +36,12 @@ const (
 	listEnd   = -1
 )
 
-// Bounds implements host.Changelog.
-func (l *Changelog) Bounds(ctx context.Context, p int32) (start, end int64, err error) {
-	if start, err = l.c.offset(ctx, l.c.topics.Telemetry, p, listStart); err != nil {
+// Bounds implements host.Log.
+func (l *Log) Bounds(ctx context.Context, p int32) (start, end int64, err error) {
+	if start, err = l.c.offset(ctx, l.topic, p, listStart); err != nil {
 		return 0, 0, err
 	}
-	end, err = l.c.offset(ctx, l.c.topics.Telemetry, p, listEnd)
+	end, err = l.c.offset(ctx, l.topic, p, listEnd)
 	return start, end, err
 }
 
@@ -71,9 +71,9 @@ func (c *Client) offset(ctx context.Context, topic string, p int32, which int64)
 	return got.Offset, nil
 }
 
-// Read implements host.Changelog. It fetches ahead of fn, on connections of its own, so that reads of
+// Read implements host.Log. It fetches ahead of fn, on connections of its own, so that reads of
 // several partitions do not wait for each other nor for the producer.
-func (l *Changelog) Read(ctx context.Context, p int32, from, to int64, fn func(host.LogRecord) error) error {
+func (l *Log) Read(ctx context.Context, p int32, from, to int64, fn func(host.LogRecord) error) error {
 	if from >= to {
 		return nil
 	}
@@ -85,7 +85,7 @@ func (l *Changelog) Read(ctx context.Context, p int32, from, to int64, fn func(h
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
-	f := &fetcher{cl: cl, topic: l.c.topics.Telemetry, partition: p}
+	f := &fetcher{cl: cl, topic: l.topic, partition: p}
 	chunks := make(chan chunk)
 	go f.run(ctx, from, to, chunks)
 	for {

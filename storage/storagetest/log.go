@@ -23,7 +23,7 @@ const Partitions = 4
 
 // Log is a changelog under test, and what the suite needs to reach beyond its port.
 type Log struct {
-	host.Changelog
+	host.Log
 	// Truncate removes all records of p below offset before.
 	Truncate func(t *testing.T, p int32, before int64)
 	// Truncated is in the chain of the error of a Read that begins below the start.

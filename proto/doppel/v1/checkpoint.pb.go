@@ -97,8 +97,10 @@ type Checkpoint struct {
 	// The cursor there.
 	Cursor *Cursor `protobuf:"bytes,3,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// The twin, in the encoding of the version below.
-	Version       uint32 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
-	Twin          []byte `protobuf:"bytes,5,opt,name=twin,proto3" json:"twin,omitempty"`
+	Version uint32 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
+	Twin    []byte `protobuf:"bytes,5,opt,name=twin,proto3" json:"twin,omitempty"`
+	// Its alerts: the open ones, and the resolved ones that were still listed.
+	Alerts        []*Alert `protobuf:"bytes,6,rep,name=alerts,proto3" json:"alerts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -164,6 +166,13 @@ func (x *Checkpoint) GetVersion() uint32 {
 func (x *Checkpoint) GetTwin() []byte {
 	if x != nil {
 		return x.Twin
+	}
+	return nil
+}
+
+func (x *Checkpoint) GetAlerts() []*Alert {
+	if x != nil {
+		return x.Alerts
 	}
 	return nil
 }
@@ -422,19 +431,20 @@ var File_doppel_v1_checkpoint_proto protoreflect.FileDescriptor
 
 const file_doppel_v1_checkpoint_proto_rawDesc = "" +
 	"\n" +
-	"\x1adoppel/v1/checkpoint.proto\x12\tdoppel.v1\"M\n" +
+	"\x1adoppel/v1/checkpoint.proto\x12\tdoppel.v1\x1a\x15doppel/v1/alert.proto\"M\n" +
 	"\x06Cursor\x12\x1f\n" +
 	"\vnext_offset\x18\x01 \x01(\x04R\n" +
 	"nextOffset\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\f\n" +
-	"\x01n\x18\x03 \x01(\x04R\x01n\"\x8f\x01\n" +
+	"\x01n\x18\x03 \x01(\x04R\x01n\"\xb9\x01\n" +
 	"\n" +
 	"Checkpoint\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04asof\x18\x02 \x01(\x04R\x04asof\x12)\n" +
 	"\x06cursor\x18\x03 \x01(\v2\x11.doppel.v1.CursorR\x06cursor\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\rR\aversion\x12\x12\n" +
-	"\x04twin\x18\x05 \x01(\fR\x04twin\"\xdc\x01\n" +
+	"\x04twin\x18\x05 \x01(\fR\x04twin\x12(\n" +
+	"\x06alerts\x18\x06 \x03(\v2\x10.doppel.v1.AlertR\x06alerts\"\xdc\x01\n" +
 	"\x05Floor\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12'\n" +
 	"\x05start\x18\x02 \x01(\v2\x11.doppel.v1.CursorR\x05start\x12!\n" +
@@ -478,16 +488,18 @@ var file_doppel_v1_checkpoint_proto_goTypes = []any{
 	(*Floor)(nil),          // 2: doppel.v1.Floor
 	(*PartitionState)(nil), // 3: doppel.v1.PartitionState
 	(*NodeRecord)(nil),     // 4: doppel.v1.NodeRecord
+	(*Alert)(nil),          // 5: doppel.v1.Alert
 }
 var file_doppel_v1_checkpoint_proto_depIdxs = []int32{
 	0, // 0: doppel.v1.Checkpoint.cursor:type_name -> doppel.v1.Cursor
-	0, // 1: doppel.v1.Floor.start:type_name -> doppel.v1.Cursor
-	3, // 2: doppel.v1.Floor.state:type_name -> doppel.v1.PartitionState
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	5, // 1: doppel.v1.Checkpoint.alerts:type_name -> doppel.v1.Alert
+	0, // 2: doppel.v1.Floor.start:type_name -> doppel.v1.Cursor
+	3, // 3: doppel.v1.Floor.state:type_name -> doppel.v1.PartitionState
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_doppel_v1_checkpoint_proto_init() }
@@ -495,6 +507,7 @@ func file_doppel_v1_checkpoint_proto_init() {
 	if File_doppel_v1_checkpoint_proto != nil {
 		return
 	}
+	file_doppel_v1_alert_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -43,6 +43,7 @@ const (
 	EventKind_EVENT_KIND_UNSETTLED   EventKind = 12
 	EventKind_EVENT_KIND_SETTLED     EventKind = 13
 	EventKind_EVENT_KIND_ANCHOR      EventKind = 14
+	EventKind_EVENT_KIND_QUARANTINED EventKind = 15
 )
 
 // Enum value maps for EventKind.
@@ -63,6 +64,7 @@ var (
 		12: "EVENT_KIND_UNSETTLED",
 		13: "EVENT_KIND_SETTLED",
 		14: "EVENT_KIND_ANCHOR",
+		15: "EVENT_KIND_QUARANTINED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED": 0,
@@ -80,6 +82,7 @@ var (
 		"EVENT_KIND_UNSETTLED":   12,
 		"EVENT_KIND_SETTLED":     13,
 		"EVENT_KIND_ANCHOR":      14,
+		"EVENT_KIND_QUARANTINED": 15,
 	}
 )
 
@@ -191,7 +194,11 @@ type TwinEvent struct {
 	Reported *ReportedInput `protobuf:"bytes,11,opt,name=reported,proto3" json:"reported,omitempty"`
 	Claim    *Claim         `protobuf:"bytes,12,opt,name=claim,proto3" json:"claim,omitempty"`
 	Rules    *RulesInput    `protobuf:"bytes,13,opt,name=rules,proto3" json:"rules,omitempty"`
-	Desired  *DesiredInput  `protobuf:"bytes,14,opt,name=desired,proto3" json:"desired,omitempty"` // Kinds without content: tick, deleted, reset, settled, unsettled.
+	Desired  *DesiredInput  `protobuf:"bytes,14,opt,name=desired,proto3" json:"desired,omitempty"`
+	// The whole twin after this record, in the encoding of checkpoints: an input without effect that
+	// lets a replay begin here.
+	Anchor      []byte            `protobuf:"bytes,15,opt,name=anchor,proto3" json:"anchor,omitempty"`
+	Quarantined *QuarantinedInput `protobuf:"bytes,16,opt,name=quarantined,proto3" json:"quarantined,omitempty"` // Kinds without content: tick, deleted, reset, settled, unsettled.
 	// What it gave.
 	Outcome EventOutcome `protobuf:"varint,20,opt,name=outcome,proto3,enum=doppel.v1.EventOutcome" json:"outcome,omitempty"`
 	// Samples that took effect, in order: the input's own, and those that were held behind it.
@@ -332,6 +339,20 @@ func (x *TwinEvent) GetRules() *RulesInput {
 func (x *TwinEvent) GetDesired() *DesiredInput {
 	if x != nil {
 		return x.Desired
+	}
+	return nil
+}
+
+func (x *TwinEvent) GetAnchor() []byte {
+	if x != nil {
+		return x.Anchor
+	}
+	return nil
+}
+
+func (x *TwinEvent) GetQuarantined() *QuarantinedInput {
+	if x != nil {
+		return x.Quarantined
 	}
 	return nil
 }
@@ -666,6 +687,51 @@ func (x *RefusedInput) GetNumbered() bool {
 	return false
 }
 
+// QuarantinedInput closes a twin whose code panicked to inputs until it is reset.
+type QuarantinedInput struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QuarantinedInput) Reset() {
+	*x = QuarantinedInput{}
+	mi := &file_doppel_v1_event_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QuarantinedInput) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QuarantinedInput) ProtoMessage() {}
+
+func (x *QuarantinedInput) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_event_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QuarantinedInput.ProtoReflect.Descriptor instead.
+func (*QuarantinedInput) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_event_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *QuarantinedInput) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // GapInput gives up on every number of a boot from the next expected one up to, not including, up_to.
 type GapInput struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -679,7 +745,7 @@ type GapInput struct {
 
 func (x *GapInput) Reset() {
 	*x = GapInput{}
-	mi := &file_doppel_v1_event_proto_msgTypes[5]
+	mi := &file_doppel_v1_event_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -691,7 +757,7 @@ func (x *GapInput) String() string {
 func (*GapInput) ProtoMessage() {}
 
 func (x *GapInput) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_event_proto_msgTypes[5]
+	mi := &file_doppel_v1_event_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -704,7 +770,7 @@ func (x *GapInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GapInput.ProtoReflect.Descriptor instead.
 func (*GapInput) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_event_proto_rawDescGZIP(), []int{5}
+	return file_doppel_v1_event_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GapInput) GetBoot() uint64 {
@@ -740,7 +806,7 @@ type StatusInput struct {
 
 func (x *StatusInput) Reset() {
 	*x = StatusInput{}
-	mi := &file_doppel_v1_event_proto_msgTypes[6]
+	mi := &file_doppel_v1_event_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +818,7 @@ func (x *StatusInput) String() string {
 func (*StatusInput) ProtoMessage() {}
 
 func (x *StatusInput) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_event_proto_msgTypes[6]
+	mi := &file_doppel_v1_event_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +831,7 @@ func (x *StatusInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusInput.ProtoReflect.Descriptor instead.
 func (*StatusInput) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_event_proto_rawDescGZIP(), []int{6}
+	return file_doppel_v1_event_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StatusInput) GetOnline() bool {
@@ -801,7 +867,7 @@ type ReportedInput struct {
 
 func (x *ReportedInput) Reset() {
 	*x = ReportedInput{}
-	mi := &file_doppel_v1_event_proto_msgTypes[7]
+	mi := &file_doppel_v1_event_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +879,7 @@ func (x *ReportedInput) String() string {
 func (*ReportedInput) ProtoMessage() {}
 
 func (x *ReportedInput) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_event_proto_msgTypes[7]
+	mi := &file_doppel_v1_event_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +892,7 @@ func (x *ReportedInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportedInput.ProtoReflect.Descriptor instead.
 func (*ReportedInput) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_event_proto_rawDescGZIP(), []int{7}
+	return file_doppel_v1_event_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReportedInput) GetBoot() uint64 {
@@ -862,7 +928,7 @@ type DesiredInput struct {
 
 func (x *DesiredInput) Reset() {
 	*x = DesiredInput{}
-	mi := &file_doppel_v1_event_proto_msgTypes[8]
+	mi := &file_doppel_v1_event_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +940,7 @@ func (x *DesiredInput) String() string {
 func (*DesiredInput) ProtoMessage() {}
 
 func (x *DesiredInput) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_event_proto_msgTypes[8]
+	mi := &file_doppel_v1_event_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +953,7 @@ func (x *DesiredInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredInput.ProtoReflect.Descriptor instead.
 func (*DesiredInput) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_event_proto_rawDescGZIP(), []int{8}
+	return file_doppel_v1_event_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DesiredInput) GetPatch() []byte {
@@ -923,7 +989,7 @@ type RulesInput struct {
 
 func (x *RulesInput) Reset() {
 	*x = RulesInput{}
-	mi := &file_doppel_v1_event_proto_msgTypes[9]
+	mi := &file_doppel_v1_event_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1001,7 @@ func (x *RulesInput) String() string {
 func (*RulesInput) ProtoMessage() {}
 
 func (x *RulesInput) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_event_proto_msgTypes[9]
+	mi := &file_doppel_v1_event_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1014,7 @@ func (x *RulesInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RulesInput.ProtoReflect.Descriptor instead.
 func (*RulesInput) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_event_proto_rawDescGZIP(), []int{9}
+	return file_doppel_v1_event_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RulesInput) GetRules() []*Rule {
@@ -987,7 +1053,7 @@ type AppliedSample struct {
 
 func (x *AppliedSample) Reset() {
 	*x = AppliedSample{}
-	mi := &file_doppel_v1_event_proto_msgTypes[10]
+	mi := &file_doppel_v1_event_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1065,7 @@ func (x *AppliedSample) String() string {
 func (*AppliedSample) ProtoMessage() {}
 
 func (x *AppliedSample) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_event_proto_msgTypes[10]
+	mi := &file_doppel_v1_event_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1078,7 @@ func (x *AppliedSample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedSample.ProtoReflect.Descriptor instead.
 func (*AppliedSample) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_event_proto_rawDescGZIP(), []int{10}
+	return file_doppel_v1_event_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AppliedSample) GetOwn() bool {
@@ -1096,7 +1162,7 @@ var File_doppel_v1_event_proto protoreflect.FileDescriptor
 
 const file_doppel_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x15doppel/v1/event.proto\x12\tdoppel.v1\x1a\x15doppel/v1/alert.proto\x1a\x14doppel/v1/rule.proto\"\xc6\x06\n" +
+	"\x15doppel/v1/event.proto\x12\tdoppel.v1\x1a\x15doppel/v1/alert.proto\x1a\x14doppel/v1/rule.proto\"\x9d\a\n" +
 	"\tTwinEvent\x12(\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x14.doppel.v1.EventKindR\x04kind\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\f\n" +
@@ -1113,7 +1179,9 @@ const file_doppel_v1_event_proto_rawDesc = "" +
 	"\breported\x18\v \x01(\v2\x18.doppel.v1.ReportedInputR\breported\x12&\n" +
 	"\x05claim\x18\f \x01(\v2\x10.doppel.v1.ClaimR\x05claim\x12+\n" +
 	"\x05rules\x18\r \x01(\v2\x15.doppel.v1.RulesInputR\x05rules\x121\n" +
-	"\adesired\x18\x0e \x01(\v2\x17.doppel.v1.DesiredInputR\adesired\x121\n" +
+	"\adesired\x18\x0e \x01(\v2\x17.doppel.v1.DesiredInputR\adesired\x12\x16\n" +
+	"\x06anchor\x18\x0f \x01(\fR\x06anchor\x12=\n" +
+	"\vquarantined\x18\x10 \x01(\v2\x1b.doppel.v1.QuarantinedInputR\vquarantined\x121\n" +
 	"\aoutcome\x18\x14 \x01(\x0e2\x17.doppel.v1.EventOutcomeR\aoutcome\x122\n" +
 	"\aapplied\x18\x15 \x03(\v2\x18.doppel.v1.AppliedSampleR\aapplied\x12\x16\n" +
 	"\x06digest\x18\x16 \x01(\x06R\x06digest\x12\x1d\n" +
@@ -1146,7 +1214,9 @@ const file_doppel_v1_event_proto_rawDesc = "" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05count\x18\x04 \x01(\rR\x05count\x12\x1a\n" +
-	"\bnumbered\x18\x05 \x01(\bR\bnumbered\"K\n" +
+	"\bnumbered\x18\x05 \x01(\bR\bnumbered\"*\n" +
+	"\x10QuarantinedInput\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"K\n" +
 	"\bGapInput\x12\x12\n" +
 	"\x04boot\x18\x01 \x01(\x04R\x04boot\x12\x13\n" +
 	"\x05up_to\x18\x02 \x01(\x04R\x04upTo\x12\x16\n" +
@@ -1189,7 +1259,7 @@ const file_doppel_v1_event_proto_rawDesc = "" +
 	" \x03(\x01R\x05score\x12\x1a\n" +
 	"\breported\x18\v \x01(\fR\breportedB\a\n" +
 	"\x05_bootB\x06\n" +
-	"\x04_seq*\xea\x02\n" +
+	"\x04_seq*\x86\x03\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10EVENT_KIND_CLAIM\x10\x01\x12\x15\n" +
@@ -1206,7 +1276,8 @@ const file_doppel_v1_event_proto_rawDesc = "" +
 	"\x10EVENT_KIND_RESET\x10\v\x12\x18\n" +
 	"\x14EVENT_KIND_UNSETTLED\x10\f\x12\x16\n" +
 	"\x12EVENT_KIND_SETTLED\x10\r\x12\x15\n" +
-	"\x11EVENT_KIND_ANCHOR\x10\x0e*\x93\x01\n" +
+	"\x11EVENT_KIND_ANCHOR\x10\x0e\x12\x1a\n" +
+	"\x16EVENT_KIND_QUARANTINED\x10\x0f*\x93\x01\n" +
 	"\fEventOutcome\x12\x1d\n" +
 	"\x19EVENT_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15EVENT_OUTCOME_APPLIED\x10\x01\x12\x16\n" +
@@ -1227,46 +1298,48 @@ func file_doppel_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_doppel_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_doppel_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_doppel_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_doppel_v1_event_proto_goTypes = []any{
-	(EventKind)(0),         // 0: doppel.v1.EventKind
-	(EventOutcome)(0),      // 1: doppel.v1.EventOutcome
-	(*TwinEvent)(nil),      // 2: doppel.v1.TwinEvent
-	(*IngestPosition)(nil), // 3: doppel.v1.IngestPosition
-	(*Claim)(nil),          // 4: doppel.v1.Claim
-	(*SampleInput)(nil),    // 5: doppel.v1.SampleInput
-	(*RefusedInput)(nil),   // 6: doppel.v1.RefusedInput
-	(*GapInput)(nil),       // 7: doppel.v1.GapInput
-	(*StatusInput)(nil),    // 8: doppel.v1.StatusInput
-	(*ReportedInput)(nil),  // 9: doppel.v1.ReportedInput
-	(*DesiredInput)(nil),   // 10: doppel.v1.DesiredInput
-	(*RulesInput)(nil),     // 11: doppel.v1.RulesInput
-	(*AppliedSample)(nil),  // 12: doppel.v1.AppliedSample
-	nil,                    // 13: doppel.v1.DesiredInput.TagsEntry
-	(*Alert)(nil),          // 14: doppel.v1.Alert
-	(*Rule)(nil),           // 15: doppel.v1.Rule
+	(EventKind)(0),           // 0: doppel.v1.EventKind
+	(EventOutcome)(0),        // 1: doppel.v1.EventOutcome
+	(*TwinEvent)(nil),        // 2: doppel.v1.TwinEvent
+	(*IngestPosition)(nil),   // 3: doppel.v1.IngestPosition
+	(*Claim)(nil),            // 4: doppel.v1.Claim
+	(*SampleInput)(nil),      // 5: doppel.v1.SampleInput
+	(*RefusedInput)(nil),     // 6: doppel.v1.RefusedInput
+	(*QuarantinedInput)(nil), // 7: doppel.v1.QuarantinedInput
+	(*GapInput)(nil),         // 8: doppel.v1.GapInput
+	(*StatusInput)(nil),      // 9: doppel.v1.StatusInput
+	(*ReportedInput)(nil),    // 10: doppel.v1.ReportedInput
+	(*DesiredInput)(nil),     // 11: doppel.v1.DesiredInput
+	(*RulesInput)(nil),       // 12: doppel.v1.RulesInput
+	(*AppliedSample)(nil),    // 13: doppel.v1.AppliedSample
+	nil,                      // 14: doppel.v1.DesiredInput.TagsEntry
+	(*Alert)(nil),            // 15: doppel.v1.Alert
+	(*Rule)(nil),             // 16: doppel.v1.Rule
 }
 var file_doppel_v1_event_proto_depIdxs = []int32{
 	0,  // 0: doppel.v1.TwinEvent.kind:type_name -> doppel.v1.EventKind
 	3,  // 1: doppel.v1.TwinEvent.src_next:type_name -> doppel.v1.IngestPosition
 	5,  // 2: doppel.v1.TwinEvent.sample:type_name -> doppel.v1.SampleInput
 	6,  // 3: doppel.v1.TwinEvent.refused:type_name -> doppel.v1.RefusedInput
-	7,  // 4: doppel.v1.TwinEvent.gap:type_name -> doppel.v1.GapInput
-	8,  // 5: doppel.v1.TwinEvent.status:type_name -> doppel.v1.StatusInput
-	9,  // 6: doppel.v1.TwinEvent.reported:type_name -> doppel.v1.ReportedInput
+	8,  // 4: doppel.v1.TwinEvent.gap:type_name -> doppel.v1.GapInput
+	9,  // 5: doppel.v1.TwinEvent.status:type_name -> doppel.v1.StatusInput
+	10, // 6: doppel.v1.TwinEvent.reported:type_name -> doppel.v1.ReportedInput
 	4,  // 7: doppel.v1.TwinEvent.claim:type_name -> doppel.v1.Claim
-	11, // 8: doppel.v1.TwinEvent.rules:type_name -> doppel.v1.RulesInput
-	10, // 9: doppel.v1.TwinEvent.desired:type_name -> doppel.v1.DesiredInput
-	1,  // 10: doppel.v1.TwinEvent.outcome:type_name -> doppel.v1.EventOutcome
-	12, // 11: doppel.v1.TwinEvent.applied:type_name -> doppel.v1.AppliedSample
-	14, // 12: doppel.v1.TwinEvent.transitions:type_name -> doppel.v1.Alert
-	13, // 13: doppel.v1.DesiredInput.tags:type_name -> doppel.v1.DesiredInput.TagsEntry
-	15, // 14: doppel.v1.RulesInput.rules:type_name -> doppel.v1.Rule
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	12, // 8: doppel.v1.TwinEvent.rules:type_name -> doppel.v1.RulesInput
+	11, // 9: doppel.v1.TwinEvent.desired:type_name -> doppel.v1.DesiredInput
+	7,  // 10: doppel.v1.TwinEvent.quarantined:type_name -> doppel.v1.QuarantinedInput
+	1,  // 11: doppel.v1.TwinEvent.outcome:type_name -> doppel.v1.EventOutcome
+	13, // 12: doppel.v1.TwinEvent.applied:type_name -> doppel.v1.AppliedSample
+	15, // 13: doppel.v1.TwinEvent.transitions:type_name -> doppel.v1.Alert
+	14, // 14: doppel.v1.DesiredInput.tags:type_name -> doppel.v1.DesiredInput.TagsEntry
+	16, // 15: doppel.v1.RulesInput.rules:type_name -> doppel.v1.Rule
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_doppel_v1_event_proto_init() }
@@ -1277,16 +1350,16 @@ func file_doppel_v1_event_proto_init() {
 	file_doppel_v1_alert_proto_init()
 	file_doppel_v1_rule_proto_init()
 	file_doppel_v1_event_proto_msgTypes[3].OneofWrappers = []any{}
-	file_doppel_v1_event_proto_msgTypes[6].OneofWrappers = []any{}
 	file_doppel_v1_event_proto_msgTypes[7].OneofWrappers = []any{}
-	file_doppel_v1_event_proto_msgTypes[10].OneofWrappers = []any{}
+	file_doppel_v1_event_proto_msgTypes[8].OneofWrappers = []any{}
+	file_doppel_v1_event_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doppel_v1_event_proto_rawDesc), len(file_doppel_v1_event_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -356,6 +356,7 @@ type Audit struct {
 	Received      uint64                 `protobuf:"varint,3,opt,name=received,proto3" json:"received,omitempty"`
 	InFlight      uint64                 `protobuf:"varint,4,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
 	Difference    string                 `protobuf:"bytes,5,opt,name=difference,proto3" json:"difference,omitempty"`
+	Partitions    []*PartitionAudit      `protobuf:"bytes,6,rep,name=partitions,proto3" json:"partitions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -425,6 +426,84 @@ func (x *Audit) GetDifference() string {
 	return ""
 }
 
+func (x *Audit) GetPartitions() []*PartitionAudit {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+// PartitionAudit is the state of a partition's twins at one moment.
+type PartitionAudit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    int32                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Twins uint64                 `protobuf:"varint,2,opt,name=twins,proto3" json:"twins,omitempty"`
+	// Sum mod 2^64 of the hashes of all its twins; equal states have equal hashes.
+	StateHash uint64 `protobuf:"fixed64,3,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`
+	// Offset in the changelog behind the last record included.
+	NextOffset    uint64 `protobuf:"varint,4,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionAudit) Reset() {
+	*x = PartitionAudit{}
+	mi := &file_doppel_v1_fleet_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionAudit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionAudit) ProtoMessage() {}
+
+func (x *PartitionAudit) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_fleet_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionAudit.ProtoReflect.Descriptor instead.
+func (*PartitionAudit) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PartitionAudit) GetId() int32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *PartitionAudit) GetTwins() uint64 {
+	if x != nil {
+		return x.Twins
+	}
+	return 0
+}
+
+func (x *PartitionAudit) GetStateHash() uint64 {
+	if x != nil {
+		return x.StateHash
+	}
+	return 0
+}
+
+func (x *PartitionAudit) GetNextOffset() uint64 {
+	if x != nil {
+		return x.NextOffset
+	}
+	return 0
+}
+
 type DeadLetter struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -442,7 +521,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[6]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -454,7 +533,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[6]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -467,7 +546,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{6}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DeadLetter) GetId() string {
@@ -544,7 +623,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[7]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -556,7 +635,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[7]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -569,7 +648,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{7}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListDeadLettersRequest) GetFilter() string {
@@ -604,7 +683,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[8]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +695,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[8]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +708,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{8}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListDeadLettersResponse) GetDeadLetters() []*DeadLetter {
@@ -665,7 +744,7 @@ type RedriveDeadLettersRequest struct {
 
 func (x *RedriveDeadLettersRequest) Reset() {
 	*x = RedriveDeadLettersRequest{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[9]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +756,7 @@ func (x *RedriveDeadLettersRequest) String() string {
 func (*RedriveDeadLettersRequest) ProtoMessage() {}
 
 func (x *RedriveDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[9]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +769,7 @@ func (x *RedriveDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*RedriveDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{9}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RedriveDeadLettersRequest) GetIds() []string {
@@ -732,7 +811,7 @@ type RedriveDeadLettersResponse struct {
 
 func (x *RedriveDeadLettersResponse) Reset() {
 	*x = RedriveDeadLettersResponse{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[10]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +823,7 @@ func (x *RedriveDeadLettersResponse) String() string {
 func (*RedriveDeadLettersResponse) ProtoMessage() {}
 
 func (x *RedriveDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[10]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +836,7 @@ func (x *RedriveDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*RedriveDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{10}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RedriveDeadLettersResponse) GetRedriven() uint64 {
@@ -815,7 +894,7 @@ const file_doppel_v1_fleet_proto_rawDesc = "" +
 	"\x05twins\x18\x05 \x01(\x04R\x05twins\x12\x1f\n" +
 	"\vquestdb_lag\x18\x06 \x01(\x03R\n" +
 	"questdbLag\"\x11\n" +
-	"\x0fGetAuditRequest\"\xa9\x01\n" +
+	"\x0fGetAuditRequest\"\xe4\x01\n" +
 	"\x05Audit\x12\x1a\n" +
 	"\bbalanced\x18\x01 \x01(\bR\bbalanced\x12+\n" +
 	"\x06totals\x18\x02 \x01(\v2\x13.doppel.v1.CountersR\x06totals\x12\x1a\n" +
@@ -823,7 +902,17 @@ const file_doppel_v1_fleet_proto_rawDesc = "" +
 	"\tin_flight\x18\x04 \x01(\x04R\binFlight\x12\x1e\n" +
 	"\n" +
 	"difference\x18\x05 \x01(\tR\n" +
-	"difference\"\x9f\x02\n" +
+	"difference\x129\n" +
+	"\n" +
+	"partitions\x18\x06 \x03(\v2\x19.doppel.v1.PartitionAuditR\n" +
+	"partitions\"v\n" +
+	"\x0ePartitionAudit\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x05R\x02id\x12\x14\n" +
+	"\x05twins\x18\x02 \x01(\x04R\x05twins\x12\x1d\n" +
+	"\n" +
+	"state_hash\x18\x03 \x01(\x06R\tstateHash\x12\x1f\n" +
+	"\vnext_offset\x18\x04 \x01(\x04R\n" +
+	"nextOffset\"\x9f\x02\n" +
 	"\n" +
 	"DeadLetter\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
@@ -875,7 +964,7 @@ func file_doppel_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_doppel_v1_fleet_proto_rawDescData
 }
 
-var file_doppel_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_doppel_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_doppel_v1_fleet_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),           // 0: doppel.v1.GetStatusRequest
 	(*Status)(nil),                     // 1: doppel.v1.Status
@@ -883,36 +972,38 @@ var file_doppel_v1_fleet_proto_goTypes = []any{
 	(*Partition)(nil),                  // 3: doppel.v1.Partition
 	(*GetAuditRequest)(nil),            // 4: doppel.v1.GetAuditRequest
 	(*Audit)(nil),                      // 5: doppel.v1.Audit
-	(*DeadLetter)(nil),                 // 6: doppel.v1.DeadLetter
-	(*ListDeadLettersRequest)(nil),     // 7: doppel.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),    // 8: doppel.v1.ListDeadLettersResponse
-	(*RedriveDeadLettersRequest)(nil),  // 9: doppel.v1.RedriveDeadLettersRequest
-	(*RedriveDeadLettersResponse)(nil), // 10: doppel.v1.RedriveDeadLettersResponse
-	nil,                                // 11: doppel.v1.ListDeadLettersResponse.ByReasonEntry
-	(*timestamppb.Timestamp)(nil),      // 12: google.protobuf.Timestamp
-	(*Counters)(nil),                   // 13: doppel.v1.Counters
+	(*PartitionAudit)(nil),             // 6: doppel.v1.PartitionAudit
+	(*DeadLetter)(nil),                 // 7: doppel.v1.DeadLetter
+	(*ListDeadLettersRequest)(nil),     // 8: doppel.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),    // 9: doppel.v1.ListDeadLettersResponse
+	(*RedriveDeadLettersRequest)(nil),  // 10: doppel.v1.RedriveDeadLettersRequest
+	(*RedriveDeadLettersResponse)(nil), // 11: doppel.v1.RedriveDeadLettersResponse
+	nil,                                // 12: doppel.v1.ListDeadLettersResponse.ByReasonEntry
+	(*timestamppb.Timestamp)(nil),      // 13: google.protobuf.Timestamp
+	(*Counters)(nil),                   // 14: doppel.v1.Counters
 }
 var file_doppel_v1_fleet_proto_depIdxs = []int32{
 	2,  // 0: doppel.v1.Status.nodes:type_name -> doppel.v1.Node
 	3,  // 1: doppel.v1.Status.partitions:type_name -> doppel.v1.Partition
-	12, // 2: doppel.v1.Node.start_time:type_name -> google.protobuf.Timestamp
-	13, // 3: doppel.v1.Audit.totals:type_name -> doppel.v1.Counters
-	12, // 4: doppel.v1.DeadLetter.receive_time:type_name -> google.protobuf.Timestamp
-	6,  // 5: doppel.v1.ListDeadLettersResponse.dead_letters:type_name -> doppel.v1.DeadLetter
-	11, // 6: doppel.v1.ListDeadLettersResponse.by_reason:type_name -> doppel.v1.ListDeadLettersResponse.ByReasonEntry
-	0,  // 7: doppel.v1.FleetService.GetStatus:input_type -> doppel.v1.GetStatusRequest
-	4,  // 8: doppel.v1.FleetService.GetAudit:input_type -> doppel.v1.GetAuditRequest
-	7,  // 9: doppel.v1.FleetService.ListDeadLetters:input_type -> doppel.v1.ListDeadLettersRequest
-	9,  // 10: doppel.v1.FleetService.RedriveDeadLetters:input_type -> doppel.v1.RedriveDeadLettersRequest
-	1,  // 11: doppel.v1.FleetService.GetStatus:output_type -> doppel.v1.Status
-	5,  // 12: doppel.v1.FleetService.GetAudit:output_type -> doppel.v1.Audit
-	8,  // 13: doppel.v1.FleetService.ListDeadLetters:output_type -> doppel.v1.ListDeadLettersResponse
-	10, // 14: doppel.v1.FleetService.RedriveDeadLetters:output_type -> doppel.v1.RedriveDeadLettersResponse
-	11, // [11:15] is the sub-list for method output_type
-	7,  // [7:11] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	13, // 2: doppel.v1.Node.start_time:type_name -> google.protobuf.Timestamp
+	14, // 3: doppel.v1.Audit.totals:type_name -> doppel.v1.Counters
+	6,  // 4: doppel.v1.Audit.partitions:type_name -> doppel.v1.PartitionAudit
+	13, // 5: doppel.v1.DeadLetter.receive_time:type_name -> google.protobuf.Timestamp
+	7,  // 6: doppel.v1.ListDeadLettersResponse.dead_letters:type_name -> doppel.v1.DeadLetter
+	12, // 7: doppel.v1.ListDeadLettersResponse.by_reason:type_name -> doppel.v1.ListDeadLettersResponse.ByReasonEntry
+	0,  // 8: doppel.v1.FleetService.GetStatus:input_type -> doppel.v1.GetStatusRequest
+	4,  // 9: doppel.v1.FleetService.GetAudit:input_type -> doppel.v1.GetAuditRequest
+	8,  // 10: doppel.v1.FleetService.ListDeadLetters:input_type -> doppel.v1.ListDeadLettersRequest
+	10, // 11: doppel.v1.FleetService.RedriveDeadLetters:input_type -> doppel.v1.RedriveDeadLettersRequest
+	1,  // 12: doppel.v1.FleetService.GetStatus:output_type -> doppel.v1.Status
+	5,  // 13: doppel.v1.FleetService.GetAudit:output_type -> doppel.v1.Audit
+	9,  // 14: doppel.v1.FleetService.ListDeadLetters:output_type -> doppel.v1.ListDeadLettersResponse
+	11, // 15: doppel.v1.FleetService.RedriveDeadLetters:output_type -> doppel.v1.RedriveDeadLettersResponse
+	12, // [12:16] is the sub-list for method output_type
+	8,  // [8:12] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_doppel_v1_fleet_proto_init() }
@@ -927,7 +1018,7 @@ func file_doppel_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doppel_v1_fleet_proto_rawDesc), len(file_doppel_v1_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -14,20 +14,22 @@ import (
 // ErrClosed answers records handed to a closed Client.
 var ErrClosed = errors.New("log is closed")
 
-// Changelog is doppel.telemetry as actors/host wants it. A record costs no allocation once the slots
-// of its partition are there.
-type Changelog struct {
+// Log is a topic as actors/host wants it: doppel.telemetry or doppel.state. A record costs no
+// allocation once the slots of its partition are there.
+type Log struct {
 	c       *Client
+	cl      *kgo.Client // produces
+	topic   string
 	lanes   []lane
 	promise func(*kgo.Record, error) // answered, bound once: a closure for each record would be garbage
 	closed  chan struct{}
 	limit   int // of unanswered records in a lane
 }
 
-var _ host.Changelog = (*Changelog)(nil)
+var _ host.Log = (*Log)(nil)
 
-func newChangelog(c *Client) *Changelog {
-	l := &Changelog{c: c, lanes: make([]lane, c.cfg.Partitions), closed: make(chan struct{}), limit: c.cfg.InFlight}
+func newLog(c *Client, cl *kgo.Client, topic string) *Log {
+	l := &Log{c: c, cl: cl, topic: topic, lanes: make([]lane, c.cfg.Partitions), closed: make(chan struct{}), limit: c.cfg.InFlight}
 	l.promise = l.answered
 	for p := range l.lanes {
 		l.lanes[p].room = make(chan struct{}, 1)
@@ -35,10 +37,10 @@ func newChangelog(c *Client) *Changelog {
 	return l
 }
 
-// Append implements host.Changelog. It blocks while the partition has as many unacknowledged records
+// Append implements host.Log. It blocks while the partition has as many unacknowledged records
 // as it may. When ctx ends before that is over, none of recs is written and all are answered with its
 // error: a part of a batch would be a hole in the count.
-func (l *Changelog) Append(ctx context.Context, p int32, recs []host.Record, acks host.Acks) {
+func (l *Log) Append(ctx context.Context, p int32, recs []host.Record, acks host.Acks) {
 	if len(recs) == 0 {
 		return
 	}
@@ -57,16 +59,16 @@ func (l *Changelog) Append(ctx context.Context, p int32, recs []host.Record, ack
 			next = s.next
 		}
 		s.rec = kgo.Record{
-			Context: s, Topic: l.c.topics.Telemetry, Partition: p,
+			Context: s, Topic: l.topic, Partition: p,
 			Key: recs[i].Key, Value: recs[i].Value, Timestamp: now,
 		}
-		l.c.cl.Produce(context.Background(), &s.rec, l.promise) //nolint:contextcheck // what is handed over is not taken back
+		l.cl.Produce(context.Background(), &s.rec, l.promise) //nolint:contextcheck // what is handed over is not taken back
 		s = next
 	}
 }
 
 // answered is the promise of every record.
-func (l *Changelog) answered(r *kgo.Record, err error) {
+func (l *Log) answered(r *kgo.Record, err error) {
 	s, ok := r.Context.(*slot)
 	if !ok {
 		return // not ours: nothing but Append uses this promise
@@ -79,10 +81,10 @@ func (l *Changelog) answered(r *kgo.Record, err error) {
 }
 
 // close makes every further and every blocked Append fail.
-func (l *Changelog) close() { close(l.closed) }
+func (l *Log) close() { close(l.closed) }
 
 // drained returns when every record is answered.
-func (l *Changelog) drained() {
+func (l *Log) drained() {
 	for p := range l.lanes {
 		<-l.lanes[p].quiet()
 	}

@@ -28,7 +28,7 @@ func until(t *testing.T, what string, ok func() bool) {
 }
 
 // stalled opens a log whose broker takes produce requests and answers none until release is called.
-func stalled(t *testing.T, inFlight int) (l *Changelog, release func()) {
+func stalled(t *testing.T, inFlight int) (l *Log, release func()) {
 	t.Helper()
 	e := embedded(t, "")
 	l = open(t, Config{Brokers: []string{e.Addr()}, Embedded: true, Partitions: 2, InFlight: inFlight, Linger: -1}).Changelog()
