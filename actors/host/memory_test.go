@@ -130,7 +130,7 @@ func heap() uint64 {
 
 // noLog fills the ports of a host that only steps.
 type noLog struct {
-	Changelog
+	Log
 	DeadLetters
 	AlertLog
 }

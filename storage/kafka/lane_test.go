@@ -165,7 +165,7 @@ func TestLaneBlocksWhenFull(t *testing.T) {
 func TestChangelogPassesUnknownOffsets(t *testing.T) {
 	ln := &lane{room: make(chan struct{}, 1)}
 	j := &journal{}
-	l := &Changelog{}
+	l := &Log{}
 	ss := slots(ln.queue(numbered(1, 2), j), 2)
 	l.answered(&kgo.Record{Context: ss[0], Offset: -1}, nil)
 	l.answered(&kgo.Record{Context: ss[1], Offset: 7}, kgo.ErrRecordTimeout)

@@ -152,7 +152,7 @@ func TestLettersAfterClose(t *testing.T) {
 }
 
 func TestLettersGiveUpWithTheirContext(t *testing.T) {
-	c := &Client{log: &Changelog{closed: make(chan struct{})}}
+	c := &Client{log: &Log{closed: make(chan struct{})}}
 	o := &outbox{c: c, gate: make(chan struct{})} // full
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
