@@ -95,7 +95,7 @@ func TestChangelog(t *testing.T) {
 			storagetest.RunLog(t, func(t *testing.T) storagetest.Log {
 				c := open(t, b.config(t))
 				return storagetest.Log{
-					Changelog: c.Changelog(),
+					Log: c.Changelog(),
 					Truncated: ErrTruncated,
 					Truncate: func(t *testing.T, p int32, before int64) {
 						t.Helper()
