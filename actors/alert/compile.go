@@ -43,7 +43,7 @@ func compile(r Rule) (*compiled, error) {
 	case Stale:
 		c.Window = cmp.Or(c.Window, staleFloor)
 		c.intervals, c.Levels[0].Enter, c.Levels[0].Exit = c.Levels[0].Enter, 1, 1
-	case Gap:
+	case Gap, Numbering:
 		c.Window = cmp.Or(c.Window, gapWindow)
 	case ZScore, Threshold, Rate, Offline, Expression:
 	}
@@ -89,7 +89,7 @@ func checkFields(r *Rule) error {
 		if r.Window != 0 {
 			return fmt.Errorf("window: %s rules have none: leave it out", r.Kind)
 		}
-	case Stale, Offline, Gap:
+	case Stale, Offline, Gap, Numbering:
 		if r.Metric != "" {
 			return fmt.Errorf("metric: %s rules watch the device, not a metric: leave it out", r.Kind)
 		}
@@ -97,13 +97,15 @@ func checkFields(r *Rule) error {
 			return fmt.Errorf("for_samples: %s rules see no samples: leave it out", r.Kind)
 		}
 	default:
-		return fmt.Errorf("kind: %q is unknown: use zscore, threshold, rate, stale, offline, gap or expression", r.Kind)
+		return fmt.Errorf("kind: %q is unknown: use zscore, threshold, rate, stale, offline, gap, numbering or expression", r.Kind)
 	}
 	switch {
 	case r.Kind == Offline && r.Window != 0:
 		return errors.New("window: offline rules have none: leave it out")
 	case r.Kind == Gap && r.ForDuration != 0:
 		return errors.New("for_duration: a gap does not last: leave it out")
+	case r.Kind == Numbering && r.ForDuration != 0:
+		return errors.New("for_duration: a numbering goes back at once: leave it out")
 	case r.Kind == Expression && r.Metric != "":
 		return errors.New("metric: an expression names its metrics itself: leave it out")
 	case r.Kind == Expression && r.Predicate == nil:
@@ -121,7 +123,7 @@ func compileLevels(r *Rule) error {
 	if len(r.Levels) == 0 {
 		return errors.New("levels: there is none: add at least one of info, warning and critical")
 	}
-	if len(r.Levels) > 1 && (r.Kind == Stale || r.Kind == Offline || r.Kind == Expression) {
+	if len(r.Levels) > 1 && (r.Kind == Stale || r.Kind == Offline || r.Kind == Numbering || r.Kind == Expression) {
 		return fmt.Errorf("levels: %s is or is not, so it has one severity: keep one", r.Kind)
 	}
 	for i := range r.Levels {
@@ -163,7 +165,7 @@ func compileLevel(r *Rule, l *Level) error {
 		}
 		l.Op = opReach
 		return nil
-	case Offline, Expression:
+	case Offline, Numbering, Expression:
 		if l.Enter != 0 || l.Exit != 0 {
 			return fmt.Errorf("enter: %s rules have no bounds: leave enter and exit out", r.Kind)
 		}

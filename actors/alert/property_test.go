@@ -36,7 +36,7 @@ func ruleSets(t *rapid.T) *Set {
 
 // act draws one input and applies it to every book alike; the returned slices must be equal.
 func act(t *rapid.T, s *Set, at int64, books []*Book) [][]Alert {
-	kind := rapid.SampledFrom([]string{"sample", "sample", "seen", "seen", "seen", "presence", "gap", "tick"}).Draw(t, "kind")
+	kind := rapid.SampledFrom([]string{"sample", "sample", "seen", "seen", "seen", "presence", "gap", "tick", "back", "renumbered"}).Draw(t, "kind")
 	metric := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "metric")
 	plain := float64(rapid.IntRange(-80, 80).Draw(t, "plain")) / 10
 	held := rapid.Bool().Draw(t, "held")
@@ -59,6 +59,10 @@ func act(t *rapid.T, s *Set, at int64, books []*Book) [][]Alert {
 			b.Gap(s, device, at, missing, &out[i])
 		case "tick":
 			b.Tick(s, device, at, &out[i])
+		case "back":
+			b.WentBack(s, device, at, Setback{Current: 100 + missing, Boot: missing, Seq: 1}, &out[i])
+		case "renumbered":
+			b.Renumbered(s, device, at, &out[i])
 		}
 	}
 	return out

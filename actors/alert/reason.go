@@ -60,6 +60,8 @@ func resolvedReason(r *compiled, a *Alert) string {
 		return "data arrives again"
 	case Offline:
 		return "the device is online again"
+	case Numbering:
+		return fmt.Sprintf("samples are accepted and no boot went back for %v", r.Window)
 	case Gap:
 		return fmt.Sprintf("no gap for %v", r.Window)
 	default:

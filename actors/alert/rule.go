@@ -13,6 +13,7 @@ const (
 	Stale      Kind = "stale"      // no data for too long
 	Offline    Kind = "offline"    // the device or its last will says it is gone
 	Gap        Kind = "gap"        // numbers given up on
+	Numbering  Kind = "numbering"  // boots that went back
 	Expression Kind = "expression" // a predicate over the twin
 )
 
@@ -44,7 +45,8 @@ type Rule struct {
 	MinDwell    time.Duration // least time it stays firing
 
 	// Window of stale is the least silence that counts (0: 10 s), of gap how long after the last gap
-	// the alert resolves (0: 5 min). The other kinds have none.
+	// the alert resolves (0: 5 min), of numbering for how long no refused boot may have come before an
+	// accepted sample resolves it (0: 5 min). The other kinds have none.
 	Window        time.Duration
 	WindowSamples uint32 // the twin's baseline, which all rules share: 0 or 512
 	MinSamples    uint32 // least samples behind a score (0: what the baseline demands)
@@ -76,5 +78,6 @@ func Builtin() []Rule {
 			{Severity: Warning, Enter: 4, Exit: 2},
 			{Severity: Critical, Enter: 6, Exit: 2},
 		}},
+		{ID: "builtin.numbering", Version: 1, Kind: Numbering, Levels: []Level{{Severity: Warning}}},
 	}
 }

@@ -118,6 +118,10 @@ func (s *script) input(d *datadriven.TestData, words []string, emit *[]Alert) {
 		s.book.Presence(s.set, device, words[1] == "online", at, emit)
 	case "gap":
 		s.book.Gap(s.set, device, at, uint64(number(2)), emit)
+	case "back": // CURRENT BOOT SEQ
+		s.book.WentBack(s.set, device, at, Setback{Current: uint64(number(2)), Boot: uint64(number(3)), Seq: uint64(number(4))}, emit)
+	case "renumbered":
+		s.book.Renumbered(s.set, device, at, emit)
 	case "tick":
 		s.book.Tick(s.set, device, at, emit)
 	case "expression": // true or false or error

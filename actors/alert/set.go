@@ -17,6 +17,7 @@ type Set struct {
 	stale      []*compiled
 	offline    []*compiled
 	gap        []*compiled
+	numbering  []*compiled
 	expression []*compiled
 	byID       map[string]*compiled
 }
@@ -57,6 +58,8 @@ func (s *Set) add(r *compiled) {
 		s.offline = append(s.offline, r)
 	case Gap:
 		s.gap = append(s.gap, r)
+	case Numbering:
+		s.numbering = append(s.numbering, r)
 	case Expression:
 		s.expression = append(s.expression, r)
 	}

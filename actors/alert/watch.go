@@ -22,6 +22,9 @@ func (b *Book) Seen(s *Set, device string, now int64, emit *[]Alert) {
 			}
 		}
 	}
+	if b.timed > 0 && len(s.numbering) > 0 {
+		b.judgeNumbering(s, device, now, emit)
+	}
 	b.schedule(s, device, now)
 }
 
