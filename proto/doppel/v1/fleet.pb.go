@@ -12,6 +12,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -504,17 +505,26 @@ func (x *PartitionAudit) GetNextOffset() uint64 {
 	return 0
 }
 
+// DeadLetter is a refused message as it came.
 type DeadLetter struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Device        string                 `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	Detail        string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
-	ReceiveTime   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=receive_time,json=receiveTime,proto3" json:"receive_time,omitempty"`
-	Payload       []byte                 `protobuf:"bytes,6,opt,name=payload,proto3" json:"payload,omitempty"`
-	SourceTopic   string                 `protobuf:"bytes,7,opt,name=source_topic,json=sourceTopic,proto3" json:"source_topic,omitempty"`
-	ContentType   string                 `protobuf:"bytes,8,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
-	Attempts      uint32                 `protobuf:"varint,9,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PARTITION-OFFSET in the log.
+	Id          string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Device      string                 `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
+	Reason      string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Detail      string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	ReceiveTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=receive_time,json=receiveTime,proto3" json:"receive_time,omitempty"`
+	Payload     []byte                 `protobuf:"bytes,6,opt,name=payload,proto3" json:"payload,omitempty"`
+	SourceTopic string                 `protobuf:"bytes,7,opt,name=source_topic,json=sourceTopic,proto3" json:"source_topic,omitempty"`
+	ContentType string                 `protobuf:"bytes,8,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	// How often it was sent again before it became this letter.
+	Attempts uint32 `protobuf:"varint,9,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// Node that refused it.
+	Node string `protobuf:"bytes,10,opt,name=node,proto3" json:"node,omitempty"`
+	// Size of a message too large to be kept whole; 0: payload is all of it.
+	TruncatedFrom uint64 `protobuf:"varint,11,opt,name=truncated_from,json=truncatedFrom,proto3" json:"truncated_from,omitempty"`
+	// It was sent again since.
+	Redriven      bool `protobuf:"varint,12,opt,name=redriven,proto3" json:"redriven,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -612,11 +622,34 @@ func (x *DeadLetter) GetAttempts() uint32 {
 	return 0
 }
 
+func (x *DeadLetter) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DeadLetter) GetTruncatedFrom() uint64 {
+	if x != nil {
+		return x.TruncatedFrom
+	}
+	return 0
+}
+
+func (x *DeadLetter) GetRedriven() bool {
+	if x != nil {
+		return x.Redriven
+	}
+	return false
+}
+
 type ListDeadLettersRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// CEL over the fields of DeadLetter.
 	Filter        string                 `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
 	PageSize      int32                  `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	PageToken     string                 `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	ReadMask      *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=read_mask,json=readMask,proto3" json:"read_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -672,11 +705,20 @@ func (x *ListDeadLettersRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListDeadLettersRequest) GetReadMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.ReadMask
+	}
+	return nil
+}
+
 type ListDeadLettersResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	DeadLetters   []*DeadLetter          `protobuf:"bytes,1,rep,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
-	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	ByReason      map[string]uint64      `protobuf:"bytes,3,rep,name=by_reason,json=byReason,proto3" json:"by_reason,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Newest first. A page may have fewer letters than asked for, even none, and yet not be the last.
+	DeadLetters   []*DeadLetter `protobuf:"bytes,1,rep,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	NextPageToken string        `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// How many letters pass the filter, by reason: on the first page, among the newest 1,000,000.
+	ByReason      map[string]uint64 `protobuf:"bytes,3,rep,name=by_reason,json=byReason,proto3" json:"by_reason,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -733,11 +775,14 @@ func (x *ListDeadLettersResponse) GetByReason() map[string]uint64 {
 }
 
 type RedriveDeadLettersRequest struct {
-	state              protoimpl.MessageState `protogen:"open.v1"`
-	Ids                []string               `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
-	Filter             string                 `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
-	DryRun             bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	ReplacementPayload []byte                 `protobuf:"bytes,4,opt,name=replacement_payload,json=replacementPayload,proto3" json:"replacement_payload,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Either ids or a filter over the fields of DeadLetter.
+	Ids    []string `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	Filter string   `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Say what would be done and send nothing.
+	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Corrected bytes in place of those of the one id given.
+	ReplacementPayload []byte `protobuf:"bytes,4,opt,name=replacement_payload,json=replacementPayload,proto3" json:"replacement_payload,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -801,10 +846,16 @@ func (x *RedriveDeadLettersRequest) GetReplacementPayload() []byte {
 }
 
 type RedriveDeadLettersResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Redriven      uint64                 `protobuf:"varint,1,opt,name=redriven,proto3" json:"redriven,omitempty"`
-	RefusedAgain  uint64                 `protobuf:"varint,2,opt,name=refused_again,json=refusedAgain,proto3" json:"refused_again,omitempty"`
-	AlreadyDone   uint64                 `protobuf:"varint,3,opt,name=already_done,json=alreadyDone,proto3" json:"already_done,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Redriven uint64                 `protobuf:"varint,1,opt,name=redriven,proto3" json:"redriven,omitempty"`
+	// Not sent, because the same would be found wrong with them.
+	RefusedAgain uint64 `protobuf:"varint,2,opt,name=refused_again,json=refusedAgain,proto3" json:"refused_again,omitempty"`
+	AlreadyDone  uint64 `protobuf:"varint,3,opt,name=already_done,json=alreadyDone,proto3" json:"already_done,omitempty"`
+	// Passed the filter, but cannot be sent to a twin: without a device, cut, or of QuestDB. Named by
+	// id, such a letter is an error instead.
+	NotRedrivable uint64 `protobuf:"varint,4,opt,name=not_redrivable,json=notRedrivable,proto3" json:"not_redrivable,omitempty"`
+	// The first 1,000 letters that were not sent, but for those already done.
+	Problems      []*RedriveProblem `protobuf:"bytes,5,rep,name=problems,proto3" json:"problems,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -860,11 +911,94 @@ func (x *RedriveDeadLettersResponse) GetAlreadyDone() uint64 {
 	return 0
 }
 
+func (x *RedriveDeadLettersResponse) GetNotRedrivable() uint64 {
+	if x != nil {
+		return x.NotRedrivable
+	}
+	return 0
+}
+
+func (x *RedriveDeadLettersResponse) GetProblems() []*RedriveProblem {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+// RedriveProblem is why a letter was not sent again.
+type RedriveProblem struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Device        string                 `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Detail        string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedriveProblem) Reset() {
+	*x = RedriveProblem{}
+	mi := &file_doppel_v1_fleet_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedriveProblem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedriveProblem) ProtoMessage() {}
+
+func (x *RedriveProblem) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_fleet_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedriveProblem.ProtoReflect.Descriptor instead.
+func (*RedriveProblem) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RedriveProblem) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RedriveProblem) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *RedriveProblem) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RedriveProblem) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
 var File_doppel_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_doppel_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\x15doppel/v1/fleet.proto\x12\tdoppel.v1\x1a\x14doppel/v1/twin.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
+	"\x15doppel/v1/fleet.proto\x12\tdoppel.v1\x1a\x14doppel/v1/twin.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
 	"\x10GetStatusRequest\"\xe2\x01\n" +
 	"\x06Status\x12%\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x0f.doppel.v1.NodeR\x05nodes\x124\n" +
@@ -912,7 +1046,7 @@ const file_doppel_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	"state_hash\x18\x03 \x01(\x06R\tstateHash\x12\x1f\n" +
 	"\vnext_offset\x18\x04 \x01(\x04R\n" +
-	"nextOffset\"\x9f\x02\n" +
+	"nextOffset\"\xf6\x02\n" +
 	"\n" +
 	"DeadLetter\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
@@ -923,12 +1057,17 @@ const file_doppel_v1_fleet_proto_rawDesc = "" +
 	"\apayload\x18\x06 \x01(\fR\apayload\x12!\n" +
 	"\fsource_topic\x18\a \x01(\tR\vsourceTopic\x12!\n" +
 	"\fcontent_type\x18\b \x01(\tR\vcontentType\x12\x1a\n" +
-	"\battempts\x18\t \x01(\rR\battempts\"l\n" +
+	"\battempts\x18\t \x01(\rR\battempts\x12\x12\n" +
+	"\x04node\x18\n" +
+	" \x01(\tR\x04node\x12%\n" +
+	"\x0etruncated_from\x18\v \x01(\x04R\rtruncatedFrom\x12\x1a\n" +
+	"\bredriven\x18\f \x01(\bR\bredriven\"\xa5\x01\n" +
 	"\x16ListDeadLettersRequest\x12\x16\n" +
 	"\x06filter\x18\x01 \x01(\tR\x06filter\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"\x87\x02\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x127\n" +
+	"\tread_mask\x18\x04 \x01(\v2\x1a.google.protobuf.FieldMaskR\breadMask\"\x87\x02\n" +
 	"\x17ListDeadLettersResponse\x128\n" +
 	"\fdead_letters\x18\x01 \x03(\v2\x15.doppel.v1.DeadLetterR\vdeadLetters\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12M\n" +
@@ -940,11 +1079,18 @@ const file_doppel_v1_fleet_proto_rawDesc = "" +
 	"\x03ids\x18\x01 \x03(\tR\x03ids\x12\x16\n" +
 	"\x06filter\x18\x02 \x01(\tR\x06filter\x12\x17\n" +
 	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12/\n" +
-	"\x13replacement_payload\x18\x04 \x01(\fR\x12replacementPayload\"\x80\x01\n" +
+	"\x13replacement_payload\x18\x04 \x01(\fR\x12replacementPayload\"\xde\x01\n" +
 	"\x1aRedriveDeadLettersResponse\x12\x1a\n" +
 	"\bredriven\x18\x01 \x01(\x04R\bredriven\x12#\n" +
 	"\rrefused_again\x18\x02 \x01(\x04R\frefusedAgain\x12!\n" +
-	"\falready_done\x18\x03 \x01(\x04R\valreadyDone2\xa7\x03\n" +
+	"\falready_done\x18\x03 \x01(\x04R\valreadyDone\x12%\n" +
+	"\x0enot_redrivable\x18\x04 \x01(\x04R\rnotRedrivable\x125\n" +
+	"\bproblems\x18\x05 \x03(\v2\x19.doppel.v1.RedriveProblemR\bproblems\"h\n" +
+	"\x0eRedriveProblem\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail2\xa7\x03\n" +
 	"\fFleetService\x12O\n" +
 	"\tGetStatus\x12\x1b.doppel.v1.GetStatusRequest\x1a\x11.doppel.v1.Status\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/status\x12K\n" +
@@ -964,7 +1110,7 @@ func file_doppel_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_doppel_v1_fleet_proto_rawDescData
 }
 
-var file_doppel_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_doppel_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_doppel_v1_fleet_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),           // 0: doppel.v1.GetStatusRequest
 	(*Status)(nil),                     // 1: doppel.v1.Status
@@ -978,32 +1124,36 @@ var file_doppel_v1_fleet_proto_goTypes = []any{
 	(*ListDeadLettersResponse)(nil),    // 9: doppel.v1.ListDeadLettersResponse
 	(*RedriveDeadLettersRequest)(nil),  // 10: doppel.v1.RedriveDeadLettersRequest
 	(*RedriveDeadLettersResponse)(nil), // 11: doppel.v1.RedriveDeadLettersResponse
-	nil,                                // 12: doppel.v1.ListDeadLettersResponse.ByReasonEntry
-	(*timestamppb.Timestamp)(nil),      // 13: google.protobuf.Timestamp
-	(*Counters)(nil),                   // 14: doppel.v1.Counters
+	(*RedriveProblem)(nil),             // 12: doppel.v1.RedriveProblem
+	nil,                                // 13: doppel.v1.ListDeadLettersResponse.ByReasonEntry
+	(*timestamppb.Timestamp)(nil),      // 14: google.protobuf.Timestamp
+	(*Counters)(nil),                   // 15: doppel.v1.Counters
+	(*fieldmaskpb.FieldMask)(nil),      // 16: google.protobuf.FieldMask
 }
 var file_doppel_v1_fleet_proto_depIdxs = []int32{
 	2,  // 0: doppel.v1.Status.nodes:type_name -> doppel.v1.Node
 	3,  // 1: doppel.v1.Status.partitions:type_name -> doppel.v1.Partition
-	13, // 2: doppel.v1.Node.start_time:type_name -> google.protobuf.Timestamp
-	14, // 3: doppel.v1.Audit.totals:type_name -> doppel.v1.Counters
+	14, // 2: doppel.v1.Node.start_time:type_name -> google.protobuf.Timestamp
+	15, // 3: doppel.v1.Audit.totals:type_name -> doppel.v1.Counters
 	6,  // 4: doppel.v1.Audit.partitions:type_name -> doppel.v1.PartitionAudit
-	13, // 5: doppel.v1.DeadLetter.receive_time:type_name -> google.protobuf.Timestamp
-	7,  // 6: doppel.v1.ListDeadLettersResponse.dead_letters:type_name -> doppel.v1.DeadLetter
-	12, // 7: doppel.v1.ListDeadLettersResponse.by_reason:type_name -> doppel.v1.ListDeadLettersResponse.ByReasonEntry
-	0,  // 8: doppel.v1.FleetService.GetStatus:input_type -> doppel.v1.GetStatusRequest
-	4,  // 9: doppel.v1.FleetService.GetAudit:input_type -> doppel.v1.GetAuditRequest
-	8,  // 10: doppel.v1.FleetService.ListDeadLetters:input_type -> doppel.v1.ListDeadLettersRequest
-	10, // 11: doppel.v1.FleetService.RedriveDeadLetters:input_type -> doppel.v1.RedriveDeadLettersRequest
-	1,  // 12: doppel.v1.FleetService.GetStatus:output_type -> doppel.v1.Status
-	5,  // 13: doppel.v1.FleetService.GetAudit:output_type -> doppel.v1.Audit
-	9,  // 14: doppel.v1.FleetService.ListDeadLetters:output_type -> doppel.v1.ListDeadLettersResponse
-	11, // 15: doppel.v1.FleetService.RedriveDeadLetters:output_type -> doppel.v1.RedriveDeadLettersResponse
-	12, // [12:16] is the sub-list for method output_type
-	8,  // [8:12] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	14, // 5: doppel.v1.DeadLetter.receive_time:type_name -> google.protobuf.Timestamp
+	16, // 6: doppel.v1.ListDeadLettersRequest.read_mask:type_name -> google.protobuf.FieldMask
+	7,  // 7: doppel.v1.ListDeadLettersResponse.dead_letters:type_name -> doppel.v1.DeadLetter
+	13, // 8: doppel.v1.ListDeadLettersResponse.by_reason:type_name -> doppel.v1.ListDeadLettersResponse.ByReasonEntry
+	12, // 9: doppel.v1.RedriveDeadLettersResponse.problems:type_name -> doppel.v1.RedriveProblem
+	0,  // 10: doppel.v1.FleetService.GetStatus:input_type -> doppel.v1.GetStatusRequest
+	4,  // 11: doppel.v1.FleetService.GetAudit:input_type -> doppel.v1.GetAuditRequest
+	8,  // 12: doppel.v1.FleetService.ListDeadLetters:input_type -> doppel.v1.ListDeadLettersRequest
+	10, // 13: doppel.v1.FleetService.RedriveDeadLetters:input_type -> doppel.v1.RedriveDeadLettersRequest
+	1,  // 14: doppel.v1.FleetService.GetStatus:output_type -> doppel.v1.Status
+	5,  // 15: doppel.v1.FleetService.GetAudit:output_type -> doppel.v1.Audit
+	9,  // 16: doppel.v1.FleetService.ListDeadLetters:output_type -> doppel.v1.ListDeadLettersResponse
+	11, // 17: doppel.v1.FleetService.RedriveDeadLetters:output_type -> doppel.v1.RedriveDeadLettersResponse
+	14, // [14:18] is the sub-list for method output_type
+	10, // [10:14] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_doppel_v1_fleet_proto_init() }
@@ -1018,7 +1168,7 @@ func file_doppel_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doppel_v1_fleet_proto_rawDesc), len(file_doppel_v1_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
