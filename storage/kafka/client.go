@@ -22,6 +22,7 @@ type Client struct {
 	adm    *kadm.Client
 	log    *Log // doppel.telemetry
 	state  *Log // doppel.state
+	ingest *Ingest
 	out    *outbox
 	once   sync.Once
 
@@ -53,6 +54,7 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("kafka %v: %w", cfg.Brokers, err)
 	}
 	c.log, c.state, c.out = newLog(c, cl, c.topics.Telemetry), newLog(c, side, c.topics.State), newOutbox(c)
+	c.ingest = newIngest(c)
 	return c, nil
 }
 
@@ -62,6 +64,7 @@ func (c *Client) Close() error {
 	c.once.Do(func() {
 		c.log.close()
 		c.state.close()
+		c.ingest.tails.close()
 		c.cl.Close()
 		c.side.Close()
 		c.log.drained()
@@ -118,6 +121,9 @@ func (c *Client) Changelog() *Log { return c.log }
 
 // State is doppel.state. It is produced beside the changelog, so that checkpoints hold nothing up.
 func (c *Client) State() *Log { return c.state }
+
+// Ingest is doppel.ingest.
+func (c *Client) Ingest() *Ingest { return c.ingest }
 
 // DeadLetters is doppel.dlq.
 func (c *Client) DeadLetters() *DeadLetters { return &DeadLetters{out: c.out} }

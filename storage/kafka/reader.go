@@ -32,8 +32,9 @@ func (e *TruncatedError) Is(target error) bool { return target == ErrTruncated }
 
 // Offsets of a ListOffsets request that stand for an end of the log.
 const (
-	listStart = -2
-	listEnd   = -1
+	listStart     = -2
+	listEnd       = -1
+	listCommitted = -11 // the end of what is certain: an open transaction lies behind it
 )
 
 // Bounds implements host.Log.
@@ -50,12 +51,18 @@ func (l *Log) Bounds(ctx context.Context, p int32) (start, end int64, err error)
 func (c *Client) offset(ctx context.Context, topic string, p int32, which int64) (int64, error) {
 	rp := kmsg.NewListOffsetsRequestTopicPartition()
 	rp.Partition, rp.Timestamp = p, which
+	if which == listCommitted {
+		rp.Timestamp = listEnd
+	}
 	rt := kmsg.NewListOffsetsRequestTopic()
 	rt.Topic = topic
 	rt.Partitions = append(rt.Partitions, rp)
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1
 	req.Topics = append(req.Topics, rt)
+	if which == listCommitted {
+		req.IsolationLevel = 1
+	}
 
 	resp, err := req.RequestWith(ctx, c.cl)
 	if err != nil {
