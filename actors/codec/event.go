@@ -15,13 +15,14 @@ type Event struct {
 	// SrcNext: all of doppel.ingest below it was handled before or by this record.
 	SrcNext Position
 
-	// Input is the twin's input for the kinds up to reported; Input.Kind then agrees with Kind.
+	// Input is the twin's input for the kinds that are one; Input.Kind then agrees with Kind.
 	Input twin.Input
-	// Exactly one of these for the kinds of the same name: the last two are an encoded
-	// doppelv1.RulesInput and doppelv1.DesiredInput.
+	// Exactly one of these for the kinds of the same name: Rules and Desired are an encoded
+	// doppelv1.RulesInput and doppelv1.DesiredInput, Anchor is what twin.EncodeCheckpoint gave.
 	Claim   *Claim
 	Rules   []byte
 	Desired []byte
+	Anchor  []byte
 
 	// Effects: of these, Outcome, Applied and Transitions are stored. An own applied sample must be
 	// the one of Input; its readings carry the same names and values.
@@ -44,6 +45,17 @@ type Claim struct {
 	Incarnation, Nonce uint64
 }
 
+// OfPartition says that the record changes the partition and no twin: its key names no device.
+func (e *Event) OfPartition() bool {
+	switch e.Kind {
+	case doppelv1.EventKind_EVENT_KIND_CLAIM, doppelv1.EventKind_EVENT_KIND_RULES,
+		doppelv1.EventKind_EVENT_KIND_UNSETTLED, doppelv1.EventKind_EVENT_KIND_SETTLED:
+		return true
+	default:
+		return false
+	}
+}
+
 // KindOf is the record's kind for an input of a twin.
 func KindOf(k twin.Kind) doppelv1.EventKind {
 	switch k {
@@ -59,13 +71,19 @@ func KindOf(k twin.Kind) doppelv1.EventKind {
 		return doppelv1.EventKind_EVENT_KIND_STATUS
 	case twin.KindReported:
 		return doppelv1.EventKind_EVENT_KIND_REPORTED
+	case twin.KindQuarantined:
+		return doppelv1.EventKind_EVENT_KIND_QUARANTINED
+	case twin.KindReset:
+		return doppelv1.EventKind_EVENT_KIND_RESET
+	case twin.KindAnchor:
+		return doppelv1.EventKind_EVENT_KIND_ANCHOR
 	}
 	return doppelv1.EventKind_EVENT_KIND_UNSPECIFIED
 }
 
 // inputKind is the inverse of KindOf; 0 for records that are no input of a twin.
 func inputKind(k doppelv1.EventKind) twin.Kind {
-	for i := twin.KindSample; i <= twin.KindReported; i++ {
+	for i := twin.KindSample; i <= twin.KindAnchor; i++ {
 		if KindOf(i) == k {
 			return i
 		}

@@ -81,6 +81,12 @@ func appendInput(b []byte, e *Event) []byte {
 	case doppelv1.EventKind_EVENT_KIND_DESIRED:
 		b, at = open(b, 14)
 		b = append(b, e.Desired...)
+	case doppelv1.EventKind_EVENT_KIND_ANCHOR:
+		b, at = open(b, 15)
+		b = append(b, e.Anchor...)
+	case doppelv1.EventKind_EVENT_KIND_QUARANTINED:
+		b, at = open(b, 16)
+		b = appendText(b, 1, in.Quarantine.Reason)
 	default: // kinds without content
 		return b
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/twin"
@@ -24,7 +23,6 @@ type EventDecoder struct {
 	scored   []twin.ScoredReading
 	applied  []twin.AppliedSample
 	alerts   []alert.Alert
-	alert    doppelv1.Alert
 
 	// Parts of the record, decoded once all of it is known.
 	rawApplied [][]byte
@@ -62,7 +60,7 @@ func (d *EventDecoder) Decode(value []byte, e *Event) error {
 			if !e.SrcNext.decode(w.bytes()) {
 				w.fail()
 			}
-		case w.num >= 7 && w.num <= 14 && w.typ == protowire.BytesType:
+		case w.num >= 7 && w.num <= 16 && w.typ == protowire.BytesType:
 			content.num, content.b, content.count = w.num, w.bytes(), content.count+1
 		case w.is(20, protowire.VarintType):
 			e.Effects.Outcome = outcomeFrom(w.varint())
@@ -125,6 +123,10 @@ func contentOf(k doppelv1.EventKind) protowire.Number {
 		return 13
 	case doppelv1.EventKind_EVENT_KIND_DESIRED:
 		return 14
+	case doppelv1.EventKind_EVENT_KIND_ANCHOR:
+		return 15
+	case doppelv1.EventKind_EVENT_KIND_QUARANTINED:
+		return 16
 	default:
 		return 0
 	}
@@ -161,6 +163,10 @@ func (d *EventDecoder) content(e *Event, c content, receivedAt int64) error {
 		e.Rules = c.b
 	case doppelv1.EventKind_EVENT_KIND_DESIRED:
 		e.Desired = c.b
+	case doppelv1.EventKind_EVENT_KIND_ANCHOR:
+		e.Anchor = c.b
+	case doppelv1.EventKind_EVENT_KIND_QUARANTINED:
+		decodeQuarantine(&w, &e.Input.Quarantine)
 	default: // kinds without content
 	}
 	if w.bad {
@@ -186,10 +192,7 @@ func (d *EventDecoder) effects(e *Event) error {
 }
 
 func (d *EventDecoder) transition(b []byte) error {
-	if err := proto.Unmarshal(b, &d.alert); err != nil {
-		return fmt.Errorf("%w: transition: %w", ErrUnreadable, err)
-	}
-	a, err := AlertFrom(&d.alert)
+	a, err := decodeAlert(b, d.names)
 	if err != nil {
 		return fmt.Errorf("%w: transition: %w", ErrUnreadable, err)
 	}

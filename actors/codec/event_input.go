@@ -155,6 +155,16 @@ func decodeGap(w *wire, g *twin.Gap) {
 	}
 }
 
+func decodeQuarantine(w *wire, q *twin.Quarantine) {
+	for w.next() {
+		if w.is(1, protowire.BytesType) {
+			q.Reason = string(w.bytes())
+		} else {
+			w.skip()
+		}
+	}
+}
+
 func decodeStatus(w *wire, s *twin.Status) {
 	for w.next() {
 		switch {

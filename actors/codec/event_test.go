@@ -73,6 +73,10 @@ func drawEvent(t *rapid.T) *Event {
 		e.Rules = must(proto.Marshal(&doppelv1.RulesInput{Offset: 1 + number.Draw(t, "offset")/2, Rules: []*doppelv1.Rule{{Id: "r"}}}))
 	case doppelv1.EventKind_EVENT_KIND_DESIRED:
 		e.Desired = must(proto.Marshal(&doppelv1.DesiredInput{Patch: text.Draw(t, "patch")}))
+	case doppelv1.EventKind_EVENT_KIND_ANCHOR:
+		e.Anchor = text.Draw(t, "anchor")
+	case doppelv1.EventKind_EVENT_KIND_QUARANTINED:
+		in.Quarantine.Reason = rapid.String().Draw(t, "reason")
 	default: // kinds without content
 	}
 	drawEffects(t, e)
@@ -176,6 +180,10 @@ func generated(e *Event) *doppelv1.TwinEvent {
 	case doppelv1.EventKind_EVENT_KIND_DESIRED:
 		p.Desired = new(doppelv1.DesiredInput)
 		must(0, proto.Unmarshal(e.Desired, p.GetDesired()))
+	case doppelv1.EventKind_EVENT_KIND_ANCHOR:
+		p.Anchor = e.Anchor
+	case doppelv1.EventKind_EVENT_KIND_QUARANTINED:
+		p.Quarantined = &doppelv1.QuarantinedInput{Reason: in.Quarantine.Reason}
 	default: // kinds without content
 	}
 	for i := range e.Effects.Applied {

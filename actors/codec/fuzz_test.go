@@ -227,11 +227,11 @@ func FuzzEvent(f *testing.F) {
 	f.Fuzz(func(t *testing.T, value []byte) {
 		var first, second EventDecoder
 		var e, again Event
-		if first.Decode(value, &e) != nil || e.Claim != nil && !utf8.ValidString(e.Claim.Node) {
+		if first.Decode(value, &e) != nil || e.Claim != nil && !utf8.ValidString(e.Claim.Node) || !utf8.ValidString(e.Input.Quarantine.Reason) {
 			return
 		}
 		b := AppendEvent(nil, &e)
-		if e.Kind > doppelv1.EventKind_EVENT_KIND_ANCHOR {
+		if e.Kind > doppelv1.EventKind_EVENT_KIND_QUARANTINED {
 			return // the content of a later version's kinds is not kept
 		}
 		if err := second.Decode(b, &again); err != nil {

@@ -10,7 +10,7 @@ import (
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
-// Twin is the public form of a twin. What is not the twin's own (owner, epoch, quarantined) is left
+// Twin is the public form of a twin. What is not the twin's own (owner, epoch) is left
 // to the caller. The caller owns the result; it shares nothing with t.
 func Twin(t *twin.Twin) *doppelv1.Twin {
 	c := t.Counters()
@@ -25,6 +25,7 @@ func Twin(t *twin.Twin) *doppelv1.Twin {
 		Online:          t.Online(),
 		LastSeen:        timestamp(t.LastSeen()),
 		CreateTime:      timestamp(t.CreateTime()),
+		Quarantined:     t.Quarantined(),
 		Reported:        object(t.Reported()),
 		Metrics:         metrics(t),
 		Counters: &doppelv1.Counters{

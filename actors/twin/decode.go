@@ -17,10 +17,10 @@ func (t *Twin) Decode(id string, encoded []byte, names func([]byte) string) erro
 	*t = Twin{id: id, metrics: t.metrics[:0]}
 	switch version := in.Byte(); {
 	case in.Err() != nil:
-	case version != encodingVersion:
-		in.Fail("version %d is not known, this build reads up to %d: use a newer build", version, encodingVersion)
+	case version < 1 || version > EncodingVersion:
+		in.Fail("version %d is not known, this build reads up to %d: use a newer build", version, EncodingVersion)
 	default:
-		t.decode(&in)
+		t.decode(&in, version)
 	}
 	if err := in.Err(); err != nil {
 		return fmt.Errorf("state of twin %s: %w", id, err)
@@ -31,9 +31,12 @@ func (t *Twin) Decode(id string, encoded []byte, names func([]byte) string) erro
 	return nil
 }
 
-func (t *Twin) decode(in *state.Reader) {
+func (t *Twin) decode(in *state.Reader, version byte) {
 	flags := in.Byte()
-	t.online = flags&hasOnline != 0
+	if version == 1 && flags&isQuarantined != 0 || flags >= flagsEnd {
+		in.Fail("version %d with flags %#x", version, flags)
+	}
+	t.online, t.quarantined = flags&hasOnline != 0, flags&isQuarantined != 0
 	t.lastSeen = in.Int()
 	t.book.Decode(in, t.lastSeen)
 	t.lastData = t.lastSeen + in.Int()

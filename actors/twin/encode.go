@@ -9,9 +9,9 @@ import (
 	"github.com/doppel-iot/doppel/actors/state"
 )
 
-// encodingVersion is the first byte of an encoded twin. Decode reads every version there ever was;
-// testdata holds examples.
-const encodingVersion = 1
+// EncodingVersion is the first byte of an encoded twin. Decode reads every version there ever was;
+// testdata holds examples. Version 2 added the quarantine.
+const EncodingVersion = 2
 
 // What an encoded twin holds.
 const (
@@ -21,6 +21,8 @@ const (
 	hasPatches
 	hasStatus
 	inOrder // boot and seq are those before the next number of the sequencer
+	isQuarantined
+	flagsEnd // no flag of this version is as high
 )
 
 // What an encoded metric holds. Below metricZ and metricScore stand how these two are stored.
@@ -44,12 +46,12 @@ const (
 // one would, the duplicates not yet taken included. The id is not part of it.
 func (t *Twin) Encode(b []byte) []byte {
 	flags := flag(t.online, hasOnline) | flag(t.timed != nil, hasTimed) | flag(t.props != nil, hasProps) |
-		flag(t.patches != nil, hasPatches) | flag(t.status != nil, hasStatus)
+		flag(t.patches != nil, hasPatches) | flag(t.status != nil, hasStatus) | flag(t.quarantined, isQuarantined)
 	boot, next := t.numbers.Expected()
 	if t.boot == boot && t.seq+1 == next {
 		flags |= inOrder
 	}
-	b = append(b, encodingVersion, flags)
+	b = append(b, EncodingVersion, flags)
 	b = binary.AppendVarint(b, t.lastSeen)
 	b = t.book.Encode(b, t.lastSeen)
 	b = binary.AppendVarint(b, t.lastData-t.lastSeen)
@@ -81,6 +83,16 @@ func (t *Twin) Encode(b []byte) []byte {
 	if t.status != nil {
 		b = t.status.encode(b, t.lastSeen)
 	}
+	return b
+}
+
+// EncodeCheckpoint is Encode without the duplicates that were not taken yet: the twin's next record
+// carries them, and a restore that replays it would count them twice.
+func (t *Twin) EncodeCheckpoint(b []byte) []byte {
+	n := t.duplicates
+	t.counters.Duplicate, t.duplicates = t.counters.Duplicate-uint64(n), 0
+	b = t.Encode(b)
+	t.counters.Duplicate, t.duplicates = t.counters.Duplicate+uint64(n), n
 	return b
 }
 

@@ -2,8 +2,10 @@ package twin_test
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -121,12 +123,16 @@ func TestDecodeReuses(t *testing.T) {
 func TestDecodeRefuses(t *testing.T) {
 	good := examples(t)[0].Encode(nil)
 	newer := append([]byte{9}, good[1:]...)
+	strange := append([]byte{good[0], 0xff}, good[2:]...)
+	early := append([]byte{1, good[1] | 1<<6}, good[2:]...)
 	for _, tc := range []struct {
 		name, want string
 		encoded    []byte
 	}{
 		{"nothing", "ends too early", nil},
-		{"a newer version", "version 9 is not known, this build reads up to 1", newer},
+		{"a newer version", "version 9 is not known, this build reads up to 2", newer},
+		{"a flag of no version", "version 2 with flags 0xff", strange},
+		{"a flag before its version", "version 1 with flags", early},
 		{"half", "ends too early", good[:len(good)/2]},
 		{"more", "3 bytes left over", append(bytes.Clone(good), 0, 0, 0)},
 	} {
@@ -198,40 +204,74 @@ func examples(tb testing.TB) []*twin.Twin {
 		func(w *world) { w.now += millis(900); w.step(twin.Input{Kind: twin.KindTick, ReceivedAt: w.now}) },
 		send(0, 0, "", twin.Reading{Name: "x", Value: 9.75}))
 	grow("new")
+	grow("quarantined", window(2, 1, 40), send(2, 43, ""), func(w *world) {
+		w.step(twin.Input{Kind: twin.KindQuarantined, ReceivedAt: w.now, Quarantine: twin.Quarantine{Reason: "index out of range"}})
+	})
 	return all
 }
 
-var update = flag.Bool("update", false, "write the golden files anew (only for a new version of the encoding)")
+var update = flag.Bool("update", false, "write the golden files that do not exist yet: those of a new version of the encoding")
 
-// TestGolden reads twins that older builds encoded. A difference means that stored twins would change
-// their meaning: give the encoding a new version and keep reading the old one.
+// TestGolden reads twins that older builds encoded, of every version there ever was. A difference means
+// that stored twins would change their meaning: give the encoding a new version and keep reading the
+// old one. A golden file is never written anew.
 func TestGolden(t *testing.T) {
-	for _, tw := range examples(t) {
-		file := filepath.Join("testdata", "encoded", fmt.Sprintf("v1-%s.hex", tw.ID()))
-		if *update {
-			if err := os.WriteFile(file, fmt.Appendf(nil, "%016x\n%s", tw.Hash(), lines(tw.Encode(nil))), 0o644); err != nil {
-				t.Fatal(err)
+	for version := 1; version <= twin.EncodingVersion; version++ {
+		for _, tw := range examples(t) {
+			if tw.Quarantined() && version < 2 {
+				continue
+			}
+			file := filepath.Join("testdata", "encoded", fmt.Sprintf("v%d-%s.hex", version, tw.ID()))
+			if *update && version == twin.EncodingVersion {
+				writeNew(t, file, fmt.Appendf(nil, "%016x\n%s", tw.Hash(), lines(tw.Encode(nil))))
+			}
+			encoded := golden(t, file, tw)
+			if version == twin.EncodingVersion && !bytes.Equal(tw.Encode(nil), encoded) {
+				t.Errorf("%s: the same twin is encoded differently now", file)
 			}
 		}
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
+	}
+}
+
+// golden reads an encoded twin and holds it against the one that was encoded.
+func golden(t *testing.T, file string, want *twin.Twin) (encoded []byte) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash, body, _ := strings.Cut(string(text), "\n")
+	if _, err := fmt.Sscanf(strings.ReplaceAll(body, "\n", ""), "%x", &encoded); err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	var got twin.Twin
+	if err := got.Decode(want.ID(), encoded, nil); err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	if diff := cmp.Diff(want, &got, inside); diff != "" {
+		t.Errorf("%s (-encoded +decoded):\n%s", file, diff)
+	}
+	for name, tw := range map[string]*twin.Twin{"decoded": &got, "encoded": want} {
+		if got := fmt.Sprintf("%016x", tw.Hash()); got != hash {
+			t.Errorf("%s: the %s twin has hash %s, want %s", file, name, got, hash)
 		}
-		hash, body, _ := strings.Cut(string(text), "\n")
-		var encoded []byte
-		if _, err := fmt.Sscanf(strings.ReplaceAll(body, "\n", ""), "%x", &encoded); err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
-		var got twin.Twin
-		if err := got.Decode(tw.ID(), encoded, nil); err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
-		if got := fmt.Sprintf("%016x", got.Hash()); got != hash {
-			t.Errorf("%s: the twin has hash %s, want %s", file, got, hash)
-		}
-		if !bytes.Equal(tw.Encode(nil), encoded) {
-			t.Errorf("%s: the same twin is encoded differently now", file)
-		}
+	}
+	return encoded
+}
+
+// writeNew writes a file unless there is one.
+func writeNew(t *testing.T, file string, b []byte) {
+	t.Helper()
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(b); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -287,6 +327,9 @@ func live(tw *twin.Twin, rules *alert.Set) {
 		take(twin.Input{Kind: twin.KindGap, Gap: twin.Gap{Boot: boot, UpTo: seq + 20}})
 		take(twin.Input{Kind: twin.KindStatus, Status: twin.Status{Online: seq%2 == 0}})
 		take(twin.Input{Kind: twin.KindTick})
+		take(twin.Input{Kind: twin.KindQuarantined})
+		take(twin.Input{Kind: twin.KindTick})
+		take(twin.Input{Kind: twin.KindReset})
 	}
 	tw.AppendReported(nil)
 	tw.AppendMetrics(nil)

@@ -44,6 +44,9 @@ func (t *Twin) appendState(b []byte) []byte {
 	if b = appendBool(b, t.status != nil); t.status != nil {
 		b = t.status.appendState(b)
 	}
+	if t.quarantined { // nothing stands here else, so that the hashes of old files hold
+		b = append(b, 1)
+	}
 	return b
 }
 

@@ -5,12 +5,15 @@ type Kind uint8
 
 // The inputs of a twin. Everything that changes a twin is one of these and is logged.
 const (
-	KindSample   Kind = iota + 1 // a telemetry sample
-	KindRefused                  // the place of a numbered sample that went to the dead letters
-	KindGap                      // the owner gives up on missing numbers
-	KindTick                     // time passed and something is due
-	KindStatus                   // the device or its last will says whether it is connected
-	KindReported                 // a merge patch of reported properties
+	KindSample      Kind = iota + 1 // a telemetry sample
+	KindRefused                     // the place of a numbered sample that went to the dead letters
+	KindGap                         // the owner gives up on missing numbers
+	KindTick                        // time passed and something is due
+	KindStatus                      // the device or its last will says whether it is connected
+	KindReported                    // a merge patch of reported properties
+	KindQuarantined                 // the twin's code panicked: it takes nothing until a reset
+	KindReset                       // numbering accepted anew, quarantine lifted
+	KindAnchor                      // no effect: its record holds the whole twin, for a replay to begin at
 )
 
 // Input is one input of Step. Only the part that Kind names is read. Step copies what it keeps, so
@@ -25,6 +28,8 @@ type Input struct {
 	Gap      Gap
 	Status   Status
 	Reported Reported
+
+	Quarantine Quarantine
 }
 
 // Reading is the value of one metric; a bool is 0 or 1. Name is a string that outlives the input
@@ -72,4 +77,9 @@ type Reported struct {
 	Numbered  bool
 	Boot, Seq uint64
 	Patch     []byte // compact JSON object
+}
+
+// Quarantine closes a twin.
+type Quarantine struct {
+	Reason string // for people: what went wrong; the log keeps it, the twin does not
 }

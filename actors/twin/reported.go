@@ -176,11 +176,16 @@ func (t *Twin) drainPatches() {
 // releasePatches passes over the missing numbers for which waiting is over.
 func (t *Twin) releasePatches(s *step) (released bool) {
 	for ; t.patches.due() <= s.now; released = true {
-		boot, seq, _ := t.patches.numbers.Lowest()
-		t.patches.numbers.Gap(boot, seq)
-		t.drainPatches()
+		t.passOver()
 	}
 	return released
+}
+
+// passOver gives up on the numbers in front of the lowest patch that waits.
+func (t *Twin) passOver() {
+	boot, seq, _ := t.patches.numbers.Lowest()
+	t.patches.numbers.Gap(boot, seq)
+	t.drainPatches()
 }
 
 func (h *heldPatch) appendState(b []byte) []byte {

@@ -3,6 +3,7 @@ package twin
 import (
 	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/baseline"
+	"github.com/doppel-iot/doppel/actors/sequence"
 )
 
 // step is what one Step hands down.
@@ -16,14 +17,18 @@ type step struct {
 // Step takes one input at now, which must never run backwards from Step to Step, under the rules in
 // force. With Unchanged, Duplicate and Refuse the twin stays as it was, but for the count of
 // duplicates; everything else must be logged, and Step with the same arguments on an equal twin gives
-// the same again.
+// the same again. A KindAnchor is logged though it is Unchanged.
 func (t *Twin) Step(now int64, in *Input, rules *alert.Set, out *Effects) {
 	out.reset()
 	if rules == nil {
 		rules = &alert.Set{} // no rules
 	}
 	s := step{now: now, rules: rules, out: out, base: baseline.Default()}
-	switch in.Kind {
+	kind := in.Kind
+	if t.quarantined {
+		kind = t.admitted(&s, in)
+	}
+	switch kind {
 	case KindSample:
 		out.Outcome = t.stepSample(&s, in)
 	case KindRefused:
@@ -36,6 +41,11 @@ func (t *Twin) Step(now int64, in *Input, rules *alert.Set, out *Effects) {
 		out.Outcome = t.stepStatus(&s, in)
 	case KindReported:
 		out.Outcome = t.stepReported(&s, in)
+	case KindQuarantined:
+		out.Outcome = t.stepQuarantined()
+	case KindReset:
+		out.Outcome = t.stepReset(&s)
+	case KindAnchor:
 	}
 	if out.Outcome.Logged() {
 		t.version++
@@ -44,9 +54,16 @@ func (t *Twin) Step(now int64, in *Input, rules *alert.Set, out *Effects) {
 
 // stepRefused counts dead letters; a numbered one takes its place in the order.
 func (t *Twin) stepRefused(s *step, r *Refused) Outcome {
-	t.release(s)
 	t.counters.DeadLettered += uint64(max(r.Count, 1))
-	if r.Numbered && legal(r.Boot, r.Seq) {
+	if t.quarantined {
+		return Applied
+	}
+	t.release(s)
+	switch {
+	case !r.Numbered || !legal(r.Boot, r.Seq):
+	case r.Reason == StaleBoot: // it had no place
+		t.noteStaleBoot(s, r)
+	default:
 		if wasMissing := t.numbers.Refuse(r.Boot, r.Seq, s.now); wasMissing {
 			t.counters.Missing--
 		}
@@ -55,27 +72,47 @@ func (t *Twin) stepRefused(s *step, r *Refused) Outcome {
 	return Applied
 }
 
+// noteStaleBoot lets the rules see that numbering went back, unless a reset has made it good meanwhile.
+func (t *Twin) noteStaleBoot(s *step, r *Refused) {
+	if t.numbers.Place(r.Boot, r.Seq) != sequence.Stale {
+		return
+	}
+	current, _, _ := t.numbers.Boots()
+	t.book.WentBack(s.rules, t.id, s.now, alert.Setback{Current: current, Boot: r.Boot, Seq: r.Seq}, &s.out.Transitions)
+}
+
 // stepGap gives up on missing numbers and applies what waited behind them.
 func (t *Twin) stepGap(s *step, g *Gap) Outcome {
-	outcome, missing := Unchanged, uint64(0)
-	for {
-		n, ok := t.numbers.Gap(g.Boot, g.UpTo)
-		if !ok {
-			break
-		}
-		outcome, missing = Applied, missing+n
-		t.drain(s)
-	}
-	if outcome == Unchanged {
+	missing, given := t.giveUp(s, g.Boot, g.UpTo)
+	if !given {
 		return Unchanged
 	}
-	if missing > 0 {
-		t.counters.Gaps++
-		t.counters.Missing += missing
-		t.book.Gap(s.rules, t.id, s.now, missing, &s.out.Transitions)
-	}
+	t.countGap(s, missing)
 	t.release(s)
 	return Applied
+}
+
+// giveUp passes over the missing numbers of a boot below upTo and applies what waited behind them.
+// given: there was something to pass over, if only what lies before the start.
+func (t *Twin) giveUp(s *step, boot, upTo uint64) (missing uint64, given bool) {
+	for {
+		n, ok := t.numbers.Gap(boot, upTo)
+		if !ok {
+			return missing, given
+		}
+		missing, given = missing+n, true
+		t.drain(s)
+	}
+}
+
+// countGap accounts for numbers given up on.
+func (t *Twin) countGap(s *step, missing uint64) {
+	if missing == 0 {
+		return
+	}
+	t.counters.Gaps++
+	t.counters.Missing += missing
+	t.book.Gap(s.rules, t.id, s.now, missing, &s.out.Transitions)
 }
 
 // stepTick does what is due.
@@ -95,7 +132,7 @@ func (t *Twin) stepTick(s *step) Outcome {
 // release applies what waits for a moment that has come, and reports whether there was anything.
 // Every input that will be logged does it.
 func (t *Twin) release(s *step) bool {
-	timed := t.timed != nil && t.releaseTimed(s, nil)
+	timed := t.timed != nil && t.releaseTimed(s, s.now, nil)
 	patched := t.patches != nil && t.releasePatches(s)
 	return timed || patched
 }

@@ -60,21 +60,21 @@ func (t *Twin) stepTimed(s *step, sm *Sample, receivedAt int64) Outcome {
 	// The first node's clock may be ahead of this one's; nobody waits longer for that.
 	w.due = min(receivedAt, s.now) + int64(timedHold)
 	q.insert(w)
-	t.releaseTimed(s, w)
+	t.releaseTimed(s, s.now, w)
 	if slices.Contains(q.held, w) {
 		return Held
 	}
 	return Applied
 }
 
-// releaseTimed applies, in order of time, everything up to the latest sample that is due, and what is
-// too many.
-func (t *Twin) releaseTimed(s *step, own *waiting) bool {
+// releaseTimed applies, in order of time, everything up to the latest sample that is due by then, and
+// what is too many.
+func (t *Twin) releaseTimed(s *step, by int64, own *waiting) bool {
 	q := t.timed
-	if q.due() > s.now && len(q.held) <= maxTimed {
+	if q.due() > by && len(q.held) <= maxTimed {
 		return false
 	}
-	keep := slices.IndexFunc(q.held, func(w *waiting) bool { return w.due <= s.now })
+	keep := slices.IndexFunc(q.held, func(w *waiting) bool { return w.due <= by })
 	if keep < 0 {
 		keep = len(q.held)
 	}

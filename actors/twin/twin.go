@@ -42,6 +42,8 @@ type Twin struct {
 
 	duplicates uint32 // since TakeDuplicates
 	online     bool
+
+	quarantined bool
 }
 
 // metric is one metric of a twin. known is false until a sample with it was applied in order.
@@ -100,6 +102,9 @@ func (t *Twin) SetDigest() uint64 { return t.setDigest }
 
 // Online says whether the device is believed to be connected.
 func (t *Twin) Online() bool { return t.online }
+
+// Quarantined says that the twin's code panicked and that it takes nothing until it is reset.
+func (t *Twin) Quarantined() bool { return t.quarantined }
 
 // LastSeen is when the last accepted message was received, unix nanoseconds; 0: none yet.
 func (t *Twin) LastSeen() int64 { return t.lastSeen }

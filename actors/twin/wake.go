@@ -31,6 +31,9 @@ func (t *Twin) Due() int64 { return t.DueWithin(SettledLimits()) }
 // DueWithin is when the owner should ask Wake with these limits, unix nanoseconds; 0: no need. It
 // may lie in the past.
 func (t *Twin) DueWithin(lim Limits) int64 {
+	if t.quarantined {
+		return 0
+	}
 	due := t.tickDue()
 	if n := t.numbers.Len(); n > 0 {
 		due = min(due, lim.due(t.numbers.Oldest(), n))
@@ -45,6 +48,9 @@ func (t *Twin) DueWithin(lim Limits) int64 {
 // nothing. A gap also needs the barrier of protocol rule P2, unless it is Forced; ask again behind
 // the barrier, as the held samples may have changed.
 func (t *Twin) Wake(now int64, lim Limits) (Input, bool) {
+	if t.quarantined {
+		return Input{}, false
+	}
 	if n := t.numbers.Len(); n > 0 && lim.due(t.numbers.Oldest(), n) <= now {
 		boot, seq, _ := t.numbers.Lowest()
 		forced := UnsettledLimits().due(t.numbers.Oldest(), n) <= now
