@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/doppel-iot/doppel/actors/host"
 )
 
 // Config of a Writer. The zero value of a field means its default.
@@ -35,6 +37,9 @@ type Config struct {
 	Timeout time.Duration
 	// RetryMin and RetryMax bound the pause after a failure (200 ms, 5 s).
 	RetryMin, RetryMax time.Duration
+	// Oldest is the cursor at the first record that is kept of a partition's log, if somebody knows it;
+	// nil: nobody. Without it, reading a log whose start was removed begins with the first Claim.
+	Oldest func(p int32) (host.Cursor, bool)
 	// Observe is told of each flush that QuestDB took.
 	Observe func(rows int, took time.Duration)
 }
@@ -52,6 +57,9 @@ func (c Config) withDefaults() Config {
 	set(&c.Timeout, 10*time.Second)
 	set(&c.RetryMin, 200*time.Millisecond)
 	set(&c.RetryMax, 5*time.Second)
+	if c.Oldest == nil {
+		c.Oldest = func(int32) (host.Cursor, bool) { return host.Cursor{}, false }
+	}
 	if c.Observe == nil {
 		c.Observe = func(int, time.Duration) {}
 	}

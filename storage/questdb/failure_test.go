@@ -168,8 +168,7 @@ func TestARestartGoesOnAtTheCursor(t *testing.T) {
 	f.log.claim()
 	f.renew()
 	f.start()
-	f.Own(onlyPartition)
-	f.log.offered = host.Cursor{Next: int64(len(f.log.records)), Epoch: f.log.epoch}
+	f.offer(f.log.idle())
 	want(t, db, "SELECT count() FROM telemetry", "[[800]]")
 	if got := f.log.lowestRead(); got != 501 {
 		t.Errorf("read from offset %d, want 501: the rest is in QuestDB", got)
@@ -217,7 +216,7 @@ func TestVoidRecordsMakeNoRows(t *testing.T) {
 	f.log.append("d", []byte("not a record"))
 	f.log.event("d", sample(3, "m", 1.0))
 	f.start()
-	f.Own(onlyPartition)
+	f.offer(f.log.idle())
 	want(t, db, "SELECT seq, m FROM telemetry ORDER BY seq", "[[1 1] [2 1] [3 1]]")
 	if got := f.Stats().Void.Load(); got != 4 {
 		t.Errorf("counted %d void records, want 4", got)
@@ -268,7 +267,7 @@ func TestALogThatCannotBeReadIsTriedAgain(t *testing.T) {
 	f.log.event("d", sample(1, "m", 1.0))
 	f.log.failing = errors.New("kafka is away")
 	f.start()
-	f.Own(onlyPartition)
+	f.offer(f.log.idle())
 	eventually(t, "the failure shows", func() bool { return errors.Is(f.Err(), f.log.failing) })
 	f.log.mu.Lock()
 	f.log.failing = nil

@@ -21,6 +21,7 @@ var t0 = time.Date(2026, 11, 22, 10, 0, 0, 123456789, time.UTC).UnixNano()
 
 // testLog is one partition's changelog in memory, written as an owner writes it.
 type testLog struct {
+	part     int32 // its number
 	mu       sync.Mutex
 	records  []host.LogRecord
 	lost     int64 // offsets below were removed by retention
@@ -28,18 +29,47 @@ type testLog struct {
 	offered  host.Cursor
 	lowest   int64 // lowest offset read since the last reset
 	failing  error // what Read answers
+	refuses  bool  // to read what was removed, instead of skipping it
 }
 
 const onlyPartition = 3
 
 func newTestLog() *testLog {
-	return &testLog{lowest: math.MaxInt64, offered: host.Cursor{Epoch: noEpoch}}
+	return &testLog{part: onlyPartition, lowest: math.MaxInt64, offered: host.Cursor{Epoch: noEpoch}}
+}
+
+// truncate removes what is below start, as retention does.
+func (l *testLog) truncate(start int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lost = start
+}
+
+// oldest is what Config.Oldest is told by a log that keeps account of what it removes.
+func (l *testLog) oldest(int32) (host.Cursor, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v := host.Validator{Cursor: host.Cursor{Epoch: noEpoch}}
+	var dec codec.EventDecoder
+	var ev codec.Event
+	for _, r := range l.records[:l.lost] {
+		v.Valid(r.Offset, &ev, dec.Decode(r.Value, &ev))
+	}
+	return v.Cursor, true
+}
+
+// idle are the rows a new owner offers before it has any.
+func (l *testLog) idle() *host.Rows {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.offered = host.Cursor{Next: int64(len(l.records)), Epoch: l.epoch, N: l.n}
+	return &host.Rows{Partition: l.part, From: l.offered, To: l.offered, Recycle: func(*host.Rows) {}}
 }
 
 func (l *testLog) Bounds(_ context.Context, p int32) (start, end int64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if p != onlyPartition {
+	if p != l.part {
 		return 0, 0, fmt.Errorf("no partition %d", p)
 	}
 	return l.lost, int64(len(l.records)), nil
@@ -52,7 +82,11 @@ func (l *testLog) Read(_ context.Context, _ int32, from, to int64, fn func(host.
 		return l.failing
 	}
 	l.lowest = min(l.lowest, from)
-	records := l.records[from:to]
+	if from < l.lost && l.refuses {
+		defer l.mu.Unlock()
+		return fmt.Errorf("offset %d is gone", from)
+	}
+	records := l.records[min(max(from, l.lost), to):to]
 	l.mu.Unlock()
 	for _, r := range records {
 		if err := fn(r); err != nil {
@@ -98,7 +132,7 @@ func (l *testLog) event(device string, applied []twin.AppliedSample, transitions
 	}
 	l.append(device, codec.AppendEvent(nil, &ev))
 	to := host.Cursor{Next: int64(len(l.records)), Epoch: l.epoch, N: l.n}
-	rows := &host.Rows{Partition: onlyPartition, From: l.offered, To: to, Recycle: func(*host.Rows) {}}
+	rows := &host.Rows{Partition: l.part, From: l.offered, To: to, Recycle: func(*host.Rows) {}}
 	l.offered = to
 	for _, a := range applied {
 		row := host.Row{Device: device, Boot: a.Boot, Seq: a.Seq, Time: a.Time, Late: a.Late, Readings: a.Readings}
@@ -108,7 +142,7 @@ func (l *testLog) event(device string, applied []twin.AppliedSample, transitions
 		rows.Samples = append(rows.Samples, row)
 	}
 	for i, a := range transitions {
-		rows.Alerts = append(rows.Alerts, host.Transition{Partition: onlyPartition, Offset: to.Next - 1, Index: i, Device: device, Alert: a})
+		rows.Alerts = append(rows.Alerts, host.Transition{Partition: l.part, Offset: to.Next - 1, Index: i, Device: device, Alert: a})
 	}
 	return rows
 }
@@ -159,6 +193,8 @@ type fixture struct {
 	t       *testing.T
 	cfg     Config
 	log     *testLog
+	other   Changelog   // instead of log
+	store   CursorStore // instead of the file path
 	letters *letters
 	path    string
 	stop    func()
@@ -181,7 +217,15 @@ func newFixture(t *testing.T, cfg Config) *fixture {
 // renew replaces the Writer, as a restart of the node does.
 func (f *fixture) renew() {
 	f.t.Helper()
-	w, err := New(f.cfg, f.log, NewFileCursors(f.path, "test"), f.letters, testLogger(f.t))
+	var log Changelog = f.log
+	if f.other != nil {
+		log = f.other
+	}
+	var store CursorStore = NewFileCursors(f.path, "test")
+	if f.store != nil {
+		store = f.store
+	}
+	w, err := New(f.cfg, log, store, f.letters, testLogger(f.t))
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -126,11 +126,12 @@ func (w *Writer) post(ctx context.Context, items []item) (sent, bad int, err err
 	// The transport may still be reading the sender's buffer.
 	w.dropSender(ctx)
 	he := (*questdb.HttpError)(nil)
-	if !errors.As(err, &he) || he.HttpStatus() != http.StatusBadRequest {
+	if !errors.As(err, &he) || he.HttpStatus() != http.StatusBadRequest && he.HttpStatus() != http.StatusRequestEntityTooLarge {
 		return 0, -1, fmt.Errorf("flush %d rows: %w", sent, err)
 	}
 	bad = -1
-	if he.Line > 0 && he.Line <= lines {
+	// Where a request is too large, the line named is only where its patience ended.
+	if he.HttpStatus() == http.StatusBadRequest && he.Line > 0 && he.Line <= lines {
 		bad = sort.SearchInts(w.ends, he.Line)
 	}
 	return 0, bad, &refusal{fmt.Errorf("flush %d rows: %w", sent, he)}

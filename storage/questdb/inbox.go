@@ -113,6 +113,21 @@ func (q *inbox) settle(p int32, next int64) {
 	q.done[p] = next
 }
 
+// unsettle notes that QuestDB has nothing any more.
+func (q *inbox) unsettle() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	clear(q.done)
+}
+
+// settled is the last next that settle was told for partition p.
+func (q *inbox) settled(p int32) (next int64, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	next, ok = q.done[p]
+	return next, ok
+}
+
 // lag is the number of offsets between what was offered and what QuestDB has, by partition.
 func (q *inbox) lag() map[int32]int64 {
 	q.mu.Lock()

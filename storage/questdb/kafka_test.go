@@ -55,7 +55,7 @@ func TestCatchUpFromTheEmbeddedLog(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()
-	w.Own(onlyPartition)
+	w.Offer(l.idle())
 	want(t, db, "SELECT count(), count_distinct(seq) FROM telemetry", "[[5000 5000]]")
 	if got := w.Stats().Void.Load(); got != 0 {
 		t.Errorf("%d void records, want none", got)

@@ -41,7 +41,7 @@ func underServices() error {
 		return err
 	}
 	cmd := exec.CommandContext(context.Background(), script, append([]string{"with", "questdb", "--", self}, os.Args[1:]...)...)
-	cmd.Env = append(os.Environ(), own+"=1")
+	cmd.Env = append(os.Environ(), own+"=1", "QDB_DEV_MODE_ENABLED=true") // QuestDB suspends tables on demand then
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return cmd.Run()
 }

@@ -50,16 +50,36 @@ func (w *Writer) partition(ctx context.Context, id int32) (*partition, error) {
 	c, ok := w.stored[id]
 	switch {
 	case !ok:
-		c = host.Cursor{Next: start, Epoch: noEpoch}
+		if start > 0 {
+			w.logger.Warn("questdb gets rows from the start of the log only, older ones were removed", "partition", id, "start", start)
+		}
+		c = w.oldest(id, start)
 	case c.Next > end:
 		w.logger.Warn("questdb cursor lies beyond the end of the log, starting over", "partition", id, "cursor", c.Next, "end", end)
-		c = host.Cursor{Next: start, Epoch: noEpoch}
+		c = w.oldest(id, start)
 	case c.Next < start:
-		w.logger.Error("retention removed records whose rows are not in questdb", "partition", id, "cursor", c.Next, "start", start)
-		c = host.Cursor{Next: start, Epoch: noEpoch}
+		c = w.lose(id, c, start)
 	}
 	p := &partition{id: id, pos: c, committed: c}
 	w.parts[id] = p
 	w.inbox.settle(id, c.Next)
 	return p, nil
+}
+
+// oldest is the cursor to begin with in a log that starts at start.
+func (w *Writer) oldest(id int32, start int64) host.Cursor {
+	if c, ok := w.cfg.Oldest(id); ok && c.Next >= start {
+		return c
+	}
+	return host.Cursor{Next: start, Epoch: noEpoch}
+}
+
+// lose says that the records between c and the start of the log are gone and their rows not in
+// QuestDB (G5), and returns where to go on.
+func (w *Writer) lose(id int32, c host.Cursor, start int64) host.Cursor {
+	next := w.oldest(id, start)
+	w.logger.Error("retention removed records whose rows are not in questdb", "partition", id, "cursor", c.Next, "start", start,
+		"lost", next.Next-c.Next)
+	w.stats.Lost.Add(uint64(next.Next - c.Next))
+	return next
 }

@@ -46,6 +46,23 @@ func (w *Writer) ensureSchema(ctx context.Context) (created bool, err error) {
 	return created, w.checkTelemetry(ctx)
 }
 
+// resume wakes tables whose log QuestDB stopped applying (a full disk does that): it takes rows for
+// them and shows none, until it is told to go on.
+func (w *Writer) resume(ctx context.Context) error {
+	rows, err := w.db.query(ctx, "SELECT name FROM wal_tables() WHERE suspended AND name IN ('telemetry', 'telemetry_long', 'alerts')")
+	if err != nil {
+		return fmt.Errorf("look for suspended tables: %w", err)
+	}
+	for _, r := range rows {
+		name, _ := r[0].(string)
+		w.logger.Warn("questdb had suspended a table, resuming it", "table", name)
+		if err := w.db.exec(ctx, "ALTER TABLE "+name+" RESUME WAL"); err != nil {
+			return fmt.Errorf("resume table %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // checkTelemetry refuses a table telemetry that would round times or keep rows twice. QuestDB has one
 // of that name about itself unless it is told not to.
 func (w *Writer) checkTelemetry(ctx context.Context) error {

@@ -63,6 +63,7 @@ type Stats struct {
 	Reread  atomic.Uint64 // samples read back from the log
 	Refused atomic.Uint64 // rows QuestDB refused, now dead letters
 	Void    atomic.Uint64 // records that do not count
+	Lost    atomic.Uint64 // offsets that retention removed, or cut off from their Claim, before QuestDB had their rows
 	Flushes atomic.Uint64
 }
 
@@ -93,10 +94,9 @@ func New(cfg Config, log Changelog, cursors CursorStore, letters host.DeadLetter
 // Offer implements host.RowSink.
 func (w *Writer) Offer(r *host.Rows) bool { return w.inbox.offer(r) }
 
-// Own tells the writer that this node owns partition p, so that what its log holds already and
-// QuestDB lacks is not left waiting for the first rows offered. To call it without owning p costs
-// work, nothing else: any writer makes the same rows.
-func (w *Writer) Own(p int32) { w.inbox.missedTo(p, toEnd) }
+// Cursor is the first offset of partition p's log whose rows QuestDB may lack: retention should not
+// pass it. ok is false while that is not known; nothing should be removed then.
+func (w *Writer) Cursor(p int32) (next int64, ok bool) { return w.inbox.settled(p) }
 
 // Lag is the number of records released and not yet in QuestDB, by partition.
 func (w *Writer) Lag() map[int32]int64 { return w.inbox.lag() }
@@ -131,6 +131,9 @@ func (w *Writer) Run(ctx context.Context) error {
 		w.logger.Warn("questdb cursors are lost, starting with the log", "err", err)
 	}
 	w.stored = stored
+	for id, c := range stored {
+		w.inbox.settle(id, c.Next)
+	}
 
 	pause := w.cfg.RetryMin
 	for ctx.Err() == nil {
@@ -225,11 +228,12 @@ func (w *Writer) connect(ctx context.Context) error {
 		}
 		clear(w.parts)
 		w.stored = nil
+		w.inbox.unsettle()
 	}
-	if err := w.loadColumns(ctx); err != nil {
+	if err := w.resume(ctx); err != nil {
 		return err
 	}
-	return nil
+	return w.loadColumns(ctx)
 }
 
 // takeIn takes what the inbox has: rows that continue their partition as they are, others by noting
