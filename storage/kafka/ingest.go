@@ -68,11 +68,6 @@ func (in *Ingest) Append(ctx context.Context, p int32, m *host.Message, done fun
 	in.append(ctx, p, m, done)
 }
 
-// append is Append with more headers.
-func (in *Ingest) append(ctx context.Context, p int32, m *host.Message, done func(error), more ...kgo.RecordHeader) {
-	in.append(ctx, p, m, done)
-}
-
 // append is Append with headers besides the message's own.
 func (in *Ingest) append(ctx context.Context, p int32, m *host.Message, done func(error), more ...kgo.RecordHeader) {
 	weight := min(int64(len(m.Payload))+ingestOverhead, ingestInFlight)
