@@ -2,10 +2,11 @@ package host
 
 import "errors"
 
-// What a query can meet; people see these words.
+// What a query or a message can meet; people see these words.
 var (
 	ErrUnknownDevice = errors.New("no such device")
 	ErrUnknownAlert  = errors.New("no such alert")
 	ErrUnavailable   = errors.New("the partition is being restored or moved")
 	ErrClosed        = errors.New("the node is shutting down")
+	ErrSaturated     = errors.New("the partition takes no messages: what it has does not become durable")
 )

@@ -42,11 +42,13 @@ type Config struct {
 	Limits twin.Limits  // zero: 500 ms and 64 samples
 	Clock  func() int64 // unix nanoseconds; nil: the system's clock
 	Nonce  func() uint64
-	// Mailbox bounds the messages waiting in a partition (default 4,096), InFlight the records of a
-	// partition that are not acknowledged yet (default 8,192, and what one message makes on top). It
-	// should not be more than the log takes without blocking: a partition that waits there answers nobody.
-	Mailbox, InFlight int
-	Observe           Observe // nil: nobody
+	// Mailbox bounds the messages waiting in a partition (default 4,096), MailboxBytes what they may
+	// weigh (default 2 MiB, and one batch on top; as much again while they are worked off), InFlight
+	// the records of a partition that are not acknowledged yet (default 8,192, and what one message
+	// makes on top). It should not be more than the log takes without blocking: a partition that waits
+	// there answers nobody.
+	Mailbox, MailboxBytes, InFlight int
+	Observe                         Observe // nil: nobody
 	// BeforeStep is called with each device before its twin takes an input; nil: nobody. Tests make a
 	// twin panic with it.
 	BeforeStep func(device string)
@@ -108,6 +110,9 @@ func (c *Config) complete() error {
 	if c.Mailbox == 0 {
 		c.Mailbox = 4096
 	}
+	if c.MailboxBytes == 0 {
+		c.MailboxBytes = 2 << 20
+	}
 	if c.InFlight == 0 {
 		c.InFlight = 8192
 	}
@@ -140,6 +145,21 @@ func (h *Host) Engine() *actor.Engine { return h.engine }
 // verdict through its Reply; an error means that none of them was taken.
 func (h *Host) Push(ctx context.Context, p int32, msgs []Message) error {
 	return h.parts[p].box.push(ctx, msgs)
+}
+
+// Offer is Push for a caller with another way: it returns ErrUnavailable at once while no owner
+// serves the partition, and ErrSaturated when its mailbox was full for patience and nothing was
+// released meanwhile. An error means that none of msgs was taken.
+func (h *Host) Offer(ctx context.Context, p int32, msgs []Message, patience time.Duration) error {
+	return h.parts[p].offer(ctx, msgs, patience)
+}
+
+// Takes says what Offer would: nil if it would take messages now or soon.
+func (h *Host) Takes(p int32, patience time.Duration) error {
+	if h.parts[p].view.Load().State != Serving {
+		return ErrUnavailable
+	}
+	return h.parts[p].box.takes(patience, h.parts[p].progress)
 }
 
 // Refuse makes a dead letter that a door found before a message could be addressed, and accounts

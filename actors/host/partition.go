@@ -42,7 +42,7 @@ type partition struct {
 }
 
 func newPartition(h *Host, id int32) *partition {
-	p := &partition{id: id, host: h, box: newMailbox(h.cfg.Mailbox)}
+	p := &partition{id: id, host: h, box: newMailbox(room{h.cfg.Mailbox, h.cfg.MailboxBytes})}
 	p.view.Store(&View{ID: id, State: Idle})
 	return p
 }
@@ -60,6 +60,7 @@ func (p *partition) run(ctx context.Context) error {
 		err := o.run(ctx)
 		o.discard()
 		p.view.Store(&View{ID: p.id, State: Idle})
+		p.giveBack(p.box.takeMessages(nil)) // another way may be open now
 		if ctx.Err() != nil {
 			if err != nil && !errors.Is(err, ctx.Err()) {
 				log.WarnContext(ctx, "partition left before everything was acknowledged", "epoch", o.epoch, "err", err)
@@ -83,10 +84,23 @@ func (p *partition) run(ctx context.Context) error {
 	}
 }
 
+// offer hands msgs to the owner that serves now.
+func (p *partition) offer(ctx context.Context, msgs []Message, patience time.Duration) error {
+	if p.view.Load().State != Serving {
+		return ErrUnavailable
+	}
+	return p.box.offer(ctx, msgs, patience, p.progress)
+}
+
+// progress changes as long as records are released.
+func (p *partition) progress() int64 { return p.view.Load().Next }
+
 // turnAway gives the messages that no owner will look at back to their doors.
-func (p *partition) turnAway() {
+func (p *partition) turnAway() { p.giveBack(p.box.setShut(true)) }
+
+func (p *partition) giveBack(msgs []Message) {
 	var replies replyBatch
-	for _, m := range p.box.setShut(true) {
+	for _, m := range msgs {
 		replies.add(m.Reply, m.Token, NotOwner)
 	}
 	replies.flush()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/actors/twin"
+	"github.com/doppel-iot/doppel/cluster/router"
 	"github.com/doppel-iot/doppel/gateway/api"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 	"github.com/doppel-iot/doppel/storage/kafka"
@@ -36,6 +37,7 @@ type assembly struct {
 	storage     *kafka.Client
 	rows        *questdb.Writer // nil: no time series store
 	host        *host.Host
+	router      *router.Router
 	door        door
 	api         *api.API
 	fleet       *fleet
@@ -164,7 +166,7 @@ func (a *assembly) openRows(ctx context.Context) error {
 func (a *assembly) openHost(hub *api.Hub) error {
 	cfg := host.Config{
 		Node: a.id, Incarnation: a.incarnation, Partitions: a.storage.Partitions(),
-		Changelog: a.storage.Changelog(), DeadLetters: a.storage.DeadLetters(), Alerts: a.storage.AlertLog(), Watchers: hub,
+		Changelog: a.storage.Changelog(), State: a.storage.State(), Ingest: a.storage.Ingest(), DeadLetters: a.storage.DeadLetters(), Alerts: a.storage.AlertLog(), Watchers: hub,
 		Rejected:      func(device string, r twin.Reason, detail string) { a.door.Rejected(device, r, detail) },
 		RefuseUnknown: a.cfg.UnknownDevices == "dead-letter", PassivateAfter: a.cfg.passivateAfter(),
 		Clock:   func() int64 { return time.Now().UnixNano() },

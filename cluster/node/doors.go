@@ -19,7 +19,7 @@ import (
 func (a *assembly) openDoors(hub *api.Hub, grpcListener, httpListener net.Listener) error {
 	reader := router.NewReader(a.host, a.storage.Partitions())
 	a.fleet = &fleet{host: a.host, id: a.id, address: a.cfg.Advertise, started: time.Now()}
-	collector := &accounts{host: a.host, from: a.source}
+	collector := &accounts{host: a.host, router: a.router, from: a.source}
 	if a.rows != nil {
 		a.fleet.lag = a.rows.Lag
 		collector.lag = func() (sum int64) {
@@ -62,7 +62,8 @@ const drainWithin = 5 * time.Second
 
 // openMQTT makes the MQTT door; build starts it.
 func (a *assembly) openMQTT(ctx context.Context) error {
-	inlet := router.New(a.host, a.storage.Partitions())
+	inlet := router.New(router.Config{Owners: a.host, Partitions: a.storage.Partitions()})
+	a.router = inlet
 	observe := mqtt.Observer{
 		Received: func(_ int, took time.Duration) { a.metrics.observe(stageReceive, took) },
 		Acked:    func(age time.Duration) { a.metrics.observe(stagePuback, age) },

@@ -10,6 +10,7 @@ import (
 	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/actors/twin"
+	"github.com/doppel-iot/doppel/cluster/router"
 )
 
 // metrics are what /metrics shows besides the process itself (contract section 9). Counters are read
@@ -63,31 +64,34 @@ func goVersion() string {
 
 // accounts collects the host's accounts.
 type accounts struct {
-	host *host.Host
-	lag  func() int64  // rows not yet in QuestDB; nil: no QuestDB
-	from func() string // source of messages: mqtt or embedded
+	host   *host.Host
+	router *router.Router
+	lag    func() int64  // rows not yet in QuestDB; nil: no QuestDB
+	from   func() string // source of messages: mqtt or embedded
 }
 
 var (
-	descMessages   = prometheus.NewDesc("doppel_messages_received_total", "Device messages received.", []string{"source"}, nil)
-	descReceived   = prometheus.NewDesc("doppel_samples_received_total", "Samples received; an undecodable message counts one.", nil, nil)
-	descSamples    = prometheus.NewDesc("doppel_samples_total", "Samples by what became of them.", []string{"result"}, nil)
-	descHeld       = prometheus.NewDesc("doppel_samples_held", "Samples waiting in reorder buffers.", nil, nil)
-	descInFlight   = prometheus.NewDesc("doppel_samples_in_flight", "Samples received and not yet durable.", nil, nil)
-	descGaps       = prometheus.NewDesc("doppel_sequence_gaps_total", "Episodes in which missing numbers were given up on.", nil, nil)
-	descDead       = prometheus.NewDesc("doppel_dead_letters_total", "Dead letters by reason.", []string{"reason"}, nil)
-	descPartitions = prometheus.NewDesc("doppel_partitions", "Partitions by state.", []string{"state"}, nil)
-	descTwins      = prometheus.NewDesc("doppel_twins", "Twins in memory.", []string{"state"}, nil)
-	descOnline     = prometheus.NewDesc("doppel_twins_online", "Twins whose device is connected.", nil, nil)
-	descOpen       = prometheus.NewDesc("doppel_alerts_open", "Alerts that are pending or firing.", nil, nil)
-	descAlerts     = prometheus.NewDesc("doppel_alerts_total", "Alert transitions.", []string{"severity", "state"}, nil)
-	descLag        = prometheus.NewDesc("doppel_questdb_lag_records", "Changelog records not yet in QuestDB.", nil, nil)
-	descSlow       = prometheus.NewDesc("doppel_slow_path_total", "Messages sent through doppel.ingest.", []string{"reason"}, nil)
-	descRerouted   = prometheus.NewDesc("doppel_ingest_rerouted_total", "Records of doppel.ingest moved to the partition of their key.", nil, nil)
-	descFenced     = prometheus.NewDesc("doppel_fenced_total", "Epochs of this node that ended before it let go.", nil, nil)
-	descVoid       = prometheus.NewDesc("doppel_void_records_total", "Changelog records that readers skipped.", nil, nil)
-	descReplay     = prometheus.NewDesc("doppel_replay_differences_total", "Records whose replay gave other results than were recorded.", nil, nil)
-	descPanics     = prometheus.NewDesc("doppel_twin_panics_total", "Twins quarantined because their code panicked.", nil, nil)
+	descMessages    = prometheus.NewDesc("doppel_messages_received_total", "Device messages received.", []string{"source"}, nil)
+	descReceived    = prometheus.NewDesc("doppel_samples_received_total", "Samples received; an undecodable message counts one.", nil, nil)
+	descSamples     = prometheus.NewDesc("doppel_samples_total", "Samples by what became of them.", []string{"result"}, nil)
+	descHeld        = prometheus.NewDesc("doppel_samples_held", "Samples waiting in reorder buffers.", nil, nil)
+	descInFlight    = prometheus.NewDesc("doppel_samples_in_flight", "Samples received and not yet durable.", nil, nil)
+	descGaps        = prometheus.NewDesc("doppel_sequence_gaps_total", "Episodes in which missing numbers were given up on.", nil, nil)
+	descDead        = prometheus.NewDesc("doppel_dead_letters_total", "Dead letters by reason.", []string{"reason"}, nil)
+	descPartitions  = prometheus.NewDesc("doppel_partitions", "Partitions by state.", []string{"state"}, nil)
+	descTwins       = prometheus.NewDesc("doppel_twins", "Twins in memory.", []string{"state"}, nil)
+	descOnline      = prometheus.NewDesc("doppel_twins_online", "Twins whose device is connected.", nil, nil)
+	descOpen        = prometheus.NewDesc("doppel_alerts_open", "Alerts that are pending or firing.", nil, nil)
+	descAlerts      = prometheus.NewDesc("doppel_alerts_total", "Alert transitions.", []string{"severity", "state"}, nil)
+	descLag         = prometheus.NewDesc("doppel_questdb_lag_records", "Changelog records not yet in QuestDB.", nil, nil)
+	descSlow        = prometheus.NewDesc("doppel_slow_path_total", "Messages sent through doppel.ingest.", []string{"reason"}, nil)
+	descSlowFailed  = prometheus.NewDesc("doppel_slow_path_failures_total", "Messages that doppel.ingest did not take; their doors kept them.", nil, nil)
+	descSlowWaiting = prometheus.NewDesc("doppel_slow_path_waiting", "Messages on their way into doppel.ingest.", nil, nil)
+	descRerouted    = prometheus.NewDesc("doppel_ingest_rerouted_total", "Records of doppel.ingest moved to the partition of their key.", nil, nil)
+	descFenced      = prometheus.NewDesc("doppel_fenced_total", "Epochs of this node that ended before it let go.", nil, nil)
+	descVoid        = prometheus.NewDesc("doppel_void_records_total", "Changelog records that readers skipped.", nil, nil)
+	descReplay      = prometheus.NewDesc("doppel_replay_differences_total", "Records whose replay gave other results than were recorded.", nil, nil)
+	descPanics      = prometheus.NewDesc("doppel_twin_panics_total", "Twins quarantined because their code panicked.", nil, nil)
 )
 
 // Describe implements prometheus.Collector; the collector is unchecked.
@@ -136,9 +140,10 @@ func (a *accounts) Collect(ch chan<- prometheus.Metric) {
 	if a.lag != nil {
 		gauge(descLag, a.lag())
 	}
-	for _, reason := range []string{"saturated", "unknown_owner", "down"} {
-		counter(descSlow, 0, reason) // one node: the fast path always leads to the owner
-	}
+	slow := a.router.Stats()
+	slow.Slow(func(reason string, n uint64) { counter(descSlow, n, reason) })
+	counter(descSlowFailed, slow.Failed())
+	gauge(descSlowWaiting, slow.Waiting())
 	counter(descRerouted, 0)
 	counter(descFenced, s.Fenced.Load())
 	counter(descVoid, s.Void.Load())

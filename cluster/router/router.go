@@ -1,35 +1,71 @@
-// Package router takes device messages to the owner of their partition.
+// Package router takes device messages to the owner of their partition: by the fast path into its
+// mailbox, or, while there is none that takes them, by the slow path into doppel.ingest (detour.go).
 //
 // Today every partition is owned by this node. The door that delivered a message keeps it until its
-// Reply is called, so a router may refuse (host.NotOwner, host.Busy) at any time.
+// Reply is called (rule G1), so a router may refuse (host.NotOwner, host.Busy) at any time: the door
+// delivers again, and the way is chosen anew.
 package router
 
 import (
+	"cmp"
 	"context"
 	"sync"
+	"time"
 
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/cluster/placement"
 )
 
-// Owners is where the partitions of this node are.
+// Owners is where the partitions of this node are; see actors/host.
 type Owners interface {
+	// Push waits for ever, Offer only while the partition is served and gets on; Takes says what
+	// Offer would. An error means that none of msgs was taken.
 	Push(ctx context.Context, p int32, msgs []host.Message) error
+	Offer(ctx context.Context, p int32, msgs []host.Message, patience time.Duration) error
+	Takes(p int32, patience time.Duration) error
+	Partition(p int32) host.View
+}
+
+// Config of a Router.
+type Config struct {
+	Owners     Owners
+	Partitions int32
+	// Ingest is the slow path; nil: there is none, messages wait for their owner.
+	Ingest Ingest
+	// Patience is how long a partition may stand still before messages go round it (default 1 s).
+	Patience time.Duration
+	// Window bounds the messages of a partition on the slow path that are not durable yet (default
+	// 1,024), WindowBytes what they may weigh (default 2 MiB, and one message on top).
+	Window, WindowBytes int
+}
+
+func (c Config) withDefaults() Config {
+	c.Patience = cmp.Or(c.Patience, time.Second)
+	c.Window = cmp.Or(c.Window, 1024)
+	c.WindowBytes = cmp.Or(c.WindowBytes, 2<<20)
+	return c
 }
 
 // Router spreads batches over partitions. Safe for concurrent use.
 type Router struct {
+	cfg        Config
 	local      Owners
 	partitions int32
+	detours    []detour
+	stats      Stats
 	sorters    sync.Pool
 }
 
-// New returns a Router over n partitions.
-func New(local Owners, n int32) *Router {
-	r := &Router{local: local, partitions: n}
-	r.sorters.New = func() any { return &sorter{heads: make([]int32, n)} }
+// New returns a Router.
+func New(cfg Config) *Router {
+	cfg = cfg.withDefaults()
+	r := &Router{cfg: cfg, local: cfg.Owners, partitions: cfg.Partitions, detours: make([]detour, cfg.Partitions)}
+	r.sorters.New = func() any { return &sorter{heads: make([]int32, cfg.Partitions)} }
 	return r
 }
+
+// Stats are the accounts of the slow path.
+func (r *Router) Stats() *Stats { return &r.stats }
 
 // sorter is scratch: messages sorted by partition, in their order within each.
 type sorter struct {
@@ -38,15 +74,11 @@ type sorter struct {
 	out   []host.Message
 }
 
-// Deliver hands msgs to their partitions, in order within each, waiting while one is full. After an
-// error the messages not yet handed over got the verdict host.Busy.
+// Deliver hands msgs to their partitions, in order within each, waiting while neither way of one has
+// room. After an error the messages not yet handed over got the verdict host.Busy.
 func (r *Router) Deliver(ctx context.Context, msgs []host.Message) error {
 	if len(msgs) == 1 {
-		err := r.local.Push(ctx, placement.Partition(msgs[0].Device, r.partitions), msgs)
-		if err != nil {
-			busy(msgs)
-		}
-		return err
+		return r.route(ctx, placement.Partition(msgs[0].Device, r.partitions), msgs)
 	}
 	s := r.sorters.Get().(*sorter) //nolint:errcheck,forcetypeassert // the pool holds nothing else
 	defer r.put(s)
@@ -57,8 +89,8 @@ func (r *Router) Deliver(ctx context.Context, msgs []host.Message) error {
 		if end == start {
 			continue
 		}
-		if err := r.local.Push(ctx, p, s.out[start:end]); err != nil {
-			busy(s.out[start:])
+		if err := r.route(ctx, p, s.out[start:end]); err != nil {
+			busy(s.out[end:])
 			return err
 		}
 		start = end

@@ -69,7 +69,7 @@ func start(t *testing.T, log interface{ Addr() string }, change func(*host.Confi
 	var nonce atomic.Uint64
 	cfg := host.Config{
 		Node: "n1", Partitions: partitions,
-		Changelog: client.Changelog(), DeadLetters: client.DeadLetters(), Alerts: client.AlertLog(),
+		Changelog: client.Changelog(), State: client.State(), Ingest: client.Ingest(), DeadLetters: client.DeadLetters(), Alerts: client.AlertLog(),
 		Clock: func() int64 { return time.Now().UnixNano() }, Nonce: func() uint64 { return nonce.Add(1) },
 		Logger: slog.New(slog.DiscardHandler),
 	}
@@ -83,7 +83,7 @@ func start(t *testing.T, log interface{ Addr() string }, change func(*host.Confi
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.Serve(ctx, []int32{0, 1, 2, 3}) }()
-	n := &node{config: cfg, host: h, router: router.New(h, partitions), reader: router.NewReader(h, partitions), client: client}
+	n := &node{config: cfg, host: h, router: router.New(router.Config{Owners: h, Partitions: partitions}), reader: router.NewReader(h, partitions), client: client}
 	n.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
