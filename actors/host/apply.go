@@ -152,7 +152,7 @@ func (o *owner) input(m *Message, c *cell, last *pending) (*cell, *pending, *cod
 		o.adopt(c)
 	}
 	last = o.record(c)
-	if fx.Outcome == twin.Held && c.twin.DueWithin(o.host.cfg.Limits) <= o.now {
+	if fx.Outcome == twin.Held && c.twin.DueWithin(o.limits()) <= o.now {
 		// Too many wait. Now, not at the next tick: what is held must fit a record when it is applied.
 		o.look(c)
 		last = o.pend.push()
@@ -161,17 +161,16 @@ func (o *owner) input(m *Message, c *cell, last *pending) (*cell, *pending, *cod
 	return c, last, nil
 }
 
-// step runs the pure core on o.event.Input. A panic there quarantines this twin and nothing else;
-// what it was doing is not logged, so a restore finds the twin as it was before.
+// step runs the pure core on o.event.Input. A panic there quarantines this twin and nothing else; what
+// it was doing is not logged, so the restore that follows finds the twin as it was before.
 func (o *owner) step(c *cell) (ok bool) {
 	if c.quarantined { // by an earlier sample of the same message
 		return false
 	}
 	defer func() {
 		if v := recover(); v != nil {
-			c.quarantined = true
-			o.host.stats.Panics.Add(1)
 			o.log.Error("twin panicked and is quarantined", "device_id", c.id(), "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+			o.quarantine(c, fmt.Sprint(v))
 		}
 	}()
 	if o.stepHook != nil {
@@ -202,6 +201,9 @@ func (o *owner) settle(m *Message, last *pending, wait uint64, shared *parts) {
 
 // part ends one part of a message.
 func (o *owner) part(s *parts, v Verdict) {
+	if s == nil { // nobody waits
+		return
+	}
 	if v != Released {
 		s.verdict = v
 	}

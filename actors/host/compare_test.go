@@ -30,7 +30,7 @@ func TestReplayCompares(t *testing.T) {
 			live, restored := quiet(t, nil), quiet(t, nil)
 			cell := live.newCell("d")
 			for s := range 50 {
-				feed(t, live, cell)
+				feedTwin(t, live, cell)
 				ev := live.event
 				ev.Kind, ev.Epoch, ev.N, ev.Now = codec.KindOf(ev.Input.Kind), 0, uint64(s+1), live.now
 				ev.Digest, ev.SetDigest, ev.Version = cell.twin.Digest(), cell.twin.SetDigest(), cell.twin.Version()
@@ -42,7 +42,7 @@ func TestReplayCompares(t *testing.T) {
 				if s == 49 {
 					c.change(&recorded.Effects)
 				}
-				restored.replay(LogRecord{Offset: int64(s), Key: []byte("d")}, &recorded)
+				restored.replay(LogRecord{Offset: int64(s), Key: []byte("d")}, &recorded, Cursor{})
 			}
 			if got := restored.host.stats.ReplayDifferences.Load(); got != c.want {
 				t.Errorf("got %d differences, want %d", got, c.want)

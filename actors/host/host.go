@@ -34,6 +34,9 @@ type Config struct {
 	// RefuseUnknown sends telemetry of devices without a twin to the dead letters.
 	RefuseUnknown bool
 
+	// CheckpointAfter is how long a changed twin waits for its checkpoint (default one minute).
+	CheckpointAfter time.Duration
+
 	// PassivateAfter is how long a twin must be silent to be kept in its compact form (default 10
 	// minutes; negative: never).
 	PassivateAfter time.Duration
@@ -89,8 +92,8 @@ func (c *Config) complete() error {
 	switch {
 	case c.Partitions < 1:
 		return fmt.Errorf("host: partitions is %d, want at least 1", c.Partitions)
-	case c.Changelog == nil || c.DeadLetters == nil || c.Alerts == nil || c.Logger == nil:
-		return errors.New("host: changelog, dead letters, alerts and logger must be set")
+	case c.Changelog == nil || c.State == nil || c.Ingest == nil || c.DeadLetters == nil || c.Alerts == nil || c.Logger == nil:
+		return errors.New("host: changelog, state, ingest, dead letters, alerts and logger must be set")
 	case c.Clock == nil || c.Nonce == nil:
 		return errors.New("host: clock and nonce must be set")
 	}
@@ -106,6 +109,12 @@ func (c *Config) complete() error {
 	}
 	if c.PassivateAfter == 0 {
 		c.PassivateAfter = defaultPassivateAfter
+	}
+	if c.CheckpointAfter == 0 {
+		c.CheckpointAfter = defaultCheckpointAfter
+		if c.PassivateAfter > 0 { // only what has a checkpoint is made passive
+			c.CheckpointAfter = min(c.CheckpointAfter, c.PassivateAfter)
+		}
 	}
 	if c.Mailbox == 0 {
 		c.Mailbox = 4096

@@ -69,7 +69,7 @@ func BenchmarkPassiveMemory(b *testing.B) {
 func quiet(tb testing.TB, change func(*Config)) *owner {
 	tb.Helper()
 	cfg := Config{
-		Node: "n", Partitions: 1, Changelog: noLog{}, DeadLetters: noLog{}, Alerts: noLog{},
+		Node: "n", Partitions: 1, Changelog: noLog{}, State: noLog{}, Ingest: noIngest{}, DeadLetters: noLog{}, Alerts: noLog{},
 		Clock: func() int64 { return 1 }, Nonce: func() uint64 { return 1 }, Logger: slog.New(slog.DiscardHandler),
 	}
 	if change != nil {
@@ -84,8 +84,8 @@ func quiet(tb testing.TB, change func(*Config)) *owner {
 	return o
 }
 
-// feed steps the next sample of a twin, a second after the one before it.
-func feed(tb testing.TB, o *owner, c *cell) {
+// feedTwin steps the next sample of a twin, a second after the one before it.
+func feedTwin(tb testing.TB, o *owner, c *cell) {
 	tb.Helper()
 	s := c.twin.Seq() + 1
 	o.now = max(o.now, int64(1e18+s*1e9))
@@ -113,7 +113,7 @@ func crowd(tb testing.TB, twins int, samples uint64) *owner {
 		o.adopt(c)
 		o.now = 0
 		for range samples {
-			feed(tb, o, c)
+			feedTwin(tb, o, c)
 		}
 		o.wheel.schedule(c, c.twin.Due())
 	}
@@ -134,3 +134,6 @@ type noLog struct {
 	DeadLetters
 	AlertLog
 }
+
+// noIngest is a door that nothing comes through.
+type noIngest struct{ Ingest }

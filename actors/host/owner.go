@@ -17,6 +17,7 @@ var (
 	errRefuseToServe = errors.New("host: refusing to serve")
 	errFenced        = errors.New("host: a newer claim stands in the log")
 	errAppend        = errors.New("host: the log did not take a record")
+	errFeed          = errors.New("host: ingest cannot be read any further")
 )
 
 // owner is one epoch of a partition: everything in it dies with the epoch (O5). All of it belongs
@@ -27,12 +28,18 @@ type owner struct {
 	log  *slog.Logger
 
 	epoch    uint64
-	n        uint64 // count of the newest record appended
-	released uint64 // count of the newest record released
-	prev     int64  // last verified offset (O3); first the claim's
-	now      int64  // never runs backwards, also over restarts (O8)
-	stopped  error  // why the epoch ended
-	served   bool   // got as far as serving
+	src      codec.Position // all of ingest below it is handled
+	logged   codec.Position // src as the newest record has it
+	n        uint64         // count of the newest record appended
+	released uint64         // count of the newest record released
+	prev     int64          // last verified offset (O3); first the claim's
+	now      int64          // never runs backwards, also over restarts (O8)
+	stopped  error          // why the epoch ended
+	served   bool           // got as far as serving
+	restart  bool           // the epoch ends as soon as nothing is in flight
+
+	verified  int64 // when the log was last seen to have nothing of others behind our records
+	verifying bool
 
 	unsettled int // samples received and not yet counted as anything
 
@@ -46,6 +53,10 @@ type owner struct {
 	out      outbox
 	pend     ring[pending]
 	chunks   ring[chunk]
+	emits    ring[emission]
+	ckpt     checkpoints
+	feed     feed
+	barrier  barrier
 	offered  Cursor // up to where rows were offered to the time series store
 	replies  replyBatch
 	msgs     []Message // as taken from the mailbox
@@ -77,25 +88,36 @@ func (o *owner) run(ctx context.Context) error {
 		return err
 	}
 	o.show(Restoring)
-	if err := o.restore(ctx); err != nil {
+	emit, err := o.restore(ctx)
+	if err != nil {
 		return err
 	}
-	o.served = true
-	now := o.host.cfg.Clock()
-	o.wheel, o.idle.wheel = newWheel[*cell](now, wheelTick), newWheel[*passive](now, idleTick)
-	var held int64
-	for _, c := range o.twins {
-		o.wheel.schedule(c, c.twin.DueWithin(o.host.cfg.Limits))
-		held += int64(c.twin.Counters().Held)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := o.follow(ctx); err != nil {
+		return err
 	}
+	o.begin(context.WithoutCancel(ctx), emit)
+	o.show(Serving)
+	o.log.DebugContext(ctx, "serving", "epoch", o.epoch, "twins", len(o.twins))
+	return o.serve(ctx)
+}
+
+// begin makes the restored twins live: their timers, the accounts, and what may not have been seen (S4).
+func (o *owner) begin(ctx context.Context, emit []lateEffects) {
+	o.served = true
+	o.now = max(o.now, o.host.cfg.Clock())
+	o.verified, o.ckpt.at, o.ckpt.floor.next = o.now, o.now, o.now
+	o.wheel, o.idle.wheel = newWheel[*cell](o.now, wheelTick), newWheel[*passive](o.now, idleTick)
+	held := o.wakeUp()
 	o.host.stats.takeOver(held - o.p.held) // samples that others held are now ours to settle
 	o.p.held = held
 	if o.host.cfg.Rows != nil {
 		o.offer(takeRows()) // no rows: the store learns how far this partition is
 	}
-	o.show(Serving)
-	o.log.DebugContext(ctx, "serving", "epoch", o.epoch, "twins", len(o.twins))
-	return o.serve(ctx)
+	for i := range emit {
+		o.publish(ctx, emit[i].at, emit[i].transitions)
+	}
 }
 
 // claim appends a Claim; its offset is the epoch (O1).
@@ -128,11 +150,15 @@ func (o *owner) claim(ctx context.Context) error {
 	}
 }
 
-// leaveWithin bounds how long an owner that leaves waits for the log.
-const leaveWithin = 6 * time.Second
+const (
+	// leaveWithin bounds how long an owner that leaves waits for the log.
+	leaveWithin = 6 * time.Second
+	// handOverWithin bounds, of that, the checkpoints that spare the next owner work.
+	handOverWithin = 4 * time.Second
+)
 
-// serve takes turns until the epoch or ctx ends. At the end of ctx it takes no more input and waits
-// for what is in flight, so that devices get their acknowledgements (O9, without checkpoint yet).
+// serve takes turns until the epoch or ctx ends. At the end of ctx it takes no more input, waits for
+// what is in flight, so that devices get their acknowledgements, and leaves checkpoints and a floor (O9).
 func (o *owner) serve(ctx context.Context) error {
 	timer := time.NewTicker(time.Duration(wheelTick))
 	defer timer.Stop()
@@ -142,23 +168,39 @@ func (o *owner) serve(ctx context.Context) error {
 	defer abandon()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(leaveWithin, abandon) })()
 	leaving := false
+	var deadline time.Time
 	for {
 		select {
 		case <-o.p.box.wake:
 		case <-timer.C:
 		case <-done:
-			done, leaving = nil, true
+			done, leaving, deadline = nil, true, time.Now().Add(handOverWithin)
 		case <-work.Done():
 			return fmt.Errorf("%d records unacknowledged at shutdown: %w", o.pend.len(), ctx.Err())
 		}
-		o.turn(work, leaving)
-		if o.stopped != nil {
+		o.turn(work, leaving || o.restart)
+		quiet := o.pend.len() == 0 && o.out.letters == 0
+		switch {
+		case o.stopped != nil:
 			return o.stopped
-		}
-		if leaving && o.pend.len() == 0 && o.out.letters == 0 {
+		case quiet && o.restart:
+			return errRestart
+		case quiet && leaving && (o.handedOver(work) || time.Now().After(deadline)):
 			return ctx.Err()
 		}
 	}
+}
+
+// handedOver works on the checkpoints and the floor of an owner that leaves, and says when they are kept.
+func (o *owner) handedOver(ctx context.Context) bool {
+	k := &o.ckpt
+	defer o.flushState(ctx)
+	o.checkpoint(true)
+	if k.dirty.len() > 0 || k.flying.len() > 0 || o.n != o.released || o.emits.len() > 0 {
+		return false
+	}
+	o.takeFloor(true)
+	return k.flying.len() == 0
 }
 
 // turn does everything that is waiting: releases, queries, messages, timers, one append.
@@ -170,19 +212,34 @@ func (o *owner) turn(ctx context.Context, leaving bool) {
 		call(o)
 	}
 	if o.stopped == nil && !leaving {
-		o.takeMessages(ctx)
+		o.takeInput(ctx)
 		o.wheel.advance(o.now, o.look)
 		o.idle.wheel.advance(o.now, o.wake)
+		o.passBarrier(ctx)
 		o.sweep()
 		if o.now >= o.alerts.expiry {
 			o.alerts.expire(o.now)
 		}
+		o.checkpoint(false)
+		o.rewrite()
+		o.takeFloor(false)
+		o.verify(ctx)
 	}
 	if o.stopped == nil {
 		o.append(ctx)
+		o.flushState(ctx)
 	}
 	o.replies.flush()
 	o.show(Serving)
+}
+
+// takeInput takes from both paths. What was acknowledged into ingest before the claim comes first, so
+// that messages of the fast path need not be held for it.
+func (o *owner) takeInput(ctx context.Context) {
+	o.takeIngest(ctx)
+	if o.settleFeed(); o.feed.settled {
+		o.takeMessages(ctx)
+	}
 }
 
 // takeMessages applies what waits, as long as no more is in flight than may be.
@@ -212,17 +269,33 @@ func (o *owner) takeMessages(ctx context.Context) {
 // time has passed (P1), and logs it.
 func (o *owner) look(c *cell) {
 	for !c.quarantined {
-		in, ok := c.twin.Wake(o.now, o.host.cfg.Limits)
+		in, ok := c.twin.Wake(o.now, o.limits())
 		if !ok {
 			break
 		}
-		o.event.Input = in
-		gaps := c.twin.Counters().Gaps
-		if !o.step(c) || !o.event.Effects.Outcome.Logged() {
+		if in.Kind == twin.KindGap && !in.Gap.Forced {
+			o.barrier.await(c)
 			break
 		}
-		o.host.stats.Gaps.Add(c.twin.Counters().Gaps - gaps) // none where a numbering merely begins
-		o.record(c)
+		if !o.due(c, in) {
+			break
+		}
 	}
-	o.wheel.schedule(c, c.twin.DueWithin(o.host.cfg.Limits))
+	o.wheel.schedule(c, c.twin.DueWithin(o.limits()))
+}
+
+// due logs an input of the owner's own: a gap or a tick.
+func (o *owner) due(c *cell, in twin.Input) bool {
+	o.event.Input = in
+	gaps := c.twin.Counters().Gaps
+	if !o.step(c) || !o.event.Effects.Outcome.Logged() {
+		return false
+	}
+	gaps = c.twin.Counters().Gaps - gaps // none where a numbering merely begins
+	o.host.stats.Gaps.Add(gaps)
+	if in.Gap.Forced {
+		o.host.stats.ForcedGaps.Add(gaps)
+	}
+	o.record(c)
+	return true
 }

@@ -70,6 +70,10 @@ func (p *partition) run(ctx context.Context) error {
 		if errors.Is(err, errRefuseToServe) {
 			return err
 		}
+		if errors.Is(err, errRestart) {
+			log.InfoContext(ctx, "partition restores itself", "epoch", o.epoch)
+			continue
+		}
 		if o.served && time.Since(begin) > 2*maxBackoff { // not one that fails at the same record again
 			backoff = firstBackoff
 		}

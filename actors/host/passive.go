@@ -30,6 +30,7 @@ const (
 type passive struct {
 	memory string // its id and behind that its encoding: one allocation, whose front is the key in the map
 	lookAt int64  // when the wheel wakes it; 0: not scheduled
+	asof   int64  // restore only: last offset of the changelog it includes
 	idLen  uint8
 }
 
@@ -94,10 +95,10 @@ func (o *owner) sweep() {
 
 // mayRest says whether c is idle: silent, nothing soon due, and nothing of it under way.
 func (o *owner) mayRest(c *cell) bool {
-	if c.quarantined || c.lastN > o.released || o.now-c.twin.LastSeen() < int64(o.host.cfg.PassivateAfter) {
+	if c.quarantined || c.dirty || c.atBarrier || c.lastN > o.released || o.now-c.twin.LastSeen() < int64(o.host.cfg.PassivateAfter) {
 		return false
 	}
-	due := c.twin.DueWithin(o.host.cfg.Limits)
+	due := c.twin.DueWithin(o.limits())
 	return due == 0 || due > o.now+dueSoon
 }
 
@@ -107,7 +108,7 @@ func (o *owner) passivate(c *cell) {
 	i.encoded = c.twin.Encode(append(i.encoded[:0], c.id()...))
 	p := &passive{memory: string(i.encoded), idLen: uint8(len(c.id()))}
 	i.passive[p.id()] = p
-	i.wheel.schedule(p, c.twin.DueWithin(o.host.cfg.Limits))
+	i.wheel.schedule(p, c.twin.DueWithin(o.limits()))
 	delete(o.twins, c.id())
 	c.lookAt = 0 // what the wheel still holds of it is void
 	o.host.engine.Registry.Remove(&c.pid)
@@ -116,14 +117,15 @@ func (o *owner) passivate(c *cell) {
 // activate makes a passive twin hot again.
 func (o *owner) activate(p *passive) *cell {
 	c := o.newCell(p.id())
-	if !o.decode(&c.twin, c.id(), p) {
-		c.quarantined = true
-	}
+	c.broken = !o.decode(&c.twin, c.id(), p)
+	c.quarantined = c.broken || c.twin.Quarantined()
 	delete(o.idle.passive, p.id())
 	*p = passive{} // the wheel may hold it for a while
 	c.online = c.twin.Online()
 	o.adopt(c)
-	o.wheel.schedule(c, c.twin.DueWithin(o.host.cfg.Limits))
+	if o.served {
+		o.wheel.schedule(c, c.twin.DueWithin(o.limits()))
+	}
 	return c
 }
 

@@ -21,7 +21,7 @@ func idlers(t *testing.T, twins int, change func(*Config)) *owner {
 	for i := range twins {
 		c := o.newCell(fmt.Sprintf("dev-%d", i))
 		o.adopt(c)
-		feed(t, o, c)
+		feedTwin(t, o, c)
 	}
 	o.now += int64(time.Hour)
 	return o
@@ -114,7 +114,7 @@ func TestWakeKeepsDue(t *testing.T) {
 	c := o.newCell("dev")
 	o.adopt(c)
 	for range 9 { // its interval is known, so that silence is due for an alert
-		feed(t, o, c)
+		feedTwin(t, o, c)
 	}
 	due := c.twin.Due()
 	o.passivate(c)

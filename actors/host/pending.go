@@ -46,6 +46,9 @@ func (r *ring[T]) push() *T {
 	return v
 }
 
+// at is the element of an absolute place, as tail was when it was pushed.
+func (r *ring[T]) at(place uint64) *T { return &r.buf[place&uint64(len(r.buf)-1)] }
+
 func (r *ring[T]) front() *T { return &r.buf[r.head&uint64(len(r.buf)-1)] }
 
 func (r *ring[T]) pop() {

@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 
-	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/twin"
 )
@@ -35,6 +34,10 @@ func (o *owner) record(c *cell) *pending {
 	c.lastN = o.n
 	ev.Kind = codec.KindOf(ev.Input.Kind)
 	ev.Epoch, ev.N, ev.Now = o.epoch, o.n, o.now
+	ev.SrcNext = codec.Position{}
+	if o.src != o.logged {
+		ev.SrcNext, o.logged = o.src, o.src
+	}
 	ev.Digest, ev.SetDigest, ev.Version = c.twin.Digest(), c.twin.SetDigest(), c.twin.Version()
 	ev.Duplicates = c.twin.TakeDuplicates()
 	key, value := o.encode(c, ev)
@@ -52,7 +55,7 @@ func (o *owner) record(c *cell) *pending {
 		c.online = on
 		o.twinsOn += sign(on)
 	}
-	o.wheel.schedule(c, c.twin.DueWithin(o.host.cfg.Limits))
+	o.wheel.schedule(c, c.twin.DueWithin(o.limits()))
 	return e
 }
 
@@ -120,48 +123,6 @@ func (o *owner) append(ctx context.Context) {
 	o.host.cfg.Changelog.Append(ctx, o.p.id, o.out.recs, o)
 	clear(o.out.recs)
 	o.out.recs = o.out.recs[:0]
-}
-
-// alertIndex is the open and the recently resolved alerts of a partition, as released.
-type alertIndex struct {
-	byID   map[uint64]alertEntry
-	open   int
-	expiry int64 // when to look for what is no longer listed
-}
-
-type alertEntry struct {
-	device string
-	alert  alert.Alert
-}
-
-const (
-	// keepResolved is how long a resolved alert stays listed, by logged time.
-	keepResolved = int64(24 * 60 * 60 * 1e9)
-	// expireEvery is how often those that are no longer are looked for, whether anybody asks or not.
-	expireEvery = int64(60 * 60 * 1e9)
-)
-
-func (x *alertIndex) apply(t *Transition) {
-	if x.byID == nil {
-		x.byID = make(map[uint64]alertEntry)
-	}
-	if old, ok := x.byID[t.Alert.ID]; ok && old.alert.State != alert.Resolved {
-		x.open--
-	}
-	if t.Alert.State != alert.Resolved {
-		x.open++
-	}
-	x.byID[t.Alert.ID] = alertEntry{t.Device, t.Alert}
-}
-
-// expire forgets alerts resolved longer ago than they are listed.
-func (x *alertIndex) expire(now int64) {
-	x.expiry = now + expireEvery
-	for id, e := range x.byID {
-		if e.alert.State == alert.Resolved && now-e.alert.UpdateTime > keepResolved {
-			delete(x.byID, id)
-		}
-	}
 }
 
 func sign(up bool) int64 {

@@ -16,10 +16,7 @@ func (o *owner) refuse(ctx context.Context, m *Message, r *codec.Refusal, sample
 	}
 	device, receivedAt, refusal := string(m.Device), m.ReceivedAt, *r
 	o.out.letters++
-	o.host.cfg.DeadLetters.Put(ctx, DeadLetter{
-		Device: device, Payload: m.Payload, Reason: r.Reason, Detail: r.Detail,
-		SourceTopic: m.sourceTopic(), ContentType: m.ContentType, ReceivedAt: m.ReceivedAt, Node: o.host.cfg.Node,
-	}, func(err error) {
+	o.host.cfg.DeadLetters.Put(ctx, o.letter(m, r), func(err error) {
 		o.p.box.call(func(current *owner) {
 			o.out.letters--
 			switch {
@@ -35,6 +32,14 @@ func (o *owner) refuse(ctx context.Context, m *Message, r *codec.Refusal, sample
 			}
 		})
 	})
+}
+
+// letter is m as a dead letter.
+func (o *owner) letter(m *Message, r *codec.Refusal) DeadLetter {
+	return DeadLetter{
+		Device: string(m.Device), Payload: m.Payload, Reason: r.Reason, Detail: r.Detail, Attempts: int(m.Attempts),
+		SourceTopic: m.sourceTopic(), ContentType: m.ContentType, ReceivedAt: m.ReceivedAt, Node: o.host.cfg.Node,
+	}
 }
 
 // refused logs that a message of the device is among the dead letters, so that its number leaves no

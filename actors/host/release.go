@@ -18,6 +18,9 @@ func (o *owner) release(ctx context.Context, acks []ack) {
 		switch {
 		case a.owner != o || o.stopped != nil:
 			continue
+		case a.state:
+			o.stateAck(ctx, a)
+			continue
 		case a.err != nil:
 			o.stopped = fmt.Errorf("record %d: %w: %w", a.n, errAppend, a.err)
 			continue
@@ -34,6 +37,8 @@ func (o *owner) release(ctx context.Context, acks []ack) {
 		}
 		o.prev, o.released = a.offset, a.n
 		o.letGo(ctx)
+		o.sendState()
+		o.verified = o.now
 	}
 }
 
@@ -76,6 +81,7 @@ func (o *owner) letGo(ctx context.Context) {
 		if e.cell != nil {
 			o.count(&e.counts)
 			o.effects(ctx, e)
+			o.touch(e.cell, e.n)
 		}
 		switch {
 		case e.reply != nil:
@@ -111,11 +117,6 @@ func (o *owner) effects(ctx context.Context, e *pending) {
 		if w != nil {
 			w.AlertChanged(t)
 		}
-		o.host.cfg.Alerts.Publish(ctx, *t, func(err error) {
-			if err != nil {
-				o.log.Error("alert transition not published", "device_id", t.Device, "offset", t.Offset, "err", err)
-			}
-		})
 		if o.host.cfg.Rows != nil {
 			// Chunks leave with their last record, so the oldest one is this record's.
 			k := o.chunks.front()
@@ -124,6 +125,9 @@ func (o *owner) effects(ctx context.Context, e *pending) {
 			}
 			k.rows.Alerts = append(k.rows.Alerts, *t)
 		}
+	}
+	if len(e.effects) > 0 {
+		o.publish(ctx, Cursor{Next: o.prev, Epoch: o.epoch, N: e.n - 1}, e.effects)
 	}
 }
 

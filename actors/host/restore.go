@@ -4,57 +4,210 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/codec"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
-// restore folds the log up to our claim into twins (S3): the same Step over the same inputs as when
-// they were live. Records whose replay gives other results than were recorded are defects (R5).
-//
-// There are no checkpoints yet: the fold starts at offset 0 and refuses to start anywhere else.
-func (o *owner) restore(ctx context.Context) error {
+// lateEffects are the transitions of one record that doppel.alerts may not have.
+type lateEffects struct {
+	at          Cursor
+	transitions []Transition
+}
+
+// restore makes the twins as of our claim: the newest checkpoints, and on top of them a fold of the
+// log by the same Step over the same inputs as when they were live (S1-S3). Records whose replay
+// gives other results than were recorded are defects (R5). It returns the effects to emit again (S4).
+func (o *owner) restore(ctx context.Context) (emit []lateEffects, err error) {
 	cfg := &o.host.cfg
-	start, _, err := cfg.Changelog.Bounds(ctx, o.p.id)
+	logStart, logEnd, err := cfg.Changelog.Bounds(ctx, o.p.id)
 	if err != nil {
-		return fmt.Errorf("restore: %w", err)
+		return nil, fmt.Errorf("restore: %w", err)
 	}
-	if start > 0 {
-		return fmt.Errorf("partition %d: the changelog starts at offset %d, and no checkpoint covers what was removed: %w",
-			o.p.id, start, errRefuseToServe)
+	saved, err := o.readState(ctx, logEnd)
+	if err != nil {
+		return nil, fmt.Errorf("restore: %w", err)
+	}
+	if saved.start.Next < logStart {
+		return nil, fmt.Errorf("partition %d: the changelog starts at offset %d, and its state is complete only from %d on: "+
+			"retention removed records that were still needed: %w", o.p.id, logStart, saved.start.Next, errRefuseToServe)
+	}
+	for _, id := range saved.dirty {
+		c := o.find(id)
+		c.dirty = true
+		*o.ckpt.dirty.push() = dirtyTwin{cell: c, since: saved.start}
 	}
 	var dec codec.EventDecoder
-	var valid Validator
-	claim := int64(o.epoch)
-	err = cfg.Changelog.Read(ctx, o.p.id, 0, claim, func(r LogRecord) error {
+	valid, claim := Validator{saved.start}, int64(o.epoch)
+	err = cfg.Changelog.Read(ctx, o.p.id, saved.start.Next, claim, func(r LogRecord) error {
+		at := Cursor{Next: r.Offset, Epoch: valid.Epoch, N: valid.N}
 		err := dec.Decode(r.Value, &o.event)
 		if !valid.Valid(r.Offset, &o.event, err) {
 			o.host.stats.Void.Add(1)
 			return nil
 		}
-		if o.event.Kind != doppelv1.EventKind_EVENT_KIND_CLAIM {
-			o.replay(r, &o.event)
+		if o.event.Kind == doppelv1.EventKind_EVENT_KIND_CLAIM || len(r.Key) == 0 {
+			return nil
+		}
+		o.replay(r, &o.event, at)
+		if ts := o.event.Effects.Transitions; len(ts) > 0 && r.Offset >= saved.effects {
+			emit = append(emit, lateEffects{at, transitionsOf(o.p.id, r.Offset, string(r.Key), ts)})
 		}
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("restore: %w", err)
+		return nil, fmt.Errorf("restore: %w", err)
 	}
 	o.event = codec.Event{}
+	o.logged = o.src
 	o.offered = Cursor{Next: claim + 1, Epoch: o.epoch}
+	return emit, nil
+}
+
+// savedState is what doppel.state says besides the twins.
+type savedState struct {
+	start   Cursor   // of the replay
+	effects int64    // offset of the changelog from which on effects may be unknown
+	dirty   []string // devices whose checkpoint a stale owner may have written
+}
+
+// origin says where a checkpoint comes from.
+type origin struct {
+	offset int64
+	epoch  uint64
+	cursor Cursor
+}
+
+// readState reads the newest checkpoints into passive twins, and finds where replay must start (S1, S2).
+func (o *owner) readState(ctx context.Context, logEnd int64) (savedState, error) {
+	cfg := &o.host.cfg
+	var saved savedState
+	from, end, err := cfg.State.Bounds(ctx, o.p.id)
+	if err != nil {
+		return saved, err
+	}
+	k := &o.ckpt
+	k.prev, k.read, k.pass.done = end-1, end-1, from
+	var (
+		dec     codec.CheckpointDecoder
+		c       codec.Checkpoint
+		floor   codec.Floor
+		floored bool
+	)
+	origins := make(map[string]origin)
+	err = cfg.State.Read(ctx, o.p.id, from, end, func(r LogRecord) error {
+		if string(r.Key) == codec.FloorKey {
+			f, err := codec.DecodeFloor(r.Value)
+			if err != nil {
+				o.host.stats.Void.Add(1)
+				return nil
+			}
+			if !floored || f.Start.Next >= floor.Start.Next { // all are true; this one spares the most work
+				floor, floored = f, true
+			}
+			return o.checkEpoch(f.Epoch, f.LogOffset, logEnd)
+		}
+		if dec.Decode(r.Value, &c) != nil || len(c.Twin) == 0 || !codec.ValidDevice(r.Key) {
+			o.host.stats.Void.Add(1)
+			return nil
+		}
+		if err := o.checkEpoch(c.Epoch, c.Asof, logEnd); err != nil {
+			return err
+		}
+		p := &passive{memory: string(r.Key) + string(c.Twin), idLen: uint8(len(r.Key)), asof: c.Asof}
+		if old := o.idle.passive[p.id()]; old != nil {
+			delete(o.idle.passive, p.id()) // the key's memory is the old twin's
+			delete(origins, p.id())
+		}
+		o.idle.passive[p.id()] = p
+		origins[p.id()] = origin{r.Offset, c.Epoch, Cursor(c.Cursor)}
+		o.alerts.load(p.id(), c.Alerts)
+		return nil
+	})
+	if err != nil || !floored { // without a floor replay starts at offset 0
+		return saved, err
+	}
+	saved.start, saved.effects = Cursor(floor.Start), floor.EffectsNext
+	o.src, o.now = floor.State.SrcNext, floor.State.Now
+	k.floor.kept = floor
+	for id, from := range origins {
+		if from.offset > floor.StateOffset && from.epoch != floor.Epoch {
+			saved.start = lower(saved.start, from.cursor)
+			saved.dirty = append(saved.dirty, id)
+		}
+	}
+	return saved, nil
+}
+
+// checkEpoch refuses what doppel.state cannot hold while our claim is the newest (S1).
+func (o *owner) checkEpoch(epoch uint64, asof, logEnd int64) error {
+	switch {
+	case epoch > o.epoch && epoch >= uint64(logEnd), epoch < o.epoch && asof >= int64(o.epoch):
+		return fmt.Errorf("partition %d: doppel.state knows epoch %d and offset %d of a changelog that ends at %d: "+
+			"the changelog was made anew or lost its end, and twins would go back in time; restore it, or begin with another --topic-prefix: %w",
+			o.p.id, epoch, asof, logEnd, errRefuseToServe)
+	case epoch > o.epoch:
+		return fmt.Errorf("doppel.state has epoch %d: %w", epoch, errFenced)
+	}
 	return nil
 }
 
-// replay applies one valid record.
-func (o *owner) replay(r LogRecord, recorded *codec.Event) {
+// wakeUp finds out what restored twins wait for, and how many samples they hold.
+func (o *owner) wakeUp() (held int64) {
+	for _, c := range o.twins {
+		o.wheel.schedule(c, c.twin.DueWithin(o.limits()))
+		held += int64(c.twin.Counters().Held)
+	}
+	for id, p := range o.idle.passive {
+		p.asof = 0
+		t := &o.idle.read
+		if !o.decode(t, id, p) {
+			continue
+		}
+		held += int64(t.Counters().Held)
+		if t.Online() {
+			o.twinsOn++
+		}
+		o.idle.wheel.schedule(p, t.DueWithin(o.limits()))
+	}
+	return held
+}
+
+func transitionsOf(p int32, offset int64, device string, alerts []alert.Alert) []Transition {
+	ts := make([]Transition, len(alerts))
+	for i := range alerts {
+		ts[i] = Transition{Partition: p, Offset: offset, Index: i, Device: device, Alert: alerts[i]}
+	}
+	return ts
+}
+
+// replay applies one valid record, at the cursor in front of it.
+func (o *owner) replay(r LogRecord, recorded *codec.Event, at Cursor) {
 	o.now = max(o.now, recorded.Now)
+	if p := recorded.SrcNext; behind(p, o.src) {
+		o.src = p
+	}
 	c := o.twins[string(r.Key)]
 	if c == nil {
-		c = o.newCell(string(r.Key))
-		o.adopt(c)
+		if p := o.idle.passive[string(r.Key)]; p != nil && p.asof >= r.Offset {
+			return // its checkpoint includes it
+		}
+		if c = o.find(string(r.Key)); c == nil {
+			c = o.newCell(string(r.Key))
+			o.adopt(c)
+		}
+	}
+	if !c.dirty {
+		c.dirty = true
+		*o.ckpt.dirty.push() = dirtyTwin{cell: c, since: at}
 	}
 	c.twin.AddDuplicates(recorded.Duplicates)
 	fx := &o.replayed
 	c.twin.Step(recorded.Now, &recorded.Input, o.host.cfg.Rules, fx)
+	c.quarantined = c.twin.Quarantined()
+	if recorded.Kind == doppelv1.EventKind_EVENT_KIND_QUARANTINED {
+		return // recorded beside a panic: nothing to compare with
+	}
 	if !sameEffects(fx, &recorded.Effects) || c.twin.Digest() != recorded.Digest ||
 		c.twin.SetDigest() != recorded.SetDigest || c.twin.Version() != recorded.Version {
 		o.host.stats.ReplayDifferences.Add(1)
@@ -63,12 +216,17 @@ func (o *owner) replay(r LogRecord, recorded *codec.Event) {
 			"version", c.twin.Version(), "recorded_version", recorded.Version)
 	}
 	for i := range fx.Transitions {
-		o.alerts.apply(&Transition{Partition: o.p.id, Offset: r.Offset, Index: i, Device: c.id(), Alert: fx.Transitions[i]})
+		o.alerts.apply(&Transition{Device: c.id(), Alert: fx.Transitions[i]})
 	}
 	if on := c.twin.Online(); on != c.online {
 		c.online = on
 		o.twinsOn += sign(on)
 	}
+}
+
+// behind says that a lies behind b in ingest.
+func behind(a, b codec.Position) bool {
+	return a.Offset > b.Offset || a.Offset == b.Offset && a.Index > b.Index
 }
 
 // Validator decides which records of a partition count (R1-R3). The zero value starts at offset 0;

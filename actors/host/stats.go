@@ -27,6 +27,10 @@ type Stats struct {
 	ReplayDifferences                      atomic.Uint64 // records whose replay gave other results (R5)
 	Void                                   atomic.Uint64 // records skipped by readers (R3)
 	Panics                                 atomic.Uint64
+	Checkpoints, Floors                    atomic.Uint64               // acknowledged in doppel.state
+	Rerouted                               atomic.Uint64               // records of doppel.ingest moved to the partition of their key
+	IngestLost                             atomic.Uint64               // records of doppel.ingest removed before any owner saw them (G5)
+	ForcedGaps                             atomic.Uint64               // of Gaps, those declared before the barrier was passed
 	Messages                               [Reported + 1]atomic.Uint64 // by MessageKind
 
 	mu          sync.Mutex

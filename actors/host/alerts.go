@@ -1,0 +1,92 @@
+package host
+
+import (
+	"slices"
+
+	"github.com/doppel-iot/doppel/actors/alert"
+)
+
+// alertIndex is the open and the recently resolved alerts of a partition, as released.
+type alertIndex struct {
+	byID     map[uint64]alertEntry
+	byDevice map[string][]uint64
+	open     int
+	expiry   int64 // when to look for what is no longer listed
+}
+
+type alertEntry struct {
+	device string
+	alert  alert.Alert
+}
+
+const (
+	// keepResolved is how long a resolved alert stays listed, by logged time.
+	keepResolved = int64(24 * 60 * 60 * 1e9)
+	// expireEvery is how often those that are no longer are looked for, whether anybody asks or not.
+	expireEvery = int64(60 * 60 * 1e9)
+)
+
+func (x *alertIndex) apply(t *Transition) { x.put(t.Device, &t.Alert) }
+
+func (x *alertIndex) put(device string, a *alert.Alert) {
+	if x.byID == nil {
+		x.byID, x.byDevice = make(map[uint64]alertEntry), make(map[string][]uint64)
+	}
+	old, known := x.byID[a.ID]
+	if !known {
+		x.byDevice[device] = append(x.byDevice[device], a.ID)
+	} else if old.alert.State != alert.Resolved {
+		x.open--
+	}
+	if a.State != alert.Resolved {
+		x.open++
+	}
+	x.byID[a.ID] = alertEntry{device, *a}
+}
+
+// of are the alerts of a device, for its checkpoint.
+func (x *alertIndex) of(device string) []alert.Alert {
+	ids := x.byDevice[device]
+	if len(ids) == 0 {
+		return nil
+	}
+	all := make([]alert.Alert, len(ids))
+	for i, id := range ids {
+		all[i] = x.byID[id].alert
+	}
+	return all
+}
+
+// load makes the alerts of a device those of its checkpoint.
+func (x *alertIndex) load(device string, alerts []alert.Alert) {
+	for _, id := range slices.Clone(x.byDevice[device]) {
+		x.remove(id)
+	}
+	for i := range alerts {
+		x.put(device, &alerts[i])
+	}
+}
+
+func (x *alertIndex) remove(id uint64) {
+	e := x.byID[id]
+	if e.alert.State != alert.Resolved {
+		x.open--
+	}
+	delete(x.byID, id)
+	ids := slices.DeleteFunc(x.byDevice[e.device], func(other uint64) bool { return other == id })
+	if len(ids) == 0 {
+		delete(x.byDevice, e.device)
+		return
+	}
+	x.byDevice[e.device] = ids
+}
+
+// expire forgets alerts resolved longer ago than they are listed.
+func (x *alertIndex) expire(now int64) {
+	x.expiry = now + expireEvery
+	for id, e := range x.byID {
+		if e.alert.State == alert.Resolved && now-e.alert.UpdateTime > keepResolved {
+			x.remove(id)
+		}
+	}
+}
