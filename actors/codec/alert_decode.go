@@ -82,6 +82,7 @@ func (w *wire) alertCount(a *alert.Alert) {
 		a.Boot = v
 	case 18:
 		a.Seq = v
+	default: // unknown
 	}
 }
 
@@ -96,6 +97,7 @@ func (w *wire) alertNumber(a *alert.Alert) {
 		a.BaselineMean = v
 	case 16:
 		a.BaselineStddev = v
+	default: // unknown
 	}
 }
 

@@ -82,6 +82,9 @@ func TestAnything(t *testing.T) {
 				w.look(t)
 			}
 		}
+		if w.tw.Quarantined() {
+			w.check(t, twin.Input{Kind: twin.KindReset, ReceivedAt: w.now})
+		}
 		w.now += millis(120_000)
 		w.look(t)
 		if held := w.tw.Counters().Held; held != 0 {
@@ -220,13 +223,14 @@ func anyInput(t *rapid.T, now int64) twin.Input {
 	patch := func() []byte {
 		return []byte(rapid.SampledFrom([]string{`{"a":1}`, `{"a":null,"b":{"c":2}}`, `{"b":{"d":3,"c":null}}`, `{}`, `{"a":`, `[]`}).Draw(t, "patch"))
 	}
-	switch rapid.IntRange(0, 12).Draw(t, "kind") {
+	switch rapid.IntRange(0, 17).Draw(t, "kind") {
 	case 0:
 		in.Kind = twin.KindTick
 	case 1:
 		in.Kind = twin.KindRefused
 		in.Refused.Numbered, in.Refused.Boot, in.Refused.Seq = number()
 		in.Refused.Count = rapid.Uint32Range(1, 3).Draw(t, "count")
+		in.Refused.Reason = rapid.SampledFrom([]twin.Reason{twin.NotFinite, twin.StaleBoot}).Draw(t, "reason")
 	case 2:
 		in.Kind = twin.KindGap
 		_, in.Gap.Boot, in.Gap.UpTo = number()
@@ -239,6 +243,10 @@ func anyInput(t *rapid.T, now int64) twin.Input {
 		in.Kind = twin.KindReported
 		in.Reported.Numbered, in.Reported.Boot, in.Reported.Seq = number()
 		in.Reported.Patch = patch()
+	case 6:
+		in.Kind = twin.KindReset
+	case 7:
+		in.Kind = rapid.SampledFrom([]twin.Kind{twin.KindAnchor, twin.KindReset, twin.KindReset, twin.KindQuarantined}).Draw(t, "rare")
 	default:
 		in.Kind = twin.KindSample
 		sm := &in.Sample

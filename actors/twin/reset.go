@@ -6,13 +6,8 @@ import (
 	"github.com/doppel-iot/doppel/actors/sequence"
 )
 
-// stepQuarantined closes the twin: until a reset it takes nothing, and only counts what is refused.
-func (t *Twin) stepQuarantined() Outcome {
-	t.quarantined = true
-	return Applied
-}
-
-// admitted is the kind as which a quarantined twin takes an input; 0: it does not.
+// admitted is the kind as which a quarantined twin takes an input; 0: it does not. It takes no data
+// until a reset and only counts what is refused.
 func (t *Twin) admitted(s *step, in *Input) Kind {
 	switch in.Kind {
 	case KindSample, KindStatus, KindReported:
@@ -27,7 +22,7 @@ func (t *Twin) admitted(s *step, in *Input) Kind {
 // stepReset makes the next sample begin a fresh numbering, whatever its number, and lifts the
 // quarantine. What was accepted and waits is applied first, in order, as nothing can come in front of
 // it any more; the numbers it waited for count as missing. Everything else stays.
-func (t *Twin) stepReset(s *step) Outcome {
+func (t *Twin) stepReset(s *step) {
 	t.applyWaiting(s)
 	t.numbers = sequence.Sequencer[*waiting]{}
 	t.patches = nil
@@ -42,7 +37,6 @@ func (t *Twin) stepReset(s *step) Outcome {
 	}
 	t.quarantined = false
 	t.book.Renumbered(s.rules, t.id, s.now, &s.out.Transitions)
-	return Applied
 }
 
 // applyWaiting applies all that waits.

@@ -21,11 +21,12 @@ import (
 //	@10 sample 1/3 temperature=21.5 {"fw":1}   at 10 ms; boot/seq, or - without a number
 //	@10 sample - time=7 recv=9 x=1             with its own time; received at 9 ms
 //	@10 samples 1/3..9 x=1                     one for each seq, 100 ms apart
-//	@10 refused 1/4 count=2
+//	@10 refused 1/4 count=2                    or stale_boot
 //	@10 gap 1/4                                boot/up to
 //	@10 tick
 //	@10 status online boot=1 session=7
 //	@10 report 1/2 {"fw":1}                    or - without a number
+//	@10 quarantined                            or reset, or anchor
 //	@10 wake [unsettled]                       what the owner should do
 //	describe
 //
@@ -148,6 +149,10 @@ func (w *world) do(t *testing.T, line string) string {
 		in.Kind, in.Refused = twin.KindRefused, twin.Refused{Reason: twin.NotFinite, Count: 1}
 		in.Refused.Numbered, in.Refused.Boot, in.Refused.Seq = number(t, args[0])
 		for _, kv := range args[1:] {
+			if kv == string(twin.StaleBoot) {
+				in.Refused.Reason = twin.StaleBoot
+				continue
+			}
 			in.Refused.Count = uint32(value(t, kv, "count"))
 		}
 	case "gap":
@@ -163,6 +168,12 @@ func (w *world) do(t *testing.T, line string) string {
 		for _, kv := range args[1:] {
 			in.ReceivedAt = millis(int64(value(t, kv, "recv")))
 		}
+	case "quarantined":
+		in.Kind = twin.KindQuarantined
+	case "reset":
+		in.Kind = twin.KindReset
+	case "anchor":
+		in.Kind = twin.KindAnchor
 	case "wake":
 		return w.wake(args)
 	default:
@@ -340,6 +351,9 @@ func describe(t *twin.Twin) string {
 	c := t.Counters()
 	fmt.Fprintf(&b, "  applied %d late %d duplicate %d dead %d held %d gaps %d missing %d\n",
 		c.Applied, c.Late, c.Duplicate, c.DeadLettered, c.Held, c.Gaps, c.Missing)
+	if t.Quarantined() {
+		b.WriteString("  quarantined\n")
+	}
 	for _, m := range t.AppendMetrics(nil) {
 		fmt.Fprintf(&b, "  %s = %v @%d, z %.2f, before: n %d mean %.3f stddev %.3f min %v max %v\n",
 			m.Name, m.Value, m.Time/int64(time.Millisecond), m.Z, m.Stats.Count, m.Stats.Mean, m.Stats.Stddev, m.Stats.Min, m.Stats.Max)

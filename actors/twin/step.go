@@ -32,7 +32,8 @@ func (t *Twin) Step(now int64, in *Input, rules *alert.Set, out *Effects) {
 	case KindSample:
 		out.Outcome = t.stepSample(&s, in)
 	case KindRefused:
-		out.Outcome = t.stepRefused(&s, &in.Refused)
+		t.stepRefused(&s, &in.Refused)
+		out.Outcome = Applied
 	case KindGap:
 		out.Outcome = t.stepGap(&s, &in.Gap)
 	case KindTick:
@@ -42,9 +43,11 @@ func (t *Twin) Step(now int64, in *Input, rules *alert.Set, out *Effects) {
 	case KindReported:
 		out.Outcome = t.stepReported(&s, in)
 	case KindQuarantined:
-		out.Outcome = t.stepQuarantined()
+		t.quarantined = true
+		out.Outcome = Applied
 	case KindReset:
-		out.Outcome = t.stepReset(&s)
+		t.stepReset(&s)
+		out.Outcome = Applied
 	case KindAnchor:
 	}
 	if out.Outcome.Logged() {
@@ -53,10 +56,10 @@ func (t *Twin) Step(now int64, in *Input, rules *alert.Set, out *Effects) {
 }
 
 // stepRefused counts dead letters; a numbered one takes its place in the order.
-func (t *Twin) stepRefused(s *step, r *Refused) Outcome {
+func (t *Twin) stepRefused(s *step, r *Refused) {
 	t.counters.DeadLettered += uint64(max(r.Count, 1))
 	if t.quarantined {
-		return Applied
+		return
 	}
 	t.release(s)
 	switch {
@@ -69,7 +72,6 @@ func (t *Twin) stepRefused(s *step, r *Refused) Outcome {
 		}
 		t.drain(s)
 	}
-	return Applied
 }
 
 // noteStaleBoot lets the rules see that numbering went back, unless a reset has made it good meanwhile.
