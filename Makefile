@@ -16,6 +16,11 @@ COUNT    ?= 1
 TIMEOUT  ?= 20m
 # Appended to `doppel demo` (run) and to `doppel run` (run-real).
 ARGS     ?=
+# Of torture; what is 0 or empty has the default of the long form, SEED one from the clock.
+SEED     ?= 0
+ROUNDS   ?= 0
+FAULTS   ?= 0
+TARGET   ?=
 # What is compared with by `buf breaking`.
 BASE     ?= $(firstword $(shell git rev-parse -q --verify origin/main 2>/dev/null || git rev-parse -q --verify main 2>/dev/null))
 
@@ -36,6 +41,10 @@ test: grpcurl ## Everything, with the race detector, against real Kafka, QuestDB
 	go vet $(PKG)
 	$(SERVICES) with kafka questdb mosquitto -- \
 	  go test -race -shuffle=on -count=1 -timeout $(TIMEOUT) -run '$(RUN)' $(PKG)
+
+.PHONY: torture
+torture: ## 200 crash points embedded, 50 on real servers (TARGET=embedded|real|broker SEED=n ROUNDS=n FAULTS=n)
+	go test ./sim/fault -v -count=1 -timeout 0 -run '^TestTorture$$' -long -target '$(TARGET)' -seed $(SEED) -rounds $(ROUNDS) -faults $(FAULTS)
 
 .PHONY: bench
 bench: ## Go benchmarks of the stages (BENCH=regexp COUNT=n PKG=packages)

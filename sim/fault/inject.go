@@ -1,0 +1,118 @@
+package fault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// injector carries a schedule out. Faults run beside each other; those of one subject one after another.
+type injector struct {
+	rig *Rig
+	out io.Writer
+
+	mu   sync.Mutex // guards out and errs
+	errs []error
+}
+
+// Inject lets the faults happen, each at its time from now on, and returns when all are over and everything
+// runs again. Its error is what a process did that no fault excuses.
+func (r *Rig) Inject(ctx context.Context, faults []Fault, out io.Writer) error {
+	in := &injector{rig: r, out: out}
+	start := time.Now()
+	var all sync.WaitGroup
+	for _, f := range faults {
+		sleep(ctx, f.At-time.Since(start))
+		if ctx.Err() != nil {
+			break
+		}
+		all.Go(func() { in.one(ctx, f) })
+	}
+	all.Wait()
+	return errors.Join(append(in.errs, ctx.Err())...)
+}
+
+func (in *injector) one(ctx context.Context, f Fault) {
+	in.say("  %s", f)
+	var err error
+	if p := in.rig.processes[f.Subject]; p != nil {
+		err = in.process(ctx, p, f)
+	} else if l := in.rig.links[f.Subject]; l != nil {
+		l.strike(ctx, f)
+	} else {
+		err = fmt.Errorf("this rig has no %s", f.Subject)
+	}
+	if err != nil {
+		in.say("  %s: %v", f, err)
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		in.errs = append(in.errs, fmt.Errorf("%s: %w", f, err))
+	}
+}
+
+func (in *injector) say(format string, args ...any) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	fmt.Fprintf(in.out, format+"\n", args...)
+}
+
+func (in *injector) process(ctx context.Context, p *process, f Fault) error {
+	p.fault.Lock()
+	defer p.fault.Unlock()
+	if p.pid() == 0 {
+		// It ended by itself, which the node's complaints tell; the fault needs a victim.
+		if err := p.run(ctx); err != nil {
+			return err
+		}
+	}
+	var ended error
+	switch f.Kind {
+	case Pause:
+		p.pause(ctx, f.For)
+		return nil
+	case Kill, Terminate:
+		if f.Subject == Node {
+			in.rig.node.doom()
+		}
+		if ended = p.terminateOr(ctx, f.Kind); ctx.Err() != nil {
+			return ended
+		}
+	default:
+		return fmt.Errorf("%s does not happen to processes", f.Kind)
+	}
+	sleep(ctx, f.For)
+	return errors.Join(ended, p.run(ctx))
+}
+
+func (p *process) terminateOr(ctx context.Context, k Kind) error {
+	if k == Kill {
+		return p.kill(ctx)
+	}
+	return p.terminate(ctx)
+}
+
+// hitLimit is how long produce requests are waited for: none come while nothing works.
+const hitLimit = 5 * time.Second
+
+// strike lets a fault happen to the link, and heals it.
+func (l *link) strike(ctx context.Context, f Fault) {
+	l.fault.Lock()
+	defer l.fault.Unlock()
+	switch f.Kind {
+	case Cut:
+		l.Cut()
+	case Stall, StallUp, StallDown:
+		l.Stall(f.Kind != StallDown, f.Kind != StallUp)
+	case Unanswered, Torn:
+		before := l.Hits()
+		l.Hit(f.Kind, f.Requests)
+		await(ctx, hitLimit, func() bool { return l.Hits()-before >= f.Requests })
+		l.Hit(f.Kind, 0)
+	default:
+	}
+	sleep(ctx, f.For)
+	l.Heal()
+}

@@ -1,0 +1,122 @@
+package fault
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// node is a `doppel run` that is started again and again with the same data and addresses.
+type node struct {
+	process
+
+	binary string
+	args   []string
+	http   string // address of readiness and metrics
+
+	mu        sync.Mutex // guards what follows
+	doomed    map[int]bool
+	incidents []string
+	exits     sync.WaitGroup
+}
+
+func newNode(dir, binary, httpAddr string, args []string) *node {
+	n := &node{binary: binary, args: args, http: httpAddr, doomed: make(map[int]bool)}
+	n.process = process{name: Node, dir: dir, start: n.launch}
+	return n
+}
+
+func (n *node) logFile() string { return filepath.Join(n.dir, "log") }
+
+func (n *node) launch(context.Context) error {
+	log, err := os.OpenFile(n.logFile(), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
+	defer log.Close()                        //nolint:errcheck // the process has its own
+	cmd := exec.Command(n.binary, n.args...) //nolint:noctx,gosec // ended by signals alone; the binary under test
+	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.Env = n.dir, log, log, cleanEnv()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
+	pid := cmd.Process.Pid
+	if err := os.WriteFile(filepath.Join(n.dir, "pid"), []byte(strconv.Itoa(pid)), 0o600); err != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		return fmt.Errorf("node: %w", err)
+	}
+	n.exits.Go(func() {
+		err := cmd.Wait()
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if !n.doomed[pid] {
+			n.incidents = append(n.incidents, fmt.Sprintf("node %d ended by itself: %v", pid, err))
+		}
+	})
+	return nil
+}
+
+// doom notes that the running process is about to be ended.
+func (n *node) doom() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.doomed[n.pid()] = true
+}
+
+// cleanEnv is the environment without settings of the product.
+func cleanEnv() []string {
+	var env []string
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "DOPPEL_") {
+			env = append(env, kv)
+		}
+	}
+	return env
+}
+
+// ready asks the node whether it serves.
+func (n *node) ready(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.http+"/readyz", http.NoBody)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// complaints are what no fault excuses: ends that nobody asked for, panics, and replays that differ.
+func (n *node) complaints() []string {
+	n.mu.Lock()
+	all := append([]string(nil), n.incidents...)
+	n.mu.Unlock()
+	text, err := os.ReadFile(n.logFile())
+	if err != nil {
+		return append(all, err.Error())
+	}
+	for _, sign := range []string{"panic: ", "fatal error: ", "replay differs", "twin panicked"} {
+		if i := bytes.Index(text, []byte(sign)); i >= 0 {
+			line := text[bytes.LastIndexByte(text[:i], '\n')+1:]
+			if end := bytes.IndexByte(line, '\n'); end >= 0 {
+				line = line[:end]
+			}
+			all = append(all, fmt.Sprintf("%d times in the node's log: %s", bytes.Count(text, []byte(sign)), line))
+		}
+	}
+	return all
+}

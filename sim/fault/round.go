@@ -1,0 +1,99 @@
+package fault
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/doppel-iot/doppel/sim/oracle"
+)
+
+// Round is one life of a system under many faults.
+type Round struct {
+	Target Target
+	Seed   uint64
+	Faults int
+	Load   Load
+	Binary string // the doppel command
+	Root   string // of the repository
+	Dir    string // empty, for everything the round writes
+	Out    io.Writer
+}
+
+// Outcome is what a round came to.
+type Outcome struct {
+	Findings    []string // empty: nothing is wrong
+	Faults      int
+	Sent, Acked uint64
+	Messages    uint64  // acknowledged, repeated ones included
+	Rate        float64 // messages acknowledged a second while samples were sent
+	Duplicates  uint64  // messages repeated on purpose
+	Swapped     uint64
+	Resent      uint64
+	Late        uint64
+	Rows        uint64
+	Records     int // in doppel.telemetry
+	Void        int
+	Claims      int
+	Transitions int
+	Hits        int // produce requests that went wrong
+	Took        time.Duration
+}
+
+// String is the outcome as one line.
+func (o *Outcome) String() string {
+	return fmt.Sprintf("%d faults, %d samples, %.0f messages/s, %d repeated, %d swapped, %d resent, %d late, %d records (%d void, %d claims), %d alert transitions, %d rows, %d produce requests hit, %v",
+		o.Faults, o.Sent, o.Rate, o.Duplicates, o.Swapped, o.Resent, o.Late, o.Records, o.Void, o.Claims, o.Transitions, o.Rows, o.Hits, o.Took.Round(time.Second))
+}
+
+// warmUp is how long the load runs before the schedule begins, so that baselines and alerts exist.
+const warmUp = 3 * time.Second
+
+// Run carries the round out. Its error is that it could not be; what is wrong with the product is in the
+// outcome.
+func (r *Round) Run(ctx context.Context) (*Outcome, error) {
+	start := time.Now()
+	rig, err := NewRig(ctx, r.Target, r.Root, r.Dir, r.Binary)
+	if err != nil {
+		return nil, err
+	}
+	defer rig.Close()
+	boot := uint64(start.UnixMilli())
+	judge, err := oracle.Open(ctx, oracle.Config{
+		GRPC: rig.GRPC, HTTP: rig.HTTP, Kafka: []string{rig.Kafka}, QuestDB: rig.QuestDB, Boot: boot,
+		IDs: r.Load.ids(), Interval: r.Load.interval(), Verify: true, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("oracle: %w", err)
+	}
+	defer judge.Close()
+	load, err := r.Load.start(ctx, r.Seed, boot, rig.Devices, judge.Observer())
+	if err != nil {
+		return nil, err
+	}
+	sleep(ctx, warmUp)
+	v := &verdict{}
+	if err := rig.Inject(ctx, Schedule(r.Seed, r.Target.Menu(), r.Faults), r.Out); err != nil {
+		v.add("%v", err)
+	}
+	sleep(ctx, time.Second) // it works on behind the last fault
+	devices, progress := load.end()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	o := &Outcome{
+		Faults: r.Faults, Sent: progress.Sent, Acked: progress.Acked, Messages: progress.Messages, Duplicates: progress.Duplicates,
+		Swapped: progress.Swapped, Resent: progress.Resent, Rate: float64(progress.Messages) / load.took.Seconds(),
+	}
+	if l := rig.links[KafkaLink]; l != nil {
+		o.Hits = l.Hits()
+	}
+	c := &court{rig: rig, judge: judge, verdict: v, outcome: o, devices: devices, progress: &progress}
+	if err := c.sit(ctx); err != nil {
+		v.add("%v", err)
+	}
+	o.Findings, o.Took = v.findings, time.Since(start)
+	return o, nil
+}
