@@ -26,6 +26,10 @@ type Client struct {
 	out    *outbox
 	once   sync.Once
 
+	keep *cursors
+	kick chan struct{}              // retain has news
+	rows func(p int32) (int64, bool) // nil: there is no store of rows
+
 	pinging sync.Mutex
 	ping    *ping // nil: none under way
 }
@@ -45,10 +49,15 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 		cl.Close()
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}
-	c := &Client{cfg: cfg, topics: topicNames(cfg.TopicPrefix), cl: cl, side: side, adm: kadm.NewClient(cl)}
+	c := &Client{cfg: cfg, topics: topicNames(cfg.TopicPrefix), cl: cl, side: side, adm: kadm.NewClient(cl), kick: make(chan struct{}, 1)}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	if err := c.ensureTopics(ctx); err != nil {
+		cl.Close()
+		side.Close()
+		return nil, fmt.Errorf("kafka %v: %w", cfg.Brokers, err)
+	}
+	if err := c.openCursors(ctx); err != nil {
 		cl.Close()
 		side.Close()
 		return nil, fmt.Errorf("kafka %v: %w", cfg.Brokers, err)

@@ -44,6 +44,13 @@ type Config struct {
 	// Embedded says that the broker is an Embedded log: nothing in it expires by the broker's own
 	// rules (topics.go says why); Client.Run removes instead what is too old.
 	Embedded bool
+	// DataDir is the EmbeddedConfig.DataDir of that log: its size is read there, and what is known of
+	// where it was trimmed is kept there. Empty: its size is not bounded.
+	DataDir string
+	// RetentionBytes is how large an embedded log may be, all topics together; 0 means 4 GiB. What a
+	// restore needs and rows that are not stored are kept even where that is more, and the newest
+	// segment of each partition is.
+	RetentionBytes int64
 	// Linger is how long a batch that is not full waits for more records. 0 means 4 ms, which costs
 	// that much latency and halves the CPU of a record at 20,000 records/s; negative: none.
 	Linger time.Duration
@@ -83,6 +90,9 @@ func (c *Config) validate() error {
 	}
 	if c.ReplicationFactor == 0 {
 		c.ReplicationFactor = -1
+	}
+	if c.RetentionBytes <= 0 {
+		c.RetentionBytes = 4 << 30
 	}
 	switch {
 	case c.Linger == 0:

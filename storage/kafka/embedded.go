@@ -10,16 +10,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/gofrs/flock"
 	"github.com/twmb/franz-go/pkg/kfake"
 )
-
-// embeddedSegmentBytes is the size of a segment file. Small, because what is deleted is deleted by
-// the segment, and because segments are read whole, one of each partition at a time, when the log is
-// reopened.
-const embeddedSegmentBytes = 16 << 20
 
 // EmbeddedConfig says where an Embedded log listens and lives.
 type EmbeddedConfig struct {
@@ -33,6 +29,9 @@ type EmbeddedConfig struct {
 	// DataDir keeps the log. It must not be shared: a lock file in it sees to that. Empty: the log
 	// is in memory and ends with the process, for tests.
 	DataDir string
+	// TopicPrefix is that of the clients of this process, "doppel." if empty. Its topic of checkpoints
+	// is written to a little longer than the others when the disk is full.
+	TopicPrefix string
 	// Fsync writes each batch through to the disk before it is acknowledged. Without it an
 	// acknowledged record survives the death of the process, not that of the machine.
 	Fsync bool
@@ -47,6 +46,7 @@ type Embedded struct {
 	addr    string
 	doors   *doors
 	lock    *flock.Flock
+	guard   *diskGuard // nil: in memory
 	once    sync.Once
 }
 
@@ -57,9 +57,12 @@ func OpenEmbedded(cfg EmbeddedConfig) (*Embedded, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	e := &Embedded{}
+	if cfg.DataDir != "" {
+		e.guard = &diskGuard{dir: cfg.DataDir, log: cfg.Logger, ask: spaceOf}
+	}
 	opts := []kfake.Opt{
 		kfake.NumBrokers(1),
-		kfake.WithLogger(brokerLogger{cfg.Logger}),
+		kfake.WithLogger(brokerLogger{cfg.Logger, e.guard}),
 		kfake.BrokerConfigs(map[string]string{"log.cleaner.backoff.ms": neverMillis}),
 		kfake.ListenFn(func(string, string) (net.Listener, error) { return e.listen(cfg) }),
 	}
@@ -78,6 +81,9 @@ func OpenEmbedded(cfg EmbeddedConfig) (*Embedded, error) {
 	cluster, err := kfake.NewCluster(opts...)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("embedded log: %w", err), e.release())
+	}
+	if e.guard != nil {
+		cluster.Fault(e.guard.faults(cmp.Or(cfg.TopicPrefix, "doppel."))...)
 	}
 	e.cluster = cluster
 	return e, nil
@@ -133,6 +139,15 @@ func (e *Embedded) Dialer() func(ctx context.Context, network, address string) (
 	return func(ctx context.Context, _, _ string) (net.Conn, error) { return e.doors.dial(ctx) }
 }
 
+// Err returns nil while the log takes records, and otherwise why it makes their producers wait. It is
+// an ErrDiskFull if there is no room for them.
+func (e *Embedded) Err() error {
+	if e.guard == nil {
+		return nil
+	}
+	return e.guard.err()
+}
+
 // Close stops the log. Nothing acknowledged is lost, with or without it.
 func (e *Embedded) Close() error {
 	var err error
@@ -152,16 +167,23 @@ func (advertised) Network() string { return "tcp" }
 // String implements net.Addr.
 func (a advertised) String() string { return string(a) }
 
-// brokerLogger hands on the broker's warnings.
-type brokerLogger struct{ l *slog.Logger }
+// brokerLogger hands on the broker's warnings, and tells the guard of failed writes.
+type brokerLogger struct {
+	l     *slog.Logger
+	guard *diskGuard
+}
 
 func (b brokerLogger) Logf(level kfake.LogLevel, format string, args ...any) {
 	if level > kfake.LogLevelWarn || level == kfake.LogLevelNone {
 		return
 	}
+	detail := fmt.Sprintf(format, args...)
+	if b.guard != nil && strings.HasPrefix(format, "persist batch") {
+		b.guard.failed(errors.New(detail))
+	}
 	lv := slog.LevelWarn
 	if level == kfake.LogLevelError {
 		lv = slog.LevelError
 	}
-	b.l.Log(context.Background(), lv, "embedded log", "detail", fmt.Sprintf(format, args...))
+	b.l.Log(context.Background(), lv, "embedded log", "detail", detail)
 }

@@ -12,15 +12,22 @@ import (
 const expiryInterval = 10 * time.Minute
 
 // Run does what the log needs regularly until ctx ends. A Kafka expires records by itself; the
-// embedded log has its records of ingest, alerts and dlq removed here by age. The last record of a
-// partition always stays, so that its offsets go on after a restart.
+// embedded log has its records of ingest, alerts and dlq removed here by age, those of ingest once they
+// are handled. The last record of a partition always stays, so that its offsets go on after a restart.
 //
-// Telemetry and state are not touched: how far they may go is known to who writes checkpoints (Trim).
+// Telemetry and state go by what is told to Needs (retention.go).
 func (c *Client) Run(ctx context.Context) error {
 	if !c.cfg.Embedded {
 		<-ctx.Done()
 		return nil
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	retained := make(chan struct{})
+	defer func() { cancel(); <-retained }()
+	go func() {
+		defer close(retained)
+		c.retain(ctx)
+	}()
 	tick := time.NewTicker(expiryInterval)
 	defer tick.Stop()
 	for {
@@ -50,7 +57,12 @@ func (c *Client) expire(ctx context.Context, now time.Time) error {
 			if !ok || o.Err != nil {
 				continue
 			}
-			if err := c.trim(ctx, t.name, p, o.Offset); err != nil {
+			before := o.Offset
+			if t.name == c.topics.Ingest { // however old: not before it was handled
+				n, _ := c.keep.needs(p)
+				before = min(before, n.Ingest)
+			}
+			if err := c.trim(ctx, t.name, p, before); err != nil {
 				return fmt.Errorf("expire: %w", err)
 			}
 		}

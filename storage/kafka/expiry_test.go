@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/doppel-iot/doppel/actors/host"
 )
 
 // What is older than its topic keeps goes, telemetry and the last record stay.
@@ -47,6 +49,12 @@ func TestExpire(t *testing.T) {
 			t.Errorf("%s p%d: got [%d,%d), want [%d,%d)", topic, p, start, end, wantStart, wantEnd)
 		}
 	}
+	if err := c.expire(t.Context(), now); err != nil {
+		t.Fatal(err)
+	}
+	bounds(n.Ingest, 0, 0, 3) // not handled, for all that is known
+	c.Needs(0, host.Needs{Ingest: 3})
+	c.Needs(1, host.Needs{Ingest: 2})
 	if err := c.expire(t.Context(), now); err != nil {
 		t.Fatal(err)
 	}

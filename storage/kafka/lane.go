@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -37,6 +38,7 @@ type slot struct {
 	next   *slot // in the lane, or in its free list
 	acks   host.Acks
 	n      uint64
+	since  time.Time // it was appended
 	offset int64
 	err    error
 	done   bool
@@ -87,8 +89,9 @@ func (ln *lane) queue(recs []host.Record, acks host.Acks) *slot {
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
 	var first *slot
+	now := time.Now()
 	for i := range recs {
-		s := ln.push(recs[i].N, acks)
+		s := ln.push(recs[i].N, acks, now)
 		if i == 0 {
 			first = s
 		}
@@ -99,8 +102,9 @@ func (ln *lane) queue(recs []host.Record, acks host.Acks) *slot {
 // refuse answers recs with err, behind what is in flight.
 func (ln *lane) refuse(recs []host.Record, acks host.Acks, err error) {
 	ln.mu.Lock()
+	now := time.Now()
 	for i := range recs {
-		s := ln.push(recs[i].N, acks)
+		s := ln.push(recs[i].N, acks, now)
 		s.offset, s.err, s.done = -1, err, true
 	}
 	ln.mu.Unlock()
@@ -108,14 +112,14 @@ func (ln *lane) refuse(recs []host.Record, acks host.Acks, err error) {
 }
 
 // push takes a slot into the queue. Under mu.
-func (ln *lane) push(n uint64, acks host.Acks) *slot {
+func (ln *lane) push(n uint64, acks host.Acks, now time.Time) *slot {
 	s := ln.free
 	if s == nil {
 		s = &slot{Context: context.Background(), lane: ln}
 	} else {
 		ln.free = s.next
 	}
-	s.next, s.n, s.acks, s.done = nil, n, acks, false
+	s.next, s.n, s.acks, s.since, s.done = nil, n, acks, now, false
 	if ln.tail == nil {
 		ln.head = s
 	} else {
@@ -161,6 +165,16 @@ func (ln *lane) hand() {
 		close(ln.idle)
 		ln.idle = nil
 	}
+}
+
+// oldest is when the record was appended that waits longest; false: none waits.
+func (ln *lane) oldest() (time.Time, bool) {
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	if ln.head == nil {
+		return time.Time{}, false
+	}
+	return ln.head.since, true
 }
 
 // quiet returns a channel that is closed when nothing is unanswered.

@@ -80,6 +80,26 @@ func (l *Log) answered(r *kgo.Record, err error) {
 	s.lane.answer(s, offset, err)
 }
 
+// stalledAfter is how long a record may wait for its acknowledgement before something is wrong.
+const stalledAfter = 5 * time.Second
+
+// Healthy returns nil unless records wait for their acknowledgement for longer than 5 s.
+func (l *Log) Healthy() error {
+	var longest time.Duration
+	var worst int
+	for p := range l.lanes {
+		if since, waits := l.lanes[p].oldest(); waits {
+			if d := time.Since(since); d > longest {
+				longest, worst = d, p
+			}
+		}
+	}
+	if longest <= stalledAfter {
+		return nil
+	}
+	return fmt.Errorf("%s p%d has not acknowledged a record for %v", l.topic, worst, longest.Round(time.Second))
+}
+
 // close makes every further and every blocked Append fail.
 func (l *Log) close() { close(l.closed) }
 

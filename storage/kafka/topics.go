@@ -67,12 +67,12 @@ func (c *Config) wanted() []topic {
 // log is reopened, which would break every stored position. Telemetry moreover must keep what the
 // oldest checkpoint needs, which the broker cannot know. Client.Run deletes by age instead what
 // may be deleted by age, and never the last record.
-func (t *topic) settings(embedded bool) map[string]*string {
+func (t *topic) settings(c *Config) map[string]*string {
 	s := map[string]string{"cleanup.policy": t.policy()}
 	switch {
-	case embedded:
+	case c.Embedded:
 		s["retention.ms"], s["retention.bytes"] = "-1", "-1"
-		s["segment.bytes"] = strconv.Itoa(embeddedSegmentBytes)
+		s["segment.bytes"] = strconv.FormatInt(c.segmentBytes(), 10)
 	case !t.compact:
 		s["retention.ms"], s["retention.bytes"] = strconv.FormatInt(t.keep.Milliseconds(), 10), "-1"
 	}
@@ -84,6 +84,14 @@ func (t *topic) settings(embedded bool) map[string]*string {
 		m[k] = &v
 	}
 	return m
+}
+
+// segmentBytes is the size of a segment file of the embedded log. Small, because what is removed is
+// removed by the segment, and because segments are read whole, one of each partition at a time, when
+// the log is reopened. Smaller still where the log may not be large: what is never removed is the newest
+// segment of each partition of four topics.
+func (c *Config) segmentBytes() int64 {
+	return min(max(c.RetentionBytes/int64(c.Partitions)/16, 1<<20), 16<<20)
 }
 
 // maxBatch is the topic's setting for the size of a batch.
@@ -161,7 +169,7 @@ func (c *Client) settle(ctx context.Context, want []topic, have kadm.TopicDetail
 }
 
 func (c *Client) create(ctx context.Context, t *topic) error {
-	_, err := c.adm.CreateTopic(ctx, t.partitions, c.cfg.ReplicationFactor, t.settings(c.cfg.Embedded), t.name)
+	_, err := c.adm.CreateTopic(ctx, t.partitions, c.cfg.ReplicationFactor, t.settings(&c.cfg), t.name)
 	switch {
 	case err == nil:
 		c.cfg.Logger.Info("topic made", "topic", t.name, "partitions", t.partitions, "policy", t.policy())
