@@ -315,7 +315,9 @@ func (x *Partition) GetQuestdbLag() int64 {
 }
 
 type GetAuditRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Also fold the log again, and count letters and rows: this reads everything that is stored.
+	Deep          bool `protobuf:"varint,1,opt,name=deep,proto3" json:"deep,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -350,14 +352,27 @@ func (*GetAuditRequest) Descriptor() ([]byte, []int) {
 	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{4}
 }
 
+func (x *GetAuditRequest) GetDeep() bool {
+	if x != nil {
+		return x.Deep
+	}
+	return false
+}
+
 type Audit struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Balanced      bool                   `protobuf:"varint,1,opt,name=balanced,proto3" json:"balanced,omitempty"`
-	Totals        *Counters              `protobuf:"bytes,2,opt,name=totals,proto3" json:"totals,omitempty"`
-	Received      uint64                 `protobuf:"varint,3,opt,name=received,proto3" json:"received,omitempty"`
-	InFlight      uint64                 `protobuf:"varint,4,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
-	Difference    string                 `protobuf:"bytes,5,opt,name=difference,proto3" json:"difference,omitempty"`
-	Partitions    []*PartitionAudit      `protobuf:"bytes,6,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Balanced   bool                   `protobuf:"varint,1,opt,name=balanced,proto3" json:"balanced,omitempty"`
+	Totals     *Counters              `protobuf:"bytes,2,opt,name=totals,proto3" json:"totals,omitempty"`
+	Received   uint64                 `protobuf:"varint,3,opt,name=received,proto3" json:"received,omitempty"`
+	InFlight   uint64                 `protobuf:"varint,4,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	Difference string                 `protobuf:"bytes,5,opt,name=difference,proto3" json:"difference,omitempty"`
+	Partitions []*PartitionAudit      `protobuf:"bytes,6,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	// Of all twins, since they were made; totals are of the node, since its start.
+	Twins *Counters `protobuf:"bytes,7,opt,name=twins,proto3" json:"twins,omitempty"`
+	// Only of a deep audit.
+	Log *LogAudit `protobuf:"bytes,8,opt,name=log,proto3" json:"log,omitempty"`
+	// Only of a deep audit, with QuestDB.
+	Rows          *RowsAudit `protobuf:"bytes,9,opt,name=rows,proto3" json:"rows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -434,6 +449,188 @@ func (x *Audit) GetPartitions() []*PartitionAudit {
 	return nil
 }
 
+func (x *Audit) GetTwins() *Counters {
+	if x != nil {
+		return x.Twins
+	}
+	return nil
+}
+
+func (x *Audit) GetLog() *LogAudit {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+func (x *Audit) GetRows() *RowsAudit {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+// LogAudit is what folding doppel.telemetry again gave.
+type LogAudit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Valid records, without claims.
+	Records uint64 `protobuf:"varint,1,opt,name=records,proto3" json:"records,omitempty"`
+	// Records that do not count.
+	Void uint64 `protobuf:"varint,2,opt,name=void,proto3" json:"void,omitempty"`
+	// Twins whose beginning the log no longer has, so that they could not be checked.
+	Uncovered uint64 `protobuf:"varint,3,opt,name=uncovered,proto3" json:"uncovered,omitempty"`
+	// Records of refused samples, and dead letters ever written.
+	Refused     uint64 `protobuf:"varint,4,opt,name=refused,proto3" json:"refused,omitempty"`
+	DeadLetters uint64 `protobuf:"varint,5,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	// False: the fold of a partition began behind offset 0.
+	Whole         bool `protobuf:"varint,6,opt,name=whole,proto3" json:"whole,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogAudit) Reset() {
+	*x = LogAudit{}
+	mi := &file_doppel_v1_fleet_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogAudit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogAudit) ProtoMessage() {}
+
+func (x *LogAudit) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_fleet_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogAudit.ProtoReflect.Descriptor instead.
+func (*LogAudit) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *LogAudit) GetRecords() uint64 {
+	if x != nil {
+		return x.Records
+	}
+	return 0
+}
+
+func (x *LogAudit) GetVoid() uint64 {
+	if x != nil {
+		return x.Void
+	}
+	return 0
+}
+
+func (x *LogAudit) GetUncovered() uint64 {
+	if x != nil {
+		return x.Uncovered
+	}
+	return 0
+}
+
+func (x *LogAudit) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *LogAudit) GetDeadLetters() uint64 {
+	if x != nil {
+		return x.DeadLetters
+	}
+	return 0
+}
+
+func (x *LogAudit) GetWhole() bool {
+	if x != nil {
+		return x.Whole
+	}
+	return false
+}
+
+// RowsAudit compares rows of QuestDB with the samples that must have one, those applied and late.
+type RowsAudit struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Rows    uint64                 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
+	Samples uint64                 `protobuf:"varint,2,opt,name=samples,proto3" json:"samples,omitempty"`
+	// Records that QuestDB had not got yet when the audit began.
+	Lag int64 `protobuf:"varint,3,opt,name=lag,proto3" json:"lag,omitempty"`
+	// Samples that QuestDB refused; they are among the dead letters.
+	Refused       uint64 `protobuf:"varint,4,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RowsAudit) Reset() {
+	*x = RowsAudit{}
+	mi := &file_doppel_v1_fleet_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RowsAudit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RowsAudit) ProtoMessage() {}
+
+func (x *RowsAudit) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_fleet_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RowsAudit.ProtoReflect.Descriptor instead.
+func (*RowsAudit) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RowsAudit) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *RowsAudit) GetSamples() uint64 {
+	if x != nil {
+		return x.Samples
+	}
+	return 0
+}
+
+func (x *RowsAudit) GetLag() int64 {
+	if x != nil {
+		return x.Lag
+	}
+	return 0
+}
+
+func (x *RowsAudit) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
 // PartitionAudit is the state of a partition's twins at one moment.
 type PartitionAudit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -449,7 +646,7 @@ type PartitionAudit struct {
 
 func (x *PartitionAudit) Reset() {
 	*x = PartitionAudit{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[6]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -461,7 +658,7 @@ func (x *PartitionAudit) String() string {
 func (*PartitionAudit) ProtoMessage() {}
 
 func (x *PartitionAudit) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[6]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -474,7 +671,7 @@ func (x *PartitionAudit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionAudit.ProtoReflect.Descriptor instead.
 func (*PartitionAudit) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{6}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PartitionAudit) GetId() int32 {
@@ -531,7 +728,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[7]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -543,7 +740,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[7]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -556,7 +753,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{7}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DeadLetter) GetId() string {
@@ -656,7 +853,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[8]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +865,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[8]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +878,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{8}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListDeadLettersRequest) GetFilter() string {
@@ -725,7 +922,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[9]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +934,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[9]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +947,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{9}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListDeadLettersResponse) GetDeadLetters() []*DeadLetter {
@@ -789,7 +986,7 @@ type RedriveDeadLettersRequest struct {
 
 func (x *RedriveDeadLettersRequest) Reset() {
 	*x = RedriveDeadLettersRequest{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[10]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +998,7 @@ func (x *RedriveDeadLettersRequest) String() string {
 func (*RedriveDeadLettersRequest) ProtoMessage() {}
 
 func (x *RedriveDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[10]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +1011,7 @@ func (x *RedriveDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*RedriveDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{10}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RedriveDeadLettersRequest) GetIds() []string {
@@ -862,7 +1059,7 @@ type RedriveDeadLettersResponse struct {
 
 func (x *RedriveDeadLettersResponse) Reset() {
 	*x = RedriveDeadLettersResponse{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[11]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +1071,7 @@ func (x *RedriveDeadLettersResponse) String() string {
 func (*RedriveDeadLettersResponse) ProtoMessage() {}
 
 func (x *RedriveDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[11]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +1084,7 @@ func (x *RedriveDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*RedriveDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{11}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RedriveDeadLettersResponse) GetRedriven() uint64 {
@@ -938,7 +1135,7 @@ type RedriveProblem struct {
 
 func (x *RedriveProblem) Reset() {
 	*x = RedriveProblem{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[12]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1147,7 @@ func (x *RedriveProblem) String() string {
 func (*RedriveProblem) ProtoMessage() {}
 
 func (x *RedriveProblem) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[12]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1160,7 @@ func (x *RedriveProblem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveProblem.ProtoReflect.Descriptor instead.
 func (*RedriveProblem) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{12}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RedriveProblem) GetId() string {
@@ -1027,8 +1224,9 @@ const file_doppel_v1_fleet_proto_rawDesc = "" +
 	"\x05state\x18\x04 \x01(\tR\x05state\x12\x14\n" +
 	"\x05twins\x18\x05 \x01(\x04R\x05twins\x12\x1f\n" +
 	"\vquestdb_lag\x18\x06 \x01(\x03R\n" +
-	"questdbLag\"\x11\n" +
-	"\x0fGetAuditRequest\"\xe4\x01\n" +
+	"questdbLag\"%\n" +
+	"\x0fGetAuditRequest\x12\x12\n" +
+	"\x04deep\x18\x01 \x01(\bR\x04deep\"\xe0\x02\n" +
 	"\x05Audit\x12\x1a\n" +
 	"\bbalanced\x18\x01 \x01(\bR\bbalanced\x12+\n" +
 	"\x06totals\x18\x02 \x01(\v2\x13.doppel.v1.CountersR\x06totals\x12\x1a\n" +
@@ -1039,7 +1237,22 @@ const file_doppel_v1_fleet_proto_rawDesc = "" +
 	"difference\x129\n" +
 	"\n" +
 	"partitions\x18\x06 \x03(\v2\x19.doppel.v1.PartitionAuditR\n" +
-	"partitions\"v\n" +
+	"partitions\x12)\n" +
+	"\x05twins\x18\a \x01(\v2\x13.doppel.v1.CountersR\x05twins\x12%\n" +
+	"\x03log\x18\b \x01(\v2\x13.doppel.v1.LogAuditR\x03log\x12(\n" +
+	"\x04rows\x18\t \x01(\v2\x14.doppel.v1.RowsAuditR\x04rows\"\xa9\x01\n" +
+	"\bLogAudit\x12\x18\n" +
+	"\arecords\x18\x01 \x01(\x04R\arecords\x12\x12\n" +
+	"\x04void\x18\x02 \x01(\x04R\x04void\x12\x1c\n" +
+	"\tuncovered\x18\x03 \x01(\x04R\tuncovered\x12\x18\n" +
+	"\arefused\x18\x04 \x01(\x04R\arefused\x12!\n" +
+	"\fdead_letters\x18\x05 \x01(\x04R\vdeadLetters\x12\x14\n" +
+	"\x05whole\x18\x06 \x01(\bR\x05whole\"e\n" +
+	"\tRowsAudit\x12\x12\n" +
+	"\x04rows\x18\x01 \x01(\x04R\x04rows\x12\x18\n" +
+	"\asamples\x18\x02 \x01(\x04R\asamples\x12\x10\n" +
+	"\x03lag\x18\x03 \x01(\x03R\x03lag\x12\x18\n" +
+	"\arefused\x18\x04 \x01(\x04R\arefused\"v\n" +
 	"\x0ePartitionAudit\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x05R\x02id\x12\x14\n" +
 	"\x05twins\x18\x02 \x01(\x04R\x05twins\x12\x1d\n" +
@@ -1110,7 +1323,7 @@ func file_doppel_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_doppel_v1_fleet_proto_rawDescData
 }
 
-var file_doppel_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_doppel_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_doppel_v1_fleet_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),           // 0: doppel.v1.GetStatusRequest
 	(*Status)(nil),                     // 1: doppel.v1.Status
@@ -1118,42 +1331,47 @@ var file_doppel_v1_fleet_proto_goTypes = []any{
 	(*Partition)(nil),                  // 3: doppel.v1.Partition
 	(*GetAuditRequest)(nil),            // 4: doppel.v1.GetAuditRequest
 	(*Audit)(nil),                      // 5: doppel.v1.Audit
-	(*PartitionAudit)(nil),             // 6: doppel.v1.PartitionAudit
-	(*DeadLetter)(nil),                 // 7: doppel.v1.DeadLetter
-	(*ListDeadLettersRequest)(nil),     // 8: doppel.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),    // 9: doppel.v1.ListDeadLettersResponse
-	(*RedriveDeadLettersRequest)(nil),  // 10: doppel.v1.RedriveDeadLettersRequest
-	(*RedriveDeadLettersResponse)(nil), // 11: doppel.v1.RedriveDeadLettersResponse
-	(*RedriveProblem)(nil),             // 12: doppel.v1.RedriveProblem
-	nil,                                // 13: doppel.v1.ListDeadLettersResponse.ByReasonEntry
-	(*timestamppb.Timestamp)(nil),      // 14: google.protobuf.Timestamp
-	(*Counters)(nil),                   // 15: doppel.v1.Counters
-	(*fieldmaskpb.FieldMask)(nil),      // 16: google.protobuf.FieldMask
+	(*LogAudit)(nil),                   // 6: doppel.v1.LogAudit
+	(*RowsAudit)(nil),                  // 7: doppel.v1.RowsAudit
+	(*PartitionAudit)(nil),             // 8: doppel.v1.PartitionAudit
+	(*DeadLetter)(nil),                 // 9: doppel.v1.DeadLetter
+	(*ListDeadLettersRequest)(nil),     // 10: doppel.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),    // 11: doppel.v1.ListDeadLettersResponse
+	(*RedriveDeadLettersRequest)(nil),  // 12: doppel.v1.RedriveDeadLettersRequest
+	(*RedriveDeadLettersResponse)(nil), // 13: doppel.v1.RedriveDeadLettersResponse
+	(*RedriveProblem)(nil),             // 14: doppel.v1.RedriveProblem
+	nil,                                // 15: doppel.v1.ListDeadLettersResponse.ByReasonEntry
+	(*timestamppb.Timestamp)(nil),      // 16: google.protobuf.Timestamp
+	(*Counters)(nil),                   // 17: doppel.v1.Counters
+	(*fieldmaskpb.FieldMask)(nil),      // 18: google.protobuf.FieldMask
 }
 var file_doppel_v1_fleet_proto_depIdxs = []int32{
 	2,  // 0: doppel.v1.Status.nodes:type_name -> doppel.v1.Node
 	3,  // 1: doppel.v1.Status.partitions:type_name -> doppel.v1.Partition
-	14, // 2: doppel.v1.Node.start_time:type_name -> google.protobuf.Timestamp
-	15, // 3: doppel.v1.Audit.totals:type_name -> doppel.v1.Counters
-	6,  // 4: doppel.v1.Audit.partitions:type_name -> doppel.v1.PartitionAudit
-	14, // 5: doppel.v1.DeadLetter.receive_time:type_name -> google.protobuf.Timestamp
-	16, // 6: doppel.v1.ListDeadLettersRequest.read_mask:type_name -> google.protobuf.FieldMask
-	7,  // 7: doppel.v1.ListDeadLettersResponse.dead_letters:type_name -> doppel.v1.DeadLetter
-	13, // 8: doppel.v1.ListDeadLettersResponse.by_reason:type_name -> doppel.v1.ListDeadLettersResponse.ByReasonEntry
-	12, // 9: doppel.v1.RedriveDeadLettersResponse.problems:type_name -> doppel.v1.RedriveProblem
-	0,  // 10: doppel.v1.FleetService.GetStatus:input_type -> doppel.v1.GetStatusRequest
-	4,  // 11: doppel.v1.FleetService.GetAudit:input_type -> doppel.v1.GetAuditRequest
-	8,  // 12: doppel.v1.FleetService.ListDeadLetters:input_type -> doppel.v1.ListDeadLettersRequest
-	10, // 13: doppel.v1.FleetService.RedriveDeadLetters:input_type -> doppel.v1.RedriveDeadLettersRequest
-	1,  // 14: doppel.v1.FleetService.GetStatus:output_type -> doppel.v1.Status
-	5,  // 15: doppel.v1.FleetService.GetAudit:output_type -> doppel.v1.Audit
-	9,  // 16: doppel.v1.FleetService.ListDeadLetters:output_type -> doppel.v1.ListDeadLettersResponse
-	11, // 17: doppel.v1.FleetService.RedriveDeadLetters:output_type -> doppel.v1.RedriveDeadLettersResponse
-	14, // [14:18] is the sub-list for method output_type
-	10, // [10:14] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	16, // 2: doppel.v1.Node.start_time:type_name -> google.protobuf.Timestamp
+	17, // 3: doppel.v1.Audit.totals:type_name -> doppel.v1.Counters
+	8,  // 4: doppel.v1.Audit.partitions:type_name -> doppel.v1.PartitionAudit
+	17, // 5: doppel.v1.Audit.twins:type_name -> doppel.v1.Counters
+	6,  // 6: doppel.v1.Audit.log:type_name -> doppel.v1.LogAudit
+	7,  // 7: doppel.v1.Audit.rows:type_name -> doppel.v1.RowsAudit
+	16, // 8: doppel.v1.DeadLetter.receive_time:type_name -> google.protobuf.Timestamp
+	18, // 9: doppel.v1.ListDeadLettersRequest.read_mask:type_name -> google.protobuf.FieldMask
+	9,  // 10: doppel.v1.ListDeadLettersResponse.dead_letters:type_name -> doppel.v1.DeadLetter
+	15, // 11: doppel.v1.ListDeadLettersResponse.by_reason:type_name -> doppel.v1.ListDeadLettersResponse.ByReasonEntry
+	14, // 12: doppel.v1.RedriveDeadLettersResponse.problems:type_name -> doppel.v1.RedriveProblem
+	0,  // 13: doppel.v1.FleetService.GetStatus:input_type -> doppel.v1.GetStatusRequest
+	4,  // 14: doppel.v1.FleetService.GetAudit:input_type -> doppel.v1.GetAuditRequest
+	10, // 15: doppel.v1.FleetService.ListDeadLetters:input_type -> doppel.v1.ListDeadLettersRequest
+	12, // 16: doppel.v1.FleetService.RedriveDeadLetters:input_type -> doppel.v1.RedriveDeadLettersRequest
+	1,  // 17: doppel.v1.FleetService.GetStatus:output_type -> doppel.v1.Status
+	5,  // 18: doppel.v1.FleetService.GetAudit:output_type -> doppel.v1.Audit
+	11, // 19: doppel.v1.FleetService.ListDeadLetters:output_type -> doppel.v1.ListDeadLettersResponse
+	13, // 20: doppel.v1.FleetService.RedriveDeadLetters:output_type -> doppel.v1.RedriveDeadLettersResponse
+	17, // [17:21] is the sub-list for method output_type
+	13, // [13:17] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_doppel_v1_fleet_proto_init() }
@@ -1168,7 +1386,7 @@ func file_doppel_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doppel_v1_fleet_proto_rawDesc), len(file_doppel_v1_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1632,9 +1632,14 @@ func (x *ReplayTwinRequest) GetId() string {
 type ReplayTwinResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Equal         bool                   `protobuf:"varint,1,opt,name=equal,proto3" json:"equal,omitempty"`
-	Difference    string                 `protobuf:"bytes,2,opt,name=difference,proto3" json:"difference,omitempty"`
-	StateHash     uint64                 `protobuf:"fixed64,3,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`
-	Inputs        uint64                 `protobuf:"varint,4,opt,name=inputs,proto3" json:"inputs,omitempty"`
+	Difference    string                 `protobuf:"bytes,2,opt,name=difference,proto3" json:"difference,omitempty"`                          // the first; empty: none
+	StateHash     uint64                 `protobuf:"fixed64,3,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`         // of the replayed twin
+	Inputs        uint64                 `protobuf:"varint,4,opt,name=inputs,proto3" json:"inputs,omitempty"`                                 // folded
+	Start         string                 `protobuf:"bytes,5,opt,name=start,proto3" json:"start,omitempty"`                                    // where the fold began: creation, anchor or checkpoint
+	StartOffset   uint64                 `protobuf:"varint,6,opt,name=start_offset,json=startOffset,proto3" json:"start_offset,omitempty"`    // in the changelog
+	StartVersion  uint64                 `protobuf:"varint,7,opt,name=start_version,json=startVersion,proto3" json:"start_version,omitempty"` // of the twin there
+	NextOffset    uint64                 `protobuf:"varint,8,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`       // behind the last record included
+	Version       uint64                 `protobuf:"varint,9,opt,name=version,proto3" json:"version,omitempty"`                               // of the twin there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1693,6 +1698,41 @@ func (x *ReplayTwinResponse) GetStateHash() uint64 {
 func (x *ReplayTwinResponse) GetInputs() uint64 {
 	if x != nil {
 		return x.Inputs
+	}
+	return 0
+}
+
+func (x *ReplayTwinResponse) GetStart() string {
+	if x != nil {
+		return x.Start
+	}
+	return ""
+}
+
+func (x *ReplayTwinResponse) GetStartOffset() uint64 {
+	if x != nil {
+		return x.StartOffset
+	}
+	return 0
+}
+
+func (x *ReplayTwinResponse) GetStartVersion() uint64 {
+	if x != nil {
+		return x.StartVersion
+	}
+	return 0
+}
+
+func (x *ReplayTwinResponse) GetNextOffset() uint64 {
+	if x != nil {
+		return x.NextOffset
+	}
+	return 0
+}
+
+func (x *ReplayTwinResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
 	}
 	return 0
 }
@@ -1888,7 +1928,7 @@ const file_doppel_v1_twin_proto_rawDesc = "" +
 	"\x03max\x18\t \x01(\x01R\x03maxB\x04\n" +
 	"\x02_z\"#\n" +
 	"\x11ReplayTwinRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x81\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x9a\x02\n" +
 	"\x12ReplayTwinResponse\x12\x14\n" +
 	"\x05equal\x18\x01 \x01(\bR\x05equal\x12\x1e\n" +
 	"\n" +
@@ -1896,7 +1936,13 @@ const file_doppel_v1_twin_proto_rawDesc = "" +
 	"difference\x12\x1d\n" +
 	"\n" +
 	"state_hash\x18\x03 \x01(\x06R\tstateHash\x12\x16\n" +
-	"\x06inputs\x18\x04 \x01(\x04R\x06inputs\"\"\n" +
+	"\x06inputs\x18\x04 \x01(\x04R\x06inputs\x12\x14\n" +
+	"\x05start\x18\x05 \x01(\tR\x05start\x12!\n" +
+	"\fstart_offset\x18\x06 \x01(\x04R\vstartOffset\x12#\n" +
+	"\rstart_version\x18\a \x01(\x04R\fstartVersion\x12\x1f\n" +
+	"\vnext_offset\x18\b \x01(\x04R\n" +
+	"nextOffset\x12\x18\n" +
+	"\aversion\x18\t \x01(\x04R\aversion\"\"\n" +
 	"\x10ResetTwinRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id2\xff\a\n" +
 	"\vTwinService\x12M\n" +
