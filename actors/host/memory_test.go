@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -137,3 +138,9 @@ type noLog struct {
 
 // noIngest is a door that nothing comes through.
 type noIngest struct{ Ingest }
+
+// Bounds implements Log.
+func (noLog) Bounds(context.Context, int32) (start, end int64, err error) { return 0, 0, nil }
+
+// Append implements Log: nothing is ever acknowledged.
+func (noLog) Append(context.Context, int32, []Record, Acks) {}

@@ -82,6 +82,13 @@ func (o *owner) sweep() {
 			i.hand++
 			continue
 		}
+		if c.dirty { // its checkpoint comes first; the next round finds it clean
+			if o.ckpt.flying.len() < maxFlying {
+				o.takeTwin(c, o.floorStart())
+			}
+			i.hand++
+			continue
+		}
 		o.passivate(c)
 		last := len(i.rota) - 1
 		i.rota[i.hand], i.rota[last] = i.rota[last], nil
@@ -95,7 +102,7 @@ func (o *owner) sweep() {
 
 // mayRest says whether c is idle: silent, nothing soon due, and nothing of it under way.
 func (o *owner) mayRest(c *cell) bool {
-	if c.quarantined || c.dirty || c.atBarrier || c.lastN > o.released || o.now-c.twin.LastSeen() < int64(o.host.cfg.PassivateAfter) {
+	if c.quarantined || c.atBarrier || c.lastN > o.released || o.now-c.twin.LastSeen() < int64(o.host.cfg.PassivateAfter) {
 		return false
 	}
 	due := c.twin.DueWithin(o.limits())
@@ -123,7 +130,7 @@ func (o *owner) activate(p *passive) *cell {
 	*p = passive{} // the wheel may hold it for a while
 	c.online = c.twin.Online()
 	o.adopt(c)
-	if o.served {
+	if o.wheel != nil { // not while restoring
 		o.wheel.schedule(c, c.twin.DueWithin(o.limits()))
 	}
 	return c
