@@ -15,7 +15,8 @@ type Item struct {
 // Decoder decodes what devices send. Make it with NewDecoder. Not for concurrent use; what a call
 // returns is valid until the next call, metric names for ever.
 type Decoder struct {
-	names names
+	names  names
+	ranges map[string]Range // by metric; nil: none
 
 	// The message being decoded.
 	receivedAt int64

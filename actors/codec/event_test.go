@@ -127,7 +127,7 @@ func drawAlert(t *rapid.T) alert.Alert {
 	at := rapid.Int64()
 	return alert.Alert{
 		ID: rapid.Uint64().Draw(t, "id"), Rule: rapid.String().Draw(t, "rule"), RuleVersion: rapid.Uint64().Draw(t, "rule version"),
-		Metric: rapid.String().Draw(t, "metric"), Severity: alert.Critical, State: alert.Resolved,
+		Metric: rapid.String().Draw(t, "metric"), Severity: alert.Severity(rapid.IntRange(1, 3).Draw(t, "severity")), State: alert.State(rapid.IntRange(1, 3).Draw(t, "state")),
 		CreateTime: at.Draw(t, "create"), FireTime: at.Draw(t, "fire"), ResolveTime: at.Draw(t, "resolve"), UpdateTime: at.Draw(t, "update"),
 		Value: rapid.Float64().Draw(t, "value"), Score: rapid.Float64().Draw(t, "score"), BaselineCount: rapid.Uint64().Draw(t, "n"),
 		BaselineMean: rapid.Float64().Draw(t, "mean"), BaselineStddev: rapid.Float64().Draw(t, "stddev"),

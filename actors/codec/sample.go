@@ -223,6 +223,9 @@ func (d *Decoder) end() {
 			d.refuse(twin.NotFinite, "metrics."+readings[i].Name, "%v is not a finite number", v)
 		}
 	}
+	if len(d.ranges) > 0 {
+		d.checkRanges(readings)
+	}
 	if len(readings) == 0 && s.reported == nil {
 		d.refuse(twin.NoContent, "", "neither metrics nor reported")
 	}
