@@ -149,7 +149,7 @@ func (o *owner) ingestTelemetry(ctx context.Context, r *IngestRecord, c *cell, b
 		first = int(o.src.Index)
 	}
 	if first == 0 {
-		o.host.stats.Messages[m.Kind].Add(1)
+		o.ingested(m)
 	}
 	for i := first; i < len(items); i++ {
 		before, next := o.src, codec.Position{Offset: uint64(r.Offset), Index: uint32(i + 1)}
@@ -174,8 +174,13 @@ func (o *owner) ingestTelemetry(ctx context.Context, r *IngestRecord, c *cell, b
 	o.src = behind // also where the message had no samples left
 }
 
-func (o *owner) ingestSingle(ctx context.Context, m *Message, c *cell, behind codec.Position, says bool, refusal *codec.Refusal) {
+func (o *owner) ingested(m *Message) {
+	o.host.stats.Ingested.Add(1) // first: it is part of the other
 	o.host.stats.Messages[m.Kind].Add(1)
+}
+
+func (o *owner) ingestSingle(ctx context.Context, m *Message, c *cell, behind codec.Position, says bool, refusal *codec.Refusal) {
+	o.ingested(m)
 	before := o.src
 	o.src = behind
 	switch {

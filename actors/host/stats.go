@@ -32,6 +32,7 @@ type Stats struct {
 	IngestLost                             atomic.Uint64               // records of doppel.ingest removed before any owner saw them (G5)
 	ForcedGaps                             atomic.Uint64               // of Gaps, those declared before the barrier was passed
 	Messages                               [Reported + 1]atomic.Uint64 // by MessageKind
+	Ingested                               atomic.Uint64               // of Messages, those that came through doppel.ingest
 
 	mu          sync.Mutex
 	byReason    map[twin.Reason]uint64

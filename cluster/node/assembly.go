@@ -35,6 +35,7 @@ type assembly struct {
 	incarnation uint64 // grows with each start
 	addrs       Addresses
 	storage     *kafka.Client
+	embedded    *kafka.Embedded // nil: the log is elsewhere
 	rows        *questdb.Writer // nil: no time series store
 	host        *host.Host
 	router      *router.Router
@@ -50,7 +51,7 @@ func (a *assembly) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{a.openData, a.openLog, a.openRows} {
+	for _, step := range []func(context.Context) error{a.openData, a.openLog, a.openRows, a.keepLog} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -119,15 +120,16 @@ func (a *assembly) openLog(ctx context.Context) error {
 		ClientID: a.id, Logger: a.log.With("component", "kafka"),
 	}
 	if a.cfg.embeddedLog() {
+		cfg.DataDir, cfg.RetentionBytes = filepath.Join(a.cfg.DataDir, "log"), a.cfg.EmbeddedRetentionBytes
 		embedded, err := kafka.OpenEmbedded(kafka.EmbeddedConfig{
-			Addr: a.cfg.KafkaAddr, DataDir: filepath.Join(a.cfg.DataDir, "log"),
+			Addr: a.cfg.KafkaAddr, DataDir: cfg.DataDir, TopicPrefix: a.cfg.TopicPrefix,
 			Fsync: a.cfg.EmbeddedFsync, Logger: a.log.With("component", "embedded_log"),
 		})
 		if err != nil {
 			return fmt.Errorf("kafka-addr: %w", err)
 		}
 		a.life.closer("embedded log", embedded.Close)
-		a.addrs.Kafka = embedded.Addr()
+		a.embedded, a.addrs.Kafka = embedded, embedded.Addr()
 		cfg.Brokers, cfg.Embedded, cfg.Dialer = []string{embedded.Addr()}, true, embedded.Dialer()
 	}
 	client, err := kafka.Open(ctx, cfg)
@@ -135,8 +137,16 @@ func (a *assembly) openLog(ctx context.Context) error {
 		return err
 	}
 	a.life.closer("kafka", client.Close)
-	a.life.start("expiry", client.Run)
 	a.storage = client
+	return nil
+}
+
+// keepLog lets the log remove what nobody needs any more.
+func (a *assembly) keepLog(context.Context) error {
+	if a.rows != nil {
+		a.storage.SetRowsCursor(a.rows.Cursor)
+	}
+	a.life.start("retention", a.storage.Run)
 	return nil
 }
 
@@ -176,6 +186,9 @@ func (a *assembly) openHost(hub *api.Hub) error {
 	}
 	if a.rows != nil {
 		cfg.Rows = a.rows
+	}
+	if a.embedded != nil {
+		cfg.Retention = a.storage
 	}
 	if a.adjust != nil {
 		a.adjust(&cfg)

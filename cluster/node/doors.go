@@ -62,7 +62,7 @@ const drainWithin = 5 * time.Second
 
 // openMQTT makes the MQTT door; build starts it.
 func (a *assembly) openMQTT(ctx context.Context) error {
-	inlet := router.New(router.Config{Owners: a.host, Partitions: a.storage.Partitions()})
+	inlet := router.New(router.Config{Owners: a.host, Partitions: a.storage.Partitions(), Ingest: a.storage.Ingest()})
 	a.router = inlet
 	observe := mqtt.Observer{
 		Received: func(_ int, took time.Duration) { a.metrics.observe(stageReceive, took) },
@@ -95,6 +95,11 @@ const logPatience = 2 * time.Second
 
 // ready is nil when the node serves all it should.
 func (a *assembly) ready() error {
+	if a.embedded != nil {
+		if err := a.embedded.Err(); err != nil {
+			return fmt.Errorf("the log takes no records: %w", err)
+		}
+	}
 	if serving, total := a.host.Restored(); serving < total {
 		return fmt.Errorf("%d of %d partitions serve", serving, total)
 	}

@@ -46,6 +46,16 @@ func (r *Reader) Twins(ctx context.Context, ids []string) ([]*doppelv1.Twin, err
 	return all, nil
 }
 
+// TwinAsOf returns one twin as it was.
+func (r *Reader) TwinAsOf(ctx context.Context, id string, at host.AsOf) (*doppelv1.Twin, error) {
+	return r.host.TwinAsOf(ctx, placement.Partition([]byte(id), r.partitions), id, at)
+}
+
+// Replay folds the log of a twin again and compares.
+func (r *Reader) Replay(ctx context.Context, id string) (host.Replay, error) {
+	return r.host.Replay(ctx, placement.Partition([]byte(id), r.partitions), id)
+}
+
 // EachTwin calls fn with every twin until it returns false.
 func (r *Reader) EachTwin(ctx context.Context, fn func(*doppelv1.Twin) bool) error {
 	more := true
