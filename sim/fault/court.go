@@ -2,7 +2,6 @@ package fault
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -28,8 +27,13 @@ const (
 
 // sit gathers the evidence and judges it. Its error is evidence that could not be had.
 func (c *court) sit(ctx context.Context) error {
+	defer func() {
+		for _, complaint := range c.rig.node.complaints() {
+			c.verdict.add("%s", complaint)
+		}
+	}()
 	if !c.rig.Ready(ctx) {
-		return errors.New("the node does not get ready again")
+		return fmt.Errorf("the node does not get ready again: %s", c.rig.LogTail())
 	}
 	l, err := dialNode(c.rig.GRPC, c.rig.HTTP)
 	if err != nil {
@@ -48,9 +52,6 @@ func (c *court) sit(ctx context.Context) error {
 		return err
 	}
 	c.verdict.balance(m)
-	for _, complaint := range c.rig.node.complaints() {
-		c.verdict.add("%s", complaint)
-	}
 	return nil
 }
 

@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// node is a `doppel run` that is started again and again with the same data and addresses.
+// node is a `doppel run` that is started again and again with the same data and addresses, as by a service
+// manager: also when it ended by itself, which it may when it cannot start.
 type node struct {
 	process
 
@@ -25,9 +26,14 @@ type node struct {
 
 	mu        sync.Mutex // guards what follows
 	doomed    map[int]bool
+	closed    bool
 	incidents []string
+	failed    int // starts that did not get as far as serving
 	exits     sync.WaitGroup
 }
+
+// restartAfter is how long a node that ended by itself stays away.
+const restartAfter = 500 * time.Millisecond
 
 func newNode(dir, binary, httpAddr string, args []string) *node {
 	n := &node{binary: binary, args: args, http: httpAddr, doomed: make(map[int]bool)}
@@ -37,7 +43,18 @@ func newNode(dir, binary, httpAddr string, args []string) *node {
 
 func (n *node) logFile() string { return filepath.Join(n.dir, "log") }
 
+// served says whether the node that ran last ever got ready.
+func (n *node) served() bool {
+	_, err := os.Stat(filepath.Join(n.dir, addressesFile))
+	return err == nil
+}
+
 func (n *node) launch(context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed || n.pid() != 0 {
+		return nil
+	}
 	log, err := os.OpenFile(n.logFile(), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("node: %w", err)
@@ -46,6 +63,9 @@ func (n *node) launch(context.Context) error {
 	cmd := exec.Command(n.binary, n.args...) //nolint:noctx,gosec // ended by signals alone; the binary under test
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.Env = n.dir, log, log, cleanEnv()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := os.RemoveAll(filepath.Join(n.dir, addressesFile)); err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("node: %w", err)
 	}
@@ -57,14 +77,49 @@ func (n *node) launch(context.Context) error {
 	}
 	n.exits.Go(func() {
 		err := cmd.Wait()
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		if !n.doomed[pid] {
-			n.incidents = append(n.incidents, fmt.Sprintf("node %d ended by itself: %v", pid, err))
+		if n.ended(pid, err) {
+			time.Sleep(restartAfter)
+			_ = n.launch(context.Background()) // the next fault, or the judge, finds it missing
 		}
 	})
 	return nil
 }
+
+// ended notes how a node ended; true: it should be started again.
+func (n *node) ended(pid int, err error) (again bool) {
+	served := n.served()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.doomed[pid]:
+		return false
+	case served:
+		n.incidents = append(n.incidents, fmt.Sprintf("node %d served and ended by itself: %v", pid, err))
+	default:
+		n.failed++
+	}
+	return true
+}
+
+// close ends it for good.
+func (n *node) close() {
+	n.mu.Lock()
+	n.closed = true
+	n.doomed[n.pid()] = true
+	n.mu.Unlock()
+	_ = n.kill(context.Background()) // the guard tries again
+	n.exits.Wait()
+}
+
+// failedStarts is how often it ended before it served.
+func (n *node) failedStarts() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.failed
+}
+
+// addressesFile is written by the node once it is ready.
+const addressesFile = "addresses"
 
 // doom notes that the running process is about to be ended.
 func (n *node) doom() {

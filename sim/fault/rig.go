@@ -71,7 +71,7 @@ func NewRig(ctx context.Context, target Target, root, dir, binary string) (*Rig,
 	}
 	// Ports need no seed: nothing depends on them, and two rigs must not draw the same.
 	ports := device.NewRandom(rand.Uint64(), 0)
-	args := []string{"run", "--data-dir", "data", "--node-id", "tortured", "--addresses-file", "addresses", "--grpc-addr", "", "--http-addr", ""}
+	args := []string{"run", "--data-dir", "data", "--node-id", "tortured", "--addresses-file", addressesFile, "--grpc-addr", "", "--http-addr", ""}
 	grpc, err1 := freePort(ports)
 	http, err2 := freePort(ports)
 	if err := errors.Join(err1, err2); err != nil {
@@ -147,13 +147,10 @@ func (r *Rig) LogTail() string {
 // Close ends every process and link.
 func (r *Rig) Close() {
 	if r.node != nil {
-		r.node.doom()
+		r.node.close()
 	}
 	for _, p := range r.processes {
 		_ = p.kill(context.Background()) // the guard tries again
-	}
-	if r.node != nil {
-		r.node.exits.Wait()
 	}
 	for _, l := range r.links {
 		l.Close()

@@ -39,13 +39,14 @@ type Outcome struct {
 	Claims      int
 	Transitions int
 	Hits        int // produce requests that went wrong
+	Starts      int // of the node that failed: what it needs was away
 	Took        time.Duration
 }
 
 // String is the outcome as one line.
 func (o *Outcome) String() string {
-	return fmt.Sprintf("%d faults, %d samples, %.0f messages/s, %d repeated, %d swapped, %d resent, %d late, %d records (%d void, %d claims), %d alert transitions, %d rows, %d produce requests hit, %v",
-		o.Faults, o.Sent, o.Rate, o.Duplicates, o.Swapped, o.Resent, o.Late, o.Records, o.Void, o.Claims, o.Transitions, o.Rows, o.Hits, o.Took.Round(time.Second))
+	return fmt.Sprintf("%d faults, %d samples, %.0f messages/s, %d repeated, %d swapped, %d resent, %d late, %d records (%d void, %d claims), %d alert transitions, %d rows, %d produce requests hit, %d failed starts, %v",
+		o.Faults, o.Sent, o.Rate, o.Duplicates, o.Swapped, o.Resent, o.Late, o.Records, o.Void, o.Claims, o.Transitions, o.Rows, o.Hits, o.Starts, o.Took.Round(time.Second))
 }
 
 // warmUp is how long the load runs before the schedule begins, so that baselines and alerts exist.
@@ -94,6 +95,7 @@ func (r *Round) Run(ctx context.Context) (*Outcome, error) {
 	if err := c.sit(ctx); err != nil {
 		v.add("%v", err)
 	}
+	o.Starts = rig.node.failedStarts()
 	o.Findings, o.Took = v.findings, time.Since(start)
 	return o, nil
 }

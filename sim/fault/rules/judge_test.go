@@ -1,0 +1,246 @@
+package rules
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/doppel-iot/doppel/actors/alert"
+	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/actors/twin"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+// number names a sample of a device with numbers.
+type number struct {
+	device    string
+	boot, seq uint64
+}
+
+// place is where a transition stands in the log.
+type place struct {
+	offset int64
+	index  int
+}
+
+// judge folds the log record by record, as it is written and from its beginning, by rules of its own,
+// and holds against it what the hosts let out.
+type judge struct {
+	mu    sync.Mutex
+	found string // the first thing that was wrong
+
+	rules   *alert.Set
+	valid   host.Validator
+	dec     codec.EventDecoder
+	ev      codec.Event
+	fx      twin.Effects
+	twins   map[string]*twin.Twin
+	taken   map[number]bool // inputs of valid records
+	settled map[number]bool // of these, applied or late: they took effect
+	acked   map[number]string
+	src     codec.Position
+	letters map[string]bool
+	true_   map[place]string // transitions of valid records
+	seen    map[place]bool   // of these, published
+	forced  int
+	gaps    int
+	void    int
+}
+
+func newJudge(rules *alert.Set) *judge {
+	return &judge{
+		rules: rules, twins: map[string]*twin.Twin{}, taken: map[number]bool{}, settled: map[number]bool{}, acked: map[number]string{},
+		letters: map[string]bool{}, true_: map[place]string{}, seen: map[place]bool{},
+	}
+}
+
+func (j *judge) fail(format string, args ...any) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.failLocked(format, args...)
+}
+
+func (j *judge) failLocked(format string, args ...any) {
+	if j.found == "" {
+		j.found = fmt.Sprintf(format, args...)
+	}
+}
+
+func (j *judge) verdict() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.found
+}
+
+// landed takes the record at offset, which has just been written.
+func (j *judge) landed(offset int64, key, value []byte) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	ev := &j.ev
+	if !j.valid.Valid(offset, ev, j.dec.Decode(value, ev)) {
+		j.void++
+		return
+	}
+	if j.src.Offset < ev.SrcNext.Offset || j.src.Offset == ev.SrcNext.Offset && j.src.Index < ev.SrcNext.Index {
+		j.src = ev.SrcNext
+	}
+	if ev.Kind == doppelv1.EventKind_EVENT_KIND_CLAIM || ev.OfPartition() || len(key) == 0 {
+		return
+	}
+	device := string(key)
+	tw := j.twins[device]
+	if tw == nil {
+		tw = twin.New(device, ev.Now)
+		j.twins[device] = tw
+	}
+	if ev.Kind == doppelv1.EventKind_EVENT_KIND_GAP {
+		j.gap(device, tw, &ev.Input.Gap, offset)
+	}
+	tw.AddDuplicates(ev.Duplicates)
+	tw.Step(ev.Now, &ev.Input, j.rules, &j.fx)
+	if tw.Digest() != ev.Digest || tw.SetDigest() != ev.SetDigest || tw.Version() != ev.Version || len(j.fx.Applied) != len(ev.Effects.Applied) ||
+		len(j.fx.Transitions) != len(ev.Effects.Transitions) {
+		j.failLocked("offset %d, device %s: the record is not what its fold gives: version %d, recorded %d", offset, device, tw.Version(), ev.Version)
+	}
+	if ev.Kind == doppelv1.EventKind_EVENT_KIND_SAMPLE && ev.Input.Sample.Numbered {
+		j.taken[number{device, ev.Input.Sample.Boot, ev.Input.Sample.Seq}] = true
+	}
+	for i := range j.fx.Applied {
+		if a := &j.fx.Applied[i]; a.Numbered {
+			n := number{device, a.Boot, a.Seq}
+			if j.settled[n] {
+				j.failLocked("offset %d: %v took effect twice", offset, n)
+			}
+			j.settled[n] = true
+		}
+	}
+	for i := range j.fx.Transitions {
+		j.true_[place{offset, i}] = transitionText(device, &j.fx.Transitions[i])
+	}
+}
+
+// gap sees a gap declared: what was acknowledged may not be given up on.
+func (j *judge) gap(device string, tw *twin.Twin, g *twin.Gap, offset int64) {
+	j.gaps++
+	if g.Forced {
+		j.forced++
+		return
+	}
+	for seq := uint64(1); seq < g.UpTo; seq++ {
+		n := number{device, g.Boot, seq}
+		if by := j.acked[n]; by != "" && !j.taken[n] {
+			j.failLocked("offset %d: a gap gives up on %v, which was acknowledged (%s)", offset, n, by)
+		}
+	}
+}
+
+// released sees a sample acknowledged by a node: it must stand in the log by then, in a record that counts.
+func (j *judge) released(n number, by string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.taken[n] {
+		j.failLocked("%v was acknowledged by %s and stands in no record that counts", n, by)
+	}
+	j.acked[n] = by
+}
+
+// stored sees a sample acknowledged because ingest has it.
+func (j *judge) stored(n number) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.acked[n] == "" {
+		j.acked[n] = "ingest"
+	}
+}
+
+func (j *judge) letter(payload string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.letters[payload] = true
+}
+
+func (j *judge) refused(payload, by string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.letters[payload] {
+		j.failLocked("a message that nobody can read was acknowledged by %s and is no dead letter", by)
+	}
+}
+
+func transitionText(device string, a *alert.Alert) string {
+	return fmt.Sprintf("%s %s %x %v %v %d", device, a.Rule, a.ID, a.State, a.Severity, a.UpdateTime)
+}
+
+// published sees a transition in doppel.alerts: it must be one of the log's.
+func (j *judge) published(t *host.Transition) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	p := place{t.Offset, t.Index}
+	if got, want := transitionText(t.Device, &t.Alert), j.true_[p]; got != want {
+		j.failLocked("offset %d: published %q, the log has %q", t.Offset, got, want)
+	}
+	j.seen[p] = true
+}
+
+// final holds the fold against what the devices know, and what must have been let out by now.
+func (j *judge) final(devices []*deviceLoad, late bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, d := range devices {
+		tw := j.twins[d.id]
+		switch {
+		case tw == nil:
+			j.failLocked("device %s has no twin", d.id)
+		case d.numbered && tw.SetDigest() != d.sum.Set:
+			j.failLocked("device %s: set digest %x, want %x: %d applied and %d late of %d", d.id, tw.SetDigest(), d.sum.Set,
+				tw.Counters().Applied, tw.Counters().Late, d.sum.Samples)
+		case d.numbered && !late && tw.Digest() != d.sum.Digest:
+			j.failLocked("device %s: digest %x, want %x: not applied in order", d.id, tw.Digest(), d.sum.Digest)
+		}
+	}
+	for _, p := range slices.SortedFunc(maps.Keys(j.true_), func(a, b place) int { return int(a.offset - b.offset) }) {
+		if !j.seen[p] {
+			j.failLocked("offset %d: transition %q was never published", p.offset, j.true_[p])
+		}
+	}
+}
+
+// live holds the state a node serves against the fold.
+func (j *judge) live(node string, served map[string]twinState) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	want := map[string]twinState{}
+	for id, tw := range j.twins {
+		c := tw.Counters()
+		want[id] = twinState{tw.Digest(), tw.SetDigest(), tw.Version(), tw.Boot(), tw.Seq(), c.Applied, c.Late, c.Held, c.Missing, c.Gaps}
+	}
+	for _, id := range slices.Sorted(maps.Keys(want)) {
+		if served[id] != want[id] {
+			j.failLocked("node %s serves %s as %+v, the fold of the log is %+v", node, id, served[id], want[id])
+		}
+	}
+	if len(served) != len(want) {
+		j.failLocked("node %s serves %d twins, the fold has %d", node, len(served), len(want))
+	}
+}
+
+func (j *judge) hash() (sum uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, tw := range j.twins {
+		sum += tw.Hash()
+	}
+	return sum
+}
+
+// twinState is what of a twin is compared.
+type twinState struct{ digest, set, version, boot, seq, applied, late, held, missing, gaps uint64 }
+
+// handled says whether everything of ingest below end was handled.
+func (j *judge) handled(end uint64) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.src.Offset >= end
+}
