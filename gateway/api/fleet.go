@@ -3,13 +3,18 @@ package api
 import (
 	"context"
 
+	"github.com/doppel-iot/doppel/actors/codec"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
 // fleetService serves the state of the fleet. What it does not define is UNIMPLEMENTED.
 type fleetService struct {
 	doppelv1.UnimplementedFleetServiceServer
-	fleet Fleet
+	fleet        Fleet
+	letters      DeadLetters // nil: there are none
+	letterFilter *filterEnv
+	decoder      func() *codec.Decoder
+	redriving    chan struct{} // holds one while letters are sent again
 }
 
 // GetStatus returns nodes, partitions and totals.
@@ -18,6 +23,6 @@ func (s *fleetService) GetStatus(ctx context.Context, _ *doppelv1.GetStatusReque
 }
 
 // GetAudit returns the accounts.
-func (s *fleetService) GetAudit(ctx context.Context, _ *doppelv1.GetAuditRequest) (*doppelv1.Audit, error) {
-	return s.fleet.Audit(ctx)
+func (s *fleetService) GetAudit(ctx context.Context, req *doppelv1.GetAuditRequest) (*doppelv1.Audit, error) {
+	return s.fleet.Audit(ctx, req.GetDeep())
 }

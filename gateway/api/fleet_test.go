@@ -21,18 +21,21 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // world is a served API over a fleet.
 type world struct {
 	*apitest.Fleet
-	hub    *Hub
-	api    *API
-	conn   *grpc.ClientConn
-	twins  doppelv1.TwinServiceClient
-	alerts doppelv1.AlertServiceClient
+	letters *apitest.Letters
+	hub     *Hub
+	api     *API
+	conn    *grpc.ClientConn
+	twins   doppelv1.TwinServiceClient
+	alerts  doppelv1.AlertServiceClient
+	fleet   doppelv1.FleetServiceClient
 }
 
 func newWorld(t *testing.T, cfg HubConfig) *world {
 	t.Helper()
 	hub := NewHub(cfg)
 	f := apitest.NewFleet(hub)
-	a, err := New(Config{Twins: f, Alerts: f, Fleet: f, Rules: f, Hub: hub, Log: slog.New(slog.DiscardHandler)})
+	letters := &apitest.Letters{}
+	a, err := New(Config{Twins: f, Alerts: f, Fleet: f, Rules: f, DeadLetters: letters, Resets: f, Hub: hub, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,8 +60,8 @@ func newWorld(t *testing.T, cfg HubConfig) *world {
 		}
 	})
 	return &world{
-		Fleet: f, hub: hub, api: a, conn: conn,
-		twins: doppelv1.NewTwinServiceClient(conn), alerts: doppelv1.NewAlertServiceClient(conn),
+		Fleet: f, letters: letters, hub: hub, api: a, conn: conn,
+		twins: doppelv1.NewTwinServiceClient(conn), alerts: doppelv1.NewAlertServiceClient(conn), fleet: doppelv1.NewFleetServiceClient(conn),
 	}
 }
 

@@ -12,6 +12,7 @@ package api
 import (
 	"context"
 
+	"github.com/doppel-iot/doppel/actors/host"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -29,6 +30,15 @@ type Twins interface {
 	Count() (twins, online, openAlerts uint64)
 }
 
+// Past reads twins as they were, by folding the log again.
+type Past interface {
+	// TwinAsOf returns a twin of the past, host.ErrUnknownDevice if there was none, host.ErrFuture if
+	// there is none yet, or host.ErrNotRetained.
+	TwinAsOf(ctx context.Context, id string, at host.AsOf) (*doppelv1.Twin, error)
+	// Replay compares the fold of a twin's log with what is recorded there and with the live twin.
+	Replay(ctx context.Context, id string) (host.Replay, error)
+}
+
 // Alerts reads alerts. A transition told to the Hub must already be visible here.
 type Alerts interface {
 	// Alerts returns the open ones and those resolved within 24 h, in any order.
@@ -40,7 +50,8 @@ type Alerts interface {
 // Fleet tells how the nodes are doing.
 type Fleet interface {
 	Status(ctx context.Context) (*doppelv1.Status, error)
-	Audit(ctx context.Context) (*doppelv1.Audit, error)
+	// Audit checks the accounts; a deep one reads all that is stored.
+	Audit(ctx context.Context, deep bool) (*doppelv1.Audit, error)
 }
 
 // Rules lists the alert rules in force.

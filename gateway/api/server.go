@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/doppel-iot/doppel/actors/codec"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -32,6 +33,14 @@ type Config struct {
 	Alerts Alerts
 	Fleet  Fleet
 	Rules  Rules // nil: ListRules is UNIMPLEMENTED
+	Past   Past  // nil: as_of and ReplayTwin are UNIMPLEMENTED
+	// DeadLetters nil: ListDeadLetters and RedriveDeadLetters are UNIMPLEMENTED.
+	DeadLetters DeadLetters
+	// Decoder makes the decoder that says whether a letter would be refused again. Default:
+	// codec.NewDecoder.
+	Decoder func() *codec.Decoder
+	// Resets nil: ResetTwin is UNIMPLEMENTED.
+	Resets Resets
 	Hub    *Hub
 	Log    *slog.Logger
 }
@@ -59,11 +68,20 @@ func New(cfg Config) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
+	letterFilter, err := newFilterEnv(&doppelv1.DeadLetter{})
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Decoder == nil {
+		cfg.Decoder = codec.NewDecoder
+	}
 	a := &API{
 		log:    cfg.Log,
-		twins:  &twinService{twins: cfg.Twins, hub: cfg.Hub, filter: twinFilter},
+		twins:  &twinService{twins: cfg.Twins, past: cfg.Past, resets: cfg.Resets, hub: cfg.Hub, filter: twinFilter},
 		alerts: &alertService{alerts: cfg.Alerts, hub: cfg.Hub, filter: alertFilter},
-		fleet:  &fleetService{fleet: cfg.Fleet},
+		fleet: &fleetService{
+			fleet: cfg.Fleet, letters: cfg.DeadLetters, letterFilter: letterFilter, decoder: cfg.Decoder, redriving: make(chan struct{}, 1),
+		},
 		rules:  &ruleService{rules: cfg.Rules},
 		health: health.NewServer(),
 	}

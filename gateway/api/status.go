@@ -27,6 +27,7 @@ var errorTable = []struct {
 }{
 	{err: host.ErrUnknownDevice, code: codes.NotFound},
 	{err: host.ErrUnknownAlert, code: codes.NotFound},
+	{err: host.ErrNotRetained, code: codes.OutOfRange},
 	{err: host.ErrUnavailable, code: codes.Unavailable, retry: retryAfter},
 	{err: host.ErrClosed, code: codes.Unavailable, retry: retryAfter},
 	{err: errHubClosed, code: codes.Unavailable, retry: retryAfter},

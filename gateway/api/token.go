@@ -12,9 +12,10 @@ import (
 // Tokens are opaque to clients: base64url of a kind byte, the content, and a checksum that tells
 // a mangled token from one that is merely too old.
 const (
-	tokenTwins  = 't'
-	tokenAlerts = 'a'
-	tokenPage   = 'p'
+	tokenTwins   = 't'
+	tokenAlerts  = 'a'
+	tokenPage    = 'p'
+	tokenLetters = 'l'
 )
 
 // maxToken is longer than any token of ours.

@@ -3,9 +3,6 @@ package api
 import (
 	"context"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/doppel-iot/doppel/actors/codec"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
@@ -17,11 +14,13 @@ const maxIDs = 1000
 type twinService struct {
 	doppelv1.UnimplementedTwinServiceServer
 	twins  Twins
+	past   Past
+	resets Resets // nil: nobody resets
 	hub    *Hub
 	filter *filterEnv
 }
 
-// GetTwin returns one twin as it is now.
+// GetTwin returns one twin as it is now, or as it was.
 func (s *twinService) GetTwin(ctx context.Context, req *doppelv1.GetTwinRequest) (*doppelv1.Twin, error) {
 	if err := checkDevice("id", req.GetId()); err != nil {
 		return nil, err
@@ -30,10 +29,12 @@ func (s *twinService) GetTwin(ctx context.Context, req *doppelv1.GetTwinRequest)
 	if err != nil {
 		return nil, err
 	}
+	var t *doppelv1.Twin
 	if req.GetAsOf() != nil {
-		return nil, status.Error(codes.Unimplemented, "as_of: reading a past state is not served; leave version and time out")
+		t, err = s.pastTwin(ctx, req)
+	} else {
+		t, err = s.twins.Twin(ctx, req.GetId())
 	}
-	t, err := s.twins.Twin(ctx, req.GetId())
 	if err != nil {
 		return nil, err
 	}

@@ -266,8 +266,6 @@ func TestUnservedCallsSayUnimplemented(t *testing.T) {
 	wantCode(t, err, codes.Unimplemented, "")
 	_, err = w.alerts.AcknowledgeAlert(t.Context(), &doppelv1.AcknowledgeAlertRequest{Id: "a"})
 	wantCode(t, err, codes.Unimplemented, "")
-	_, err = doppelv1.NewFleetServiceClient(w.conn).ListDeadLetters(t.Context(), &doppelv1.ListDeadLettersRequest{})
-	wantCode(t, err, codes.Unimplemented, "")
 	_, err = doppelv1.NewRuleServiceClient(w.conn).DeleteRule(t.Context(), &doppelv1.DeleteRuleRequest{Id: "a"})
 	wantCode(t, err, codes.Unimplemented, "")
 }

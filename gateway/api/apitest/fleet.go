@@ -34,6 +34,8 @@ type Fleet struct {
 	err    error         // what every read fails with
 	block  chan struct{} // non-nil: reads wait for it or for their context
 	panics bool
+
+	difference string // what audits and replays find
 }
 
 // NewFleet returns an empty fleet that tells w what changes.
@@ -165,13 +167,93 @@ func (f *Fleet) Status(ctx context.Context) (*doppelv1.Status, error) {
 }
 
 // Audit implements api.Fleet.
-func (f *Fleet) Audit(ctx context.Context) (*doppelv1.Audit, error) {
-	return &doppelv1.Audit{Balanced: true, Received: 7}, f.enter(ctx)
+func (f *Fleet) Audit(ctx context.Context, deep bool) (*doppelv1.Audit, error) {
+	if err := f.enter(ctx); err != nil {
+		return nil, err
+	}
+	a := &doppelv1.Audit{
+		Balanced: true, Totals: &doppelv1.Counters{Applied: 5, Duplicate: 1, Held: 1}, Received: 7, Twins: &doppelv1.Counters{Applied: 25, Late: 2, Held: 1},
+		Partitions: []*doppelv1.PartitionAudit{{Id: 0, Twins: 2, StateHash: 0x0123456789abcdef, NextOffset: 41}},
+	}
+	if deep {
+		a.Log = &doppelv1.LogAudit{Records: 40, Void: 1, Refused: 1, DeadLetters: 3, Whole: true}
+		a.Rows = &doppelv1.RowsAudit{Rows: 27, Samples: 27, Lag: 2}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.difference != "" {
+		a.Balanced, a.Difference = false, f.difference
+	}
+	return a, nil
+}
+
+// TwinAsOf implements api.Past: a twin got a version a second since Epoch, and the first two are
+// forgotten.
+func (f *Fleet) TwinAsOf(ctx context.Context, id string, at host.AsOf) (*doppelv1.Twin, error) {
+	t, err := f.Twin(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	since := time.Unix(0, at.Time).Sub(Epoch())
+	switch {
+	case at.Version > 0:
+	case since < 0:
+		return nil, fmt.Errorf("twin %q: %w", id, host.ErrUnknownDevice)
+	default:
+		at.Version = uint64(since / time.Second)
+	}
+	switch {
+	case at.Version > t.GetVersion():
+		return nil, fmt.Errorf("twin %q: %w", id, host.ErrFuture)
+	case at.Version < 3:
+		return nil, fmt.Errorf("twin %q: %w", id, host.ErrNotRetained)
+	}
+	past := Twin(id, int(at.Version))
+	past.Owner = "n0"
+	return past, nil
+}
+
+// Replay implements api.Past.
+func (f *Fleet) Replay(ctx context.Context, id string) (host.Replay, error) {
+	t, err := f.Twin(ctx, id)
+	if err != nil {
+		return host.Replay{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return host.Replay{
+		Equal: f.difference == "", Difference: f.difference, Start: host.FoldStart{Kind: "anchor", Offset: 12, Version: 3},
+		Next: 41, Inputs: t.GetVersion() - 3, Version: t.GetVersion(), Hash: 0x0123456789abcdef,
+	}, nil
+}
+
+// Differ makes audits and replays find a difference; empty: no more.
+func (f *Fleet) Differ(what string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.difference = what
 }
 
 // Rules implements api.Rules.
 func (f *Fleet) Rules(context.Context) ([]*doppelv1.Rule, error) {
 	return []*doppelv1.Rule{{Id: "builtin.zscore"}, {Id: "builtin.offline"}}, nil
+}
+
+// Reset implements api.Resets.
+func (f *Fleet) Reset(ctx context.Context, id string) error {
+	if err := f.enter(ctx); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t, ok := f.twins[id]
+	if !ok {
+		return fmt.Errorf("reset %q: %w", id, host.ErrUnknownDevice)
+	}
+	t = proto.CloneOf(t)
+	t.Quarantined = false
+	f.twins[id] = t
+	return nil
 }
 
 // Put makes or replaces a twin and tells the hub, as a partition would.
