@@ -55,6 +55,7 @@ func restless(tb testing.TB) *alert.Set {
 		{ID: "gone", Kind: alert.Offline, Levels: []alert.Level{{Severity: alert.Info}}, ForDuration: time.Second, MinDwell: time.Second},
 		{ID: "quiet", Kind: alert.Stale, Levels: []alert.Level{{Severity: alert.Warning}}, ForDuration: 15 * time.Second},
 		{ID: "hole", Kind: alert.Gap, Levels: []alert.Level{{Severity: alert.Info}}},
+		{ID: "back", Kind: alert.Numbering, Levels: []alert.Level{{Severity: alert.Info}}, Window: 10 * time.Second},
 	})
 	if err != nil {
 		tb.Fatal(err)
