@@ -18,10 +18,10 @@ import (
 // openDoors starts what people use: gRPC, JSON, the page, metrics and health.
 func (a *assembly) openDoors(hub *api.Hub, grpcListener, httpListener net.Listener) error {
 	reader := router.NewReader(a.host, a.storage.Partitions())
-	a.fleet = &fleet{host: a.host, id: a.id, address: a.cfg.Advertise, started: time.Now()}
+	a.fleet = &fleet{host: a.host, id: a.id, address: a.cfg.Advertise, started: time.Now(), letters: a.storage.Letters()}
 	collector := &accounts{host: a.host, router: a.router, from: a.source}
 	if a.rows != nil {
-		a.fleet.lag = a.rows.Lag
+		a.fleet.lag, a.fleet.rows = a.rows.Lag, a.rows
 		collector.lag = func() (sum int64) {
 			for _, n := range a.rows.Lag() {
 				sum += n
@@ -31,7 +31,7 @@ func (a *assembly) openDoors(hub *api.Hub, grpcListener, httpListener net.Listen
 	}
 	a.metrics.registry.MustRegister(collector)
 	var err error
-	a.api, err = api.New(api.Config{Twins: reader, Alerts: reader, Fleet: a.fleet, Rules: a.fleet, Hub: hub, Log: a.log.With("component", "api")})
+	a.api, err = api.New(api.Config{Twins: reader, Past: reader, Alerts: reader, Fleet: a.fleet, Rules: a.fleet, Hub: hub, Log: a.log.With("component", "api")})
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"sync"
 	"time"
@@ -22,6 +21,8 @@ type fleet struct {
 	address string
 	started time.Time
 	lag     func() map[int32]int64 // records not yet in QuestDB, by partition; nil: no QuestDB
+	rows    auditedRows            // nil: no QuestDB
+	letters auditedLetters
 
 	mu      sync.Mutex
 	rate    float64 // samples per second, smoothed
@@ -58,27 +59,6 @@ func (f *fleet) Status(context.Context) (*doppelv1.Status, error) {
 		s.Nodes[0].State = "restoring"
 	}
 	return s, nil
-}
-
-// Audit implements api.Fleet: the equation of contract section 9 over this node since its start.
-func (f *fleet) Audit(context.Context) (*doppelv1.Audit, error) {
-	st := f.host.Stats()
-	s := st.Accounts()
-	// In flight is what is received and not settled, so the equation holds when it is not negative:
-	// more settled than received would be a defect.
-	a := &doppelv1.Audit{
-		Balanced: s.InFlight >= 0,
-		Totals: &doppelv1.Counters{
-			Applied: s.Applied, Late: s.Late, Duplicate: s.Duplicate, DeadLettered: s.DeadLettered,
-			Held: uint64(max(0, s.Held)), Gaps: st.Gaps.Load(),
-		},
-		Received: s.Received,
-		InFlight: uint64(max(0, s.InFlight)),
-	}
-	if !a.GetBalanced() {
-		a.Difference = fmt.Sprintf("%d more samples settled than received", -s.InFlight)
-	}
-	return a, nil
 }
 
 // Rules implements api.Rules: those in force are the built-in ones.

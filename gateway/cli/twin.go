@@ -23,18 +23,28 @@ func twinCommand(o *options) *cobra.Command {
 }
 
 func twinGet(o *options) *cobra.Command {
-	return &cobra.Command{
-		Use: "get ID", Short: "Show one twin", Args: exactly("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return o.call(cmd, func(ctx context.Context, conn *grpc.ClientConn) error {
-				t, err := doppelv1.NewTwinServiceClient(conn).GetTwin(ctx, &doppelv1.GetTwinRequest{Id: args[0]})
-				if err != nil {
-					return err
-				}
-				return o.printOne(cmd.OutOrStdout(), t, func(w io.Writer) { describeTwin(w, t) })
-			})
-		},
+	var at moment
+	cmd := &cobra.Command{Use: "get ID", Short: "Show one twin, as it is or as it was", Args: exactly("ID")}
+	at.flags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		req := &doppelv1.GetTwinRequest{Id: args[0]}
+		past, err := at.set(cmd, req)
+		if err != nil {
+			return err
+		}
+		call := o.call
+		if past {
+			call = o.readLog
+		}
+		return call(cmd, func(ctx context.Context, conn *grpc.ClientConn) error {
+			t, err := doppelv1.NewTwinServiceClient(conn).GetTwin(ctx, req)
+			if err != nil {
+				return err
+			}
+			return o.printOne(cmd.OutOrStdout(), t, func(w io.Writer) { describeTwin(w, t) })
+		})
 	}
+	return cmd
 }
 
 func twinList(o *options) *cobra.Command {
