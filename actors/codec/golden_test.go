@@ -150,7 +150,7 @@ func goldenEvents() map[doppelv1.EventKind]*Event {
 		doppelv1.EventKind_EVENT_KIND_SETTLED:     partition(doppelv1.EventKind_EVENT_KIND_SETTLED),
 	}
 	anchor := events[doppelv1.EventKind_EVENT_KIND_ANCHOR]
-	anchor.Effects.Outcome, anchor.Anchor = twin.Unchanged, []byte{2, 0, 1, 2, 3}
+	anchor.Anchor = []byte{2, 0, 1, 2, 3}
 	must := func(m proto.Message) []byte { return must(proto.MarshalOptions{Deterministic: true}.Marshal(m)) }
 	events[doppelv1.EventKind_EVENT_KIND_RULES].Rules = must(&doppelv1.RulesInput{Offset: 9, Rules: []*doppelv1.Rule{{
 		Id: "hot", Version: 2, Kind: "threshold", Metric: "temperature", Levels: map[string]*doppelv1.Level{"warning": {Enter: 80, Exit: 75, Op: ">"}},

@@ -16,8 +16,8 @@ const (
 	Refuse                   // to the dead letters with Effects.Reason; log a KindRefused input next
 )
 
-// Logged says that the input changed the twin, so that its record must be durable before anyone
-// hears of it.
+// Logged says that the input changed the twin (or is an anchor), so that its record must be durable
+// before anyone hears of it.
 func (o Outcome) Logged() bool { return o == Applied || o == Held || o == Late }
 
 // Effects is what one Step gave. The caller owns it and passes the same one again and again; what it

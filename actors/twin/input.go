@@ -13,7 +13,7 @@ const (
 	KindReported                    // a merge patch of reported properties
 	KindQuarantined                 // the twin's code panicked: it takes nothing until a reset
 	KindReset                       // numbering accepted anew, quarantine lifted
-	KindAnchor                      // no effect: its record holds the whole twin, for a replay to begin at
+	KindAnchor                      // no effect, yet logged: its record holds the whole twin, for a replay to begin at
 )
 
 // Input is one input of Step. Only the part that Kind names is read. Step copies what it keeps, so

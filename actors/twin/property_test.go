@@ -134,6 +134,10 @@ func (w *checked) check(t *rapid.T, in twin.Input) {
 	logs := len(w.log)
 	changed := w.out.Outcome.Logged()
 	switch {
+	case in.Kind == twin.KindAnchor:
+		if !changed || w.tw.Hash() != hash || len(w.out.Applied)+len(w.out.Transitions) > 0 {
+			t.Fatalf("an anchor was %s, with effects %+v", outcomes[w.out.Outcome], w.out)
+		}
 	case changed && (w.tw.Version() != version+1 || w.log[logs-1].now != w.now):
 		t.Fatalf("%s: version %d after %d", outcomes[w.out.Outcome], w.tw.Version(), version)
 	case !changed && w.tw.Hash() != hash:

@@ -17,7 +17,7 @@ type step struct {
 // Step takes one input at now, which must never run backwards from Step to Step, under the rules in
 // force. With Unchanged, Duplicate and Refuse the twin stays as it was, but for the count of
 // duplicates; everything else must be logged, and Step with the same arguments on an equal twin gives
-// the same again. A KindAnchor is logged though it is Unchanged.
+// the same again.
 func (t *Twin) Step(now int64, in *Input, rules *alert.Set, out *Effects) {
 	out.reset()
 	if rules == nil {
@@ -48,7 +48,9 @@ func (t *Twin) Step(now int64, in *Input, rules *alert.Set, out *Effects) {
 	case KindReset:
 		t.stepReset(&s)
 		out.Outcome = Applied
-	case KindAnchor:
+	case KindAnchor: // for the log's sake alone
+		out.Outcome = Applied
+		return
 	}
 	if out.Outcome.Logged() {
 		t.version++
