@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -27,8 +28,8 @@ type Client struct {
 	once   sync.Once
 
 	keep *cursors
-	kick chan struct{}              // retain has news
-	rows func(p int32) (int64, bool) // nil: there is no store of rows
+	kick chan struct{}                               // retain has news
+	rows atomic.Pointer[func(p int32) (int64, bool)] // nil: there is no store of rows
 
 	pinging sync.Mutex
 	ping    *ping // nil: none under way

@@ -31,6 +31,7 @@ type diskGuard struct {
 	mu     sync.Mutex
 	broken error     // what the broker last failed to write
 	when   time.Time // and when
+	wants  int64     // bytes of the request last refused; 0: the last one was not
 
 	// Of the broker's goroutine alone.
 	req  kmsg.Request // the last one looked at
@@ -77,13 +78,20 @@ func (g *diskGuard) look(r kmsg.Request) int {
 		g.log.Error("embedded log takes no records", "error", err)
 		return g.tier
 	}
-	left, reserve := s.free-size(r), s.reserve()
+	need := size(r)
+	left, reserve := s.free-need, s.reserve()
 	switch {
 	case left < reserve/2:
 		g.tier = overfull
 	case left < reserve:
 		g.tier = full
 	}
+	if g.tier == roomy {
+		need = 0
+	}
+	g.mu.Lock()
+	g.wants = need
+	g.mu.Unlock()
 	switch {
 	case before == roomy && g.tier != roomy:
 		g.log.Error("disk is full, embedded log takes no records", "free_bytes", s.free, "reserve_bytes", reserve)
@@ -118,7 +126,7 @@ func (g *diskGuard) failed(err error) {
 // err is nil while records are taken.
 func (g *diskGuard) err() error {
 	g.mu.Lock()
-	broken, when := g.broken, g.when
+	broken, when, wants := g.broken, g.when, g.wants
 	g.mu.Unlock()
 	if broken != nil && time.Since(when) < brokenFor {
 		return broken
@@ -127,8 +135,8 @@ func (g *diskGuard) err() error {
 	if err != nil {
 		return err
 	}
-	if reserve := s.reserve(); s.free < reserve {
-		return fmt.Errorf("%w: %s has %d MB free, of which %d MB are kept free", ErrDiskFull, g.dir, s.free>>20, reserve>>20)
+	if reserve := s.reserve(); s.free < reserve+wants {
+		return fmt.Errorf("%w: %s has %d bytes free, of which %d are kept free", ErrDiskFull, g.dir, s.free, reserve)
 	}
 	return nil
 }

@@ -20,7 +20,11 @@ const childDir = "DOPPEL_TEST_EMBEDDED_DIR"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
-		if err := writeForEver(dir); err != nil {
+		child := writeForEver
+		if limit, err := strconv.ParseUint(os.Getenv(childLimit), 10, 64); err == nil {
+			child = func(dir string) error { return writeToALimit(dir, limit) }
+		}
+		if err := child(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

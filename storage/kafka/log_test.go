@@ -2,14 +2,18 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/storage/storagetest"
 )
 
@@ -46,7 +50,9 @@ func embedded(t testing.TB, dir string) *Embedded {
 	if err != nil {
 		t.Fatal(err)
 	}
+	clusters.Store(e.Addr(), e)
 	t.Cleanup(func() {
+		clusters.Delete(e.Addr())
 		if err := e.Close(); err != nil {
 			t.Error(err)
 		}
@@ -89,24 +95,86 @@ func open(t testing.TB, cfg Config) *Client {
 	return c
 }
 
-func TestChangelog(t *testing.T) {
+// clusters are the embedded logs of the tests, by address.
+var clusters sync.Map
+
+func TestChangelog(t *testing.T) { runLog(t, (*Client).Changelog) }
+
+func TestState(t *testing.T) { runLog(t, (*Client).State) }
+
+func runLog(t *testing.T, which func(*Client) *Log) {
 	for _, b := range backends() {
 		t.Run(b.name, func(t *testing.T) {
 			storagetest.RunLog(t, func(t *testing.T) storagetest.Log {
 				c := open(t, b.config(t))
-				return storagetest.Log{
-					Log: c.Changelog(),
+				l := storagetest.Log{
+					Log:       which(c),
 					Truncated: ErrTruncated,
 					Truncate: func(t *testing.T, p int32, before int64) {
 						t.Helper()
+						topic := which(c).topic
+						if topic == c.topics.State { // from one that is only compacted Kafka removes none
+							configure(t, c, topic, map[string]string{"cleanup.policy": "compact,delete"})
+						}
 						var os kadm.Offsets
-						os.AddOffset(c.Topics().Telemetry, p, before, -1)
-						if _, err := c.adm.DeleteRecords(t.Context(), os); err != nil {
+						os.AddOffset(topic, p, before, -1)
+						resp, err := c.adm.DeleteRecords(t.Context(), os)
+						if err = errors.Join(err, resp.Error()); err != nil {
 							t.Fatal(err)
 						}
 					},
 				}
+				if l.Log == host.Log(c.State()) {
+					l.Compact = func(t *testing.T, p int32) { compact(t, c, p) }
+				}
+				return l
 			})
 		})
+	}
+}
+
+func configure(t *testing.T, c *Client, topic string, to map[string]string) {
+	t.Helper()
+	var settings []kadm.AlterConfig
+	for k, v := range to {
+		settings = append(settings, kadm.AlterConfig{Op: kadm.SetConfig, Name: k, Value: &v})
+	}
+	if _, err := c.adm.AlterTopicConfigs(t.Context(), settings, topic); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// compact has p of state compacted, and returns when that shows.
+func compact(t *testing.T, c *Client, p int32) {
+	t.Helper()
+	if e, ok := clusters.Load(c.cfg.Brokers[0]); ok {
+		e.(*Embedded).cluster.Compact()
+		return
+	}
+	configure(t, c, c.topics.State, map[string]string{"segment.ms": "100", "min.cleanable.dirty.ratio": "0.001"})
+	left := func() int {
+		n := 0
+		start, end, err := c.State().Bounds(t.Context(), p)
+		if err == nil {
+			err = c.State().Read(t.Context(), p, start, end, func(host.LogRecord) error { n++; return nil })
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := left()
+	for deadline := time.Now().Add(2 * time.Minute); left() > before/2; {
+		if time.Now().After(deadline) {
+			t.Fatalf("still %d of %d records after two minutes", left(), before)
+		}
+		// A segment is closed, and so may be compacted, when a record comes that is too young for it.
+		r := &kgo.Record{Topic: c.topics.State, Partition: p, Key: []byte("tick")}
+		if err := c.Producer().ProduceSync(t.Context(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if err := rest(t.Context(), time.Second); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -37,8 +37,9 @@ var _ host.Retention = (*Client)(nil)
 
 // SetRowsCursor gives the place up to which the rows of a partition's changelog are in the time series
 // store: records from it on are not removed, and none while it is not known (false). Without a call
-// there is no such store. It must be called before Run.
-func (c *Client) SetRowsCursor(rows func(p int32) (next int64, ok bool)) { c.rows = rows }
+// there is no such store. It is to be called before
+// the first Needs.
+func (c *Client) SetRowsCursor(rows func(p int32) (next int64, ok bool)) { c.rows.Store(&rows) }
 
 // retain keeps an embedded log to its size until ctx ends.
 //
@@ -136,8 +137,8 @@ func (c *Client) trimChangelog(ctx context.Context, p int32, segments []segmentU
 		return nil // its owner restores
 	}
 	limit := n.Changelog.Next
-	if c.rows != nil {
-		next, ok := c.rows(p)
+	if rows := c.rows.Load(); rows != nil {
+		next, ok := (*rows)(p)
 		if !ok {
 			return fmt.Errorf("p%d is %d segments too large: it is not known which of its rows are stored", p, keep)
 		}

@@ -21,16 +21,19 @@ import (
 // Partitions is how many partitions a Log under test must have at least.
 const Partitions = 4
 
-// Log is a changelog under test, and what the suite needs to reach beyond its port.
+// Log is a topic under test, changelog or state, and what the suite needs to reach beyond its port.
 type Log struct {
 	host.Log
 	// Truncate removes all records of p below offset before.
 	Truncate func(t *testing.T, p int32, before int64)
+	// Compact removes, of the records of p, those with a newer one of the same key, except near the
+	// end of the log. nil: this log is not compacted.
+	Compact func(t *testing.T, p int32)
 	// Truncated is in the chain of the error of a Read that begins below the start.
 	Truncated error
 }
 
-// RunLog checks a changelog. open returns an empty one, for one subtest alone.
+// RunLog checks a log. open returns an empty one, for one subtest alone.
 func RunLog(t *testing.T, open func(t *testing.T) Log) {
 	t.Helper()
 	for _, c := range []struct {
@@ -48,6 +51,7 @@ func RunLog(t *testing.T, open func(t *testing.T) Log) {
 		{"answers with a context that ended", appendCancelled},
 		{"partitions are independent", partitionsIndependent},
 		{"large appends", largeAppends},
+		{"reads what compaction left", readsCompacted},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, open(t)) })
 	}
@@ -77,6 +81,9 @@ func keepsKeysAndValues(t *testing.T, l Log) {
 		{N: 1, Key: []byte("d"), Value: []byte{}},
 		{N: 2, Key: []byte{0, 255, 128}, Value: bytes.Repeat([]byte{0, 1, 254}, 1000)},
 	}
+	if l.Compact != nil {
+		recs[0].Key = []byte("#floor") // there, what has no key is refused
+	}
 	offsets := write(t, l, 0, recs)
 	got := read(t, l, 0, offsets[0], offsets[2]+1)
 	want := stored(recs, offsets)
@@ -85,7 +92,7 @@ func keepsKeysAndValues(t *testing.T, l Log) {
 	if len(got[1].Value) != 0 {
 		t.Errorf("got value %q, want none", got[1].Value)
 	}
-	if got[0].Key != nil {
+	if recs[0].Key == nil && got[0].Key != nil {
 		t.Errorf("got key %q for a claim, want nil", got[0].Key)
 	}
 }
@@ -297,5 +304,56 @@ func largeAppends(t *testing.T, l Log) {
 	}
 	if got, want := n, len(recs); got != want {
 		t.Errorf("got %d records, want %d", got, want)
+	}
+}
+
+// readsCompacted: offsets without a record are passed over, at either end of what is asked for too.
+func readsCompacted(t *testing.T, l Log) {
+	if l.Compact == nil {
+		return // nothing is ever missing in between
+	}
+	recs := records(1, 60)
+	for i := range recs {
+		recs[i].Key = fmt.Appendf(nil, "device-%d", i%3)
+	}
+	var offsets []int64
+	for i := 0; i < len(recs); i += 6 { // several batches, some of which go as a whole
+		offsets = append(offsets, write(t, l, 1, recs[i:i+6])...)
+	}
+	l.Compact(t, 1)
+	start, end, err := l.Bounds(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := offsets[len(offsets)-1]; end <= last {
+		t.Fatalf("got end %d with a record at %d", end, last)
+	}
+	left := read(t, l, 1, start, end)
+	newest := map[string]host.LogRecord{}
+	for i, r := range left {
+		if i > 0 && r.Offset <= left[i-1].Offset {
+			t.Errorf("got offset %d behind %d", r.Offset, left[i-1].Offset)
+		}
+		newest[string(r.Key)] = r
+	}
+	for _, want := range stored(recs, offsets)[len(recs)-3:] {
+		got := newest[string(want.Key)]
+		if got.Offset < want.Offset || got.Offset == want.Offset && !bytes.Equal(got.Value, want.Value) {
+			t.Errorf("newest of %s: got %q at %d, want %q at %d", want.Key, got.Value, got.Offset, want.Value, want.Offset)
+		}
+	}
+	if got, limit := len(left), len(recs)/2; got > limit {
+		t.Fatalf("got %d records of %d after compaction, want at most %d", got, len(recs), limit)
+	}
+	for from := start; from <= end; from += 7 {
+		for to := from; to <= end; to += 5 {
+			var want []host.LogRecord
+			for _, r := range left {
+				if from <= r.Offset && r.Offset < to {
+					want = append(want, r)
+				}
+			}
+			expect(t, read(t, l, 1, from, to), want)
+		}
 	}
 }
