@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/doppel-iot/doppel/actors/alert"
+	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/twin"
 )
 
@@ -33,6 +34,9 @@ type Config struct {
 	Rejected func(device string, r twin.Reason, detail string)
 	// RefuseUnknown sends telemetry of devices without a twin to the dead letters.
 	RefuseUnknown bool
+
+	// Ranges of metrics; a sample with a value outside is a dead letter.
+	Ranges map[string]codec.Range
 
 	// CheckpointAfter is how long a changed twin waits for its checkpoint (default one minute).
 	CheckpointAfter time.Duration

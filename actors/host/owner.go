@@ -72,6 +72,7 @@ func newOwner(p *partition) *owner {
 		p: p, host: p.host, log: p.host.log.With("partition", p.id),
 		twins: make(map[string]*cell), dec: codec.NewDecoder(), stepHook: p.host.stepHook,
 	}
+	o.dec.SetRanges(p.host.cfg.Ranges)
 	o.idle.passive, o.idle.names = make(map[string]*passive), o.dec.Name
 	return o
 }

@@ -32,7 +32,7 @@ func (o *owner) restore(ctx context.Context) (emit []lateEffects, err error) {
 		return nil, fmt.Errorf("partition %d: the changelog starts at offset %d, and its state is complete only from %d on: "+
 			"retention removed records that were still needed: %w", o.p.id, logStart, saved.start.Next, errRefuseToServe)
 	}
-	for _, id := range saved.dirty {
+	for id := range saved.dirty {
 		c := o.find(id)
 		c.dirty = true
 		*o.ckpt.dirty.push() = dirtyTwin{cell: c, since: saved.start}
@@ -49,7 +49,8 @@ func (o *owner) restore(ctx context.Context) (emit []lateEffects, err error) {
 		if o.event.Kind == doppelv1.EventKind_EVENT_KIND_CLAIM || len(r.Key) == 0 {
 			return nil
 		}
-		o.replay(r, &o.event, at)
+		o.host.stats.Replayed.Add(1)
+		o.replay(r, &o.event, at, saved.dirty[string(r.Key)])
 		if ts := o.event.Effects.Transitions; len(ts) > 0 && r.Offset >= saved.effects {
 			emit = append(emit, lateEffects{at, transitionsOf(o.p.id, r.Offset, string(r.Key), ts)})
 		}
@@ -68,7 +69,8 @@ func (o *owner) restore(ctx context.Context) (emit []lateEffects, err error) {
 type savedState struct {
 	start   Cursor   // of the replay
 	effects int64    // offset of the changelog from which on effects may be unknown
-	dirty   []string // devices whose checkpoint a stale owner may have written
+	// dirty are the devices whose checkpoint a stale owner may have written, with the last offset it includes.
+	dirty map[string]int64
 }
 
 // origin says where a checkpoint comes from.
@@ -127,13 +129,13 @@ func (o *owner) readState(ctx context.Context, logEnd int64) (savedState, error)
 	if err != nil || !floored { // without a floor replay starts at offset 0
 		return saved, err
 	}
-	saved.start, saved.effects = Cursor(floor.Start), floor.EffectsNext
+	saved.start, saved.effects, saved.dirty = Cursor(floor.Start), floor.EffectsNext, make(map[string]int64)
 	o.src, o.now = floor.State.SrcNext, floor.State.Now
 	k.floor.kept = floor
 	for id, from := range origins {
 		if from.offset > floor.StateOffset && from.epoch != floor.Epoch {
 			saved.start = lower(saved.start, from.cursor)
-			saved.dirty = append(saved.dirty, id)
+			saved.dirty[id] = o.idle.passive[id].asof
 		}
 	}
 	return saved, nil
@@ -181,11 +183,15 @@ func transitionsOf(p int32, offset int64, device string, alerts []alert.Alert) [
 	return ts
 }
 
-// replay applies one valid record, at the cursor in front of it.
-func (o *owner) replay(r LogRecord, recorded *codec.Event, at Cursor) {
+// replay applies one valid record, at the cursor in front of it, unless the checkpoint that its twin
+// was made hot from includes it: all up to covered.
+func (o *owner) replay(r LogRecord, recorded *codec.Event, at Cursor, covered int64) {
 	o.now = max(o.now, recorded.Now)
 	if p := recorded.SrcNext; behind(p, o.src) {
 		o.src = p
+	}
+	if r.Offset <= covered {
+		return
 	}
 	c := o.twins[string(r.Key)]
 	if c == nil {
