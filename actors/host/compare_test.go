@@ -42,7 +42,7 @@ func TestReplayCompares(t *testing.T) {
 				if s == 49 {
 					c.change(&recorded.Effects)
 				}
-				restored.replay(LogRecord{Offset: int64(s), Key: []byte("d")}, &recorded, Cursor{})
+				restored.replay(LogRecord{Offset: int64(s), Key: []byte("d")}, &recorded, Cursor{}, -1)
 			}
 			if got := restored.host.stats.ReplayDifferences.Load(); got != c.want {
 				t.Errorf("got %d differences, want %d", got, c.want)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/twin"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -200,6 +201,7 @@ func (o *owner) replay(r LogRecord, recorded *codec.Event, at Cursor, covered in
 		}
 		if c = o.find(string(r.Key)); c == nil {
 			c = o.newCell(string(r.Key))
+			c.twin = *twin.New(c.id(), recorded.Now) // o.now may be the floor's, which is later
 			o.adopt(c)
 		}
 	}
