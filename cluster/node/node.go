@@ -55,6 +55,10 @@ func New(cfg Config, log *slog.Logger) (*Node, error) {
 	return &Node{cfg: cfg, log: log, ready: make(chan Addresses, 1)}, nil
 }
 
+// Adjust lets f change how partitions are run; call it before Run. It is for tests, which bring rules and
+// faults of their own.
+func (n *Node) Adjust(f func(*host.Config)) { n.adjust = f }
+
 // Ready gives the addresses once the node is ready for the first time.
 func (n *Node) Ready() <-chan Addresses { return n.ready }
 

@@ -68,6 +68,13 @@ func command(t *testing.T) string {
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(asNode) != "" {
+		if err := runNode(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "node:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	code := 1
 	var err error
 	if builds, err = os.MkdirTemp("", "doppel-torture-bin-"); err == nil {
