@@ -12,3 +12,6 @@ func (n *Node) PanicOn(panics func(device string) bool) {
 		}
 	}
 }
+
+// Adjust changes what the host is made of; it is called before Run.
+func (n *Node) Adjust(change func(*host.Config)) { n.adjust = change }
