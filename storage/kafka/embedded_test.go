@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 		if limit, err := strconv.ParseUint(os.Getenv(childLimit), 10, 64); err == nil {
 			child = func(dir string) error { return writeToALimit(dir, limit) }
 		}
+		if os.Getenv(childTrims) != "" {
+			child = writeAndTrim
+		}
 		if err := child(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)

@@ -34,6 +34,9 @@ const indexEntry = 15
 func measure(dir, topic string) (usage, error) {
 	u := usage{segments: map[int32][]segmentUse{}}
 	parts, err := os.ReadDir(filepath.Join(dir, "partitions"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return u, nil // nothing was ever written
+	}
 	if err != nil {
 		return u, err
 	}
