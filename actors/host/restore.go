@@ -68,8 +68,8 @@ func (o *owner) restore(ctx context.Context) (emit []lateEffects, err error) {
 
 // savedState is what doppel.state says besides the twins.
 type savedState struct {
-	start   Cursor   // of the replay
-	effects int64    // offset of the changelog from which on effects may be unknown
+	start   Cursor // of the replay
+	effects int64  // offset of the changelog from which on effects may be unknown
 	// dirty are the devices whose checkpoint a stale owner may have written, with the last offset it includes.
 	dirty map[string]int64
 }
