@@ -256,10 +256,8 @@ func (r *redrive) check(m *host.Message) *codec.Refusal {
 		m.ContentType = "" // corrected bytes speak for themselves
 		items, refusal = r.decoder.Telemetry("", m.Payload, m.ReceivedAt)
 	}
-	for i := range items {
-		if refusal == nil {
-			refusal = items[i].Refusal
-		}
+	for i := 0; i < len(items) && refusal == nil; i++ {
+		refusal = items[i].Refusal
 	}
 	return refusal
 }

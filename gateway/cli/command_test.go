@@ -38,9 +38,16 @@ var errUsage = errors.New("usage")
 // serve runs the API over a fleet in memory.
 func serve(t *testing.T) (*apitest.Fleet, string) {
 	t.Helper()
+	fleet, _, addr := serveLetters(t)
+	return fleet, addr
+}
+
+// serveLetters also gives the dead letters.
+func serveLetters(t *testing.T) (*apitest.Fleet, *apitest.Letters, string) {
+	t.Helper()
 	hub := api.NewHub(api.HubConfig{})
-	fleet := apitest.NewFleet(hub)
-	a, err := api.New(api.Config{Twins: fleet, Alerts: fleet, Fleet: fleet, Hub: hub, Log: slog.New(slog.DiscardHandler)})
+	fleet, letters := apitest.NewFleet(hub), &apitest.Letters{}
+	a, err := api.New(api.Config{Twins: fleet, Alerts: fleet, Fleet: fleet, DeadLetters: letters, Resets: fleet, Hub: hub, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +66,7 @@ func serve(t *testing.T) (*apitest.Fleet, string) {
 			t.Errorf("serve: %v", err)
 		}
 	})
-	return fleet, l.Addr().String()
+	return fleet, letters, l.Addr().String()
 }
 
 // outcome is what a command left.
