@@ -52,6 +52,14 @@ func (c *court) sit(ctx context.Context) error {
 		return err
 	}
 	c.verdict.balance(m)
+	// At rest the node must find the same by itself.
+	audit, err := l.audit(ctx, true)
+	if err != nil {
+		return err
+	}
+	if !audit.GetBalanced() {
+		c.verdict.add("audit: not balanced: %s", audit.GetDifference())
+	}
 	return nil
 }
 
@@ -95,12 +103,9 @@ func (c *court) oracle(ctx context.Context) {
 
 // state compares the node with a fold of the log, at the offsets at which the node says it stands.
 func (c *court) state(ctx context.Context, l *live) error {
-	audit, err := l.audit(ctx)
+	audit, err := l.audit(ctx, false)
 	if err != nil {
 		return err
-	}
-	if !audit.GetBalanced() {
-		c.verdict.add("audit: not balanced: %s", audit.GetDifference())
 	}
 	ends := make(map[int32]int64)
 	for _, p := range audit.GetPartitions() {
@@ -122,10 +127,8 @@ func (c *court) state(ctx context.Context, l *live) error {
 	}
 	c.verdict.replay(folds)
 	before := len(c.verdict.findings)
-	if len(audit.GetPartitions()) > 0 {
-		c.verdict.hashes(folds, audit.GetPartitions())
-	}
-	if len(c.verdict.findings) > before || len(audit.GetPartitions()) == 0 {
+	c.verdict.hashes(folds, audit.GetPartitions())
+	if len(c.verdict.findings) > before {
 		if err := c.name(ctx, l); err != nil {
 			return err
 		}

@@ -77,7 +77,7 @@ func (in *injector) process(ctx context.Context, p *process, f Fault) error {
 		if f.Subject == Node {
 			in.rig.node.doom()
 		}
-		if ended = p.terminateOr(ctx, f.Kind); ctx.Err() != nil {
+		if ended = p.end(f.Kind); ctx.Err() != nil {
 			return ended
 		}
 	default:
@@ -87,11 +87,12 @@ func (in *injector) process(ctx context.Context, p *process, f Fault) error {
 	return errors.Join(ended, p.run(ctx))
 }
 
-func (p *process) terminateOr(ctx context.Context, k Kind) error {
+// end kills it or asks it to end.
+func (p *process) end(k Kind) error {
 	if k == Kill {
-		return p.kill(ctx)
+		return p.kill()
 	}
-	return p.terminate(ctx)
+	return p.terminate()
 }
 
 // hitLimit is how long produce requests are waited for: none come while nothing works.

@@ -21,7 +21,8 @@ type live struct {
 	http string
 }
 
-const callLimit = 20 * time.Second
+// callLimit bounds a call: a deep audit reads everything.
+const callLimit = time.Minute
 
 func dialNode(grpcAddr, httpAddr string) (*live, error) {
 	conn, err := grpc.NewClient(grpcAddr, grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -54,10 +55,11 @@ func (l *live) twins(ctx context.Context) (map[string]*doppelv1.Twin, error) {
 	}
 }
 
-func (l *live) audit(ctx context.Context) (*doppelv1.Audit, error) {
+// audit is what the node says of its accounts and states; deep: of log and rows as well.
+func (l *live) audit(ctx context.Context, deep bool) (*doppelv1.Audit, error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	a, err := doppelv1.NewFleetServiceClient(l.conn).GetAudit(ctx, &doppelv1.GetAuditRequest{})
+	a, err := doppelv1.NewFleetServiceClient(l.conn).GetAudit(ctx, &doppelv1.GetAuditRequest{Deep: deep})
 	if err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}

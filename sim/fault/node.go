@@ -37,7 +37,7 @@ const restartAfter = 500 * time.Millisecond
 
 func newNode(dir, binary, httpAddr string, args []string) *node {
 	n := &node{binary: binary, args: args, http: httpAddr, doomed: make(map[int]bool)}
-	n.process = process{name: Node, dir: dir, start: n.launch}
+	n.process = process{name: Node, dir: dir, start: func(context.Context) error { return n.launch() }}
 	return n
 }
 
@@ -49,7 +49,7 @@ func (n *node) served() bool {
 	return err == nil
 }
 
-func (n *node) launch(context.Context) error {
+func (n *node) launch() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed || n.pid() != 0 {
@@ -79,7 +79,7 @@ func (n *node) launch(context.Context) error {
 		err := cmd.Wait()
 		if n.ended(pid, err) {
 			time.Sleep(restartAfter)
-			_ = n.launch(context.Background()) // the next fault, or the judge, finds it missing
+			_ = n.launch() // the next fault, or the judge, finds it missing
 		}
 	})
 	return nil
@@ -107,7 +107,7 @@ func (n *node) close() {
 	n.closed = true
 	n.doomed[n.pid()] = true
 	n.mu.Unlock()
-	_ = n.kill(context.Background()) // the guard tries again
+	_ = n.kill() // the guard tries again
 	n.exits.Wait()
 }
 
@@ -165,11 +165,9 @@ func (n *node) complaints() []string {
 		return append(all, err.Error())
 	}
 	for _, sign := range []string{"panic: ", "fatal error: ", "replay differs", "twin panicked"} {
-		if i := bytes.Index(text, []byte(sign)); i >= 0 {
-			line := text[bytes.LastIndexByte(text[:i], '\n')+1:]
-			if end := bytes.IndexByte(line, '\n'); end >= 0 {
-				line = line[:end]
-			}
+		if before, after, found := bytes.Cut(text, []byte(sign)); found {
+			rest, _, _ := bytes.Cut(after, []byte("\n"))
+			line := string(before[bytes.LastIndexByte(before, '\n')+1:]) + sign + string(rest)
 			all = append(all, fmt.Sprintf("%d times in the node's log: %s", bytes.Count(text, []byte(sign)), line))
 		}
 	}

@@ -58,25 +58,30 @@ func (p *process) signal(s syscall.Signal) bool {
 	return pid != 0 && syscall.Kill(-pid, s) == nil
 }
 
-// gone waits until it has ended.
-func (p *process) gone(ctx context.Context, limit time.Duration) bool {
-	return await(ctx, limit, func() bool { return p.pid() == 0 })
+// gone waits until it has ended, however urgent anything else is: nothing may be left running.
+func (p *process) gone() bool {
+	for deadline := time.Now().Add(termLimit); p.pid() != 0; time.Sleep(pollEvery) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
 }
 
 // kill ends it at once.
-func (p *process) kill(ctx context.Context) error {
-	if p.signal(syscall.SIGKILL) && !p.gone(ctx, termLimit) {
+func (p *process) kill() error {
+	if p.signal(syscall.SIGKILL) && !p.gone() {
 		return fmt.Errorf("%s: lives on after kill -9", p.name)
 	}
 	return nil
 }
 
 // terminate asks it to end, and kills it if it takes too long.
-func (p *process) terminate(ctx context.Context) error {
-	if !p.signal(syscall.SIGTERM) || p.gone(ctx, termLimit) {
+func (p *process) terminate() error {
+	if !p.signal(syscall.SIGTERM) || p.gone() {
 		return nil
 	}
-	return errors.Join(fmt.Errorf("%s: %w within %v", p.name, errStubborn, termLimit), p.kill(ctx))
+	return errors.Join(fmt.Errorf("%s: %w within %v", p.name, errStubborn, termLimit), p.kill())
 }
 
 // pause stops it for a while.

@@ -29,9 +29,9 @@ type Proxy struct {
 
 // NewProxy listens on a free port of loopback and leads to upstream, HOST:PORT. Nobody needs to listen
 // there yet. It can hit produce requests if it speaks Kafka.
-func NewProxy(upstream string, kafka bool) (*Proxy, error) {
+func NewProxy(ctx context.Context, upstream string, kafka bool) (*Proxy, error) {
 	var lc net.ListenConfig
-	l, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}

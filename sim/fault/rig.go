@@ -61,19 +61,19 @@ type link struct {
 // NewRig starts a target in a directory below dir, with the doppel command binary. root is the root of the
 // repository.
 func NewRig(ctx context.Context, target Target, root, dir, binary string) (*Rig, error) {
-	real, err := filepath.EvalSymlinks(dir)
+	whole, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil, fmt.Errorf("rig: %w", err)
 	}
-	r := &Rig{Dir: real, processes: make(map[Subject]*process), links: make(map[Subject]*link)}
-	if r.guard, err = startGuard(real); err != nil {
+	r := &Rig{Dir: whole, processes: make(map[Subject]*process), links: make(map[Subject]*link)}
+	if r.guard, err = startGuard(whole); err != nil {
 		return nil, err
 	}
 	// Ports need no seed: nothing depends on them, and two rigs must not draw the same.
 	ports := device.NewRandom(rand.Uint64(), 0)
 	args := []string{"run", "--data-dir", "data", "--node-id", "tortured", "--addresses-file", addressesFile, "--grpc-addr", "", "--http-addr", ""}
-	grpc, err1 := freePort(ports)
-	http, err2 := freePort(ports)
+	grpc, err1 := freePort(ctx, ports)
+	http, err2 := freePort(ctx, ports)
 	if err := errors.Join(err1, err2); err != nil {
 		r.Close()
 		return nil, err
@@ -82,7 +82,7 @@ func NewRig(ctx context.Context, target Target, root, dir, binary string) (*Rig,
 	args[len(args)-3], args[len(args)-1] = r.GRPC, r.HTTP
 	var more []string
 	if target == Embedded {
-		more, err = r.embedded(ports)
+		more, err = r.embedded(ctx, ports)
 	} else {
 		more, err = r.real(ctx, root, ports)
 	}
@@ -126,8 +126,8 @@ func (r *Rig) folder(s Subject) (string, error) {
 }
 
 // proxy adds a link to an address.
-func (r *Rig) proxy(s Subject, upstream string) (*Proxy, error) {
-	p, err := NewProxy(upstream, s == KafkaLink)
+func (r *Rig) proxy(ctx context.Context, s Subject, upstream string) (*Proxy, error) {
+	p, err := NewProxy(ctx, upstream, s == KafkaLink)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +150,7 @@ func (r *Rig) Close() {
 		r.node.close()
 	}
 	for _, p := range r.processes {
-		_ = p.kill(context.Background()) // the guard tries again
+		_ = p.kill() // the guard tries again
 	}
 	for _, l := range r.links {
 		l.Close()

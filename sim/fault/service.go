@@ -40,12 +40,12 @@ const (
 )
 
 // freePort finds a port that is free, with those at the given distances.
-func freePort(random *device.Random, more ...int) (int, error) {
+func freePort(ctx context.Context, random *device.Random, more ...int) (int, error) {
 	for range 1000 {
 		port := lowPort + random.Intn(highPort-lowPort)
 		free := true
 		for _, by := range append([]int{0}, more...) {
-			free = free && portFree(port+by)
+			free = free && portFree(ctx, port+by)
 		}
 		if free {
 			return port, nil
@@ -54,9 +54,9 @@ func freePort(random *device.Random, more ...int) (int, error) {
 	return 0, fmt.Errorf("no free port from %d to %d", lowPort, highPort)
 }
 
-func portFree(port int) bool {
+func portFree(ctx context.Context, port int) bool {
 	var lc net.ListenConfig
-	l, err := lc.Listen(context.Background(), "tcp", local(port))
+	l, err := lc.Listen(ctx, "tcp", local(port))
 	if err != nil {
 		return false
 	}

@@ -20,14 +20,14 @@ func (r *Rig) real(ctx context.Context, root string, ports *device.Random) ([]st
 		if err != nil {
 			return nil, err
 		}
-		port, err := freePort(ports, companions[s]...)
+		port, err := freePort(ctx, ports, companions[s]...)
 		if err != nil {
 			return nil, err
 		}
 		addr[s] = local(port)
 		var more []string
 		if s == Kafka {
-			through, err := r.proxy(KafkaLink, addr[s])
+			through, err := r.proxy(ctx, KafkaLink, addr[s])
 			if err != nil {
 				return nil, err
 			}
@@ -38,9 +38,9 @@ func (r *Rig) real(ctx context.Context, root string, ports *device.Random) ([]st
 	if err := r.startAll(ctx); err != nil {
 		return nil, err
 	}
-	devices, err1 := r.proxy(DeviceLink, addr[Mosquitto])
-	broker, err2 := r.proxy(BrokerLink, addr[Mosquitto])
-	rows, err3 := r.proxy(QuestDBLink, addr[QuestDB])
+	devices, err1 := r.proxy(ctx, DeviceLink, addr[Mosquitto])
+	broker, err2 := r.proxy(ctx, BrokerLink, addr[Mosquitto])
+	rows, err3 := r.proxy(ctx, QuestDBLink, addr[QuestDB])
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
 	}

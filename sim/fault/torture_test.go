@@ -142,7 +142,7 @@ func torture(t *testing.T, target Target, form size) {
 // round carries r out in a directory of its own, which is kept if something is wrong.
 func round(t *testing.T, r *Round) *Outcome {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "doppel-torture-")
+	dir, err := os.MkdirTemp("", "doppel-torture-") //nolint:usetesting // kept if something is wrong
 	if err != nil {
 		t.Fatal(err)
 	}
