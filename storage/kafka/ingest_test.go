@@ -15,6 +15,7 @@ import (
 
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/cluster/placement"
+	"github.com/doppel-iot/doppel/storage/storagetest"
 )
 
 // basket is a take that keeps what it is given, and blocks while it is closed.
@@ -65,11 +66,11 @@ func put(t *testing.T, in *Ingest, p int32, ms ...host.Message) {
 	}
 }
 
-// deviceOf is a device whose home is p.
-func deviceOf(p, partitions int32) []byte {
+// deviceOf is a device whose home is p, of a test's partitions.
+func deviceOf(p int32) []byte {
 	for i := 0; ; i++ {
 		d := fmt.Appendf(nil, "pump-%d", i)
-		if placement.Partition(d, partitions) == p {
+		if placement.Partition(d, storagetest.Partitions) == p {
 			return d
 		}
 	}
@@ -77,7 +78,7 @@ func deviceOf(p, partitions int32) []byte {
 
 func sample(p int32, i int) host.Message {
 	return host.Message{
-		Kind: host.Telemetry, Device: deviceOf(p, 4), Payload: fmt.Appendf(nil, "sample %d", i),
+		Kind: host.Telemetry, Device: deviceOf(p), Payload: fmt.Appendf(nil, "sample %d", i),
 		ReceivedAt: 1795341600_123456789 + int64(i), Topic: "devices", ContentType: "application/json",
 	}
 }
@@ -89,7 +90,7 @@ func TestIngestKeepsMessages(t *testing.T) {
 	for _, b := range backends() {
 		t.Run(b.name, func(t *testing.T) {
 			in := open(t, b.config(t)).Ingest()
-			device := deviceOf(2, 4)
+			device := deviceOf(2)
 			want := []host.Message{
 				sample(2, 0),
 				{Kind: host.Status, Device: device, Payload: []byte("offline"), ReceivedAt: 1, Topic: "plant/7/devices"},
@@ -111,76 +112,6 @@ func TestIngestKeepsMessages(t *testing.T) {
 			start, end, err := in.Bounds(t.Context(), 2)
 			if err != nil || start != 0 || end != int64(len(want)) {
 				t.Errorf("got bounds %d, %d and error %v, want 0, %d", start, end, err, len(want))
-			}
-		})
-	}
-}
-
-// Records of programs that know nothing of Doppel are read as far as they can be.
-func TestIngestTakesAnyProducer(t *testing.T) {
-	c := open(t, backends()[0].config(t))
-	stamp := time.UnixMilli(1795341600_123)
-	device := deviceOf(1, 4)
-	away := deviceOf(3, 4)
-	h := func(kv ...string) (hs []kgo.RecordHeader) {
-		for i := 0; i < len(kv); i += 2 {
-			hs = append(hs, header(kv[i], kv[i+1]))
-		}
-		return hs
-	}
-	ingest := c.Topics().Ingest
-	plain := host.Message{Kind: host.Telemetry, Device: device, Payload: []byte("v"), ReceivedAt: stamp.UnixNano(), Topic: ingest}
-	with := func(change func(*host.Message)) host.Message {
-		m := plain
-		change(&m)
-		return m
-	}
-	for _, tt := range []struct {
-		name string
-		r    kgo.Record
-		want host.Message
-		home int32
-	}{
-		{"bare", kgo.Record{Key: device}, plain, -1},
-		{"no key", kgo.Record{}, with(func(m *host.Message) { m.Device = nil }), -1},
-		{"empty key", kgo.Record{Key: []byte{}}, with(func(m *host.Message) { m.Device = nil }), -1},
-		{"other partitioner", kgo.Record{Key: away}, with(func(m *host.Message) { m.Device = away }), 3},
-		{
-			"content type with parameters",
-			kgo.Record{Key: device, Headers: h("content-type", "application/json; charset=utf-8")},
-			with(func(m *host.Message) { m.ContentType = "application/json" }), -1,
-		},
-		{"received at nonsense", kgo.Record{Key: device, Headers: h("received-at", "yesterday")}, plain, -1},
-		{"received at beyond nanoseconds", kgo.Record{Key: device, Headers: h("received-at", "9999-01-01T00:00:00Z")}, plain, -1},
-		{
-			"received at with a zone",
-			kgo.Record{Key: device, Headers: h("received-at", "2026-11-22T11:00:00.5+01:00")},
-			with(func(m *host.Message) { m.ReceivedAt = 1795341600_500000000 }), -1,
-		},
-		{"unknown kind", kgo.Record{Key: device, Headers: h("topic", "devices/"+string(device)+"/events")}, with(func(m *host.Message) { m.Topic = "devices" }), -1},
-		{"kind alone", kgo.Record{Key: device, Headers: h("topic", "status")}, with(func(m *host.Message) { m.Kind = host.Status }), -1},
-		{"topic of another device", kgo.Record{Key: device, Headers: h("topic", "devices/x/reported")}, with(func(m *host.Message) { m.Kind = host.Reported }), -1},
-		{"empty topic", kgo.Record{Key: device, Headers: h("topic", "")}, plain, -1},
-		{"boot without seq", kgo.Record{Key: device, Headers: h("topic", "reported", "boot", "1")}, with(func(m *host.Message) { m.Kind = host.Reported }), -1},
-		{"numbers of telemetry", kgo.Record{Key: device, Headers: h("boot", "1", "seq", "2")}, plain, -1},
-		{"attempts nonsense", kgo.Record{Key: device, Headers: h("attempts", "256")}, plain, -1},
-		{"unknown headers", kgo.Record{Key: device, Headers: h("traceparent", "00-1", "", "")}, plain, -1},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			r := tt.r
-			r.Topic, r.Partition, r.Value, r.Timestamp = ingest, 1, []byte("v"), stamp
-			if err := c.Producer().ProduceSync(t.Context(), &r).FirstErr(); err != nil {
-				t.Fatal(err)
-			}
-			var bk basket
-			follow(t, c.Ingest(), 1, r.Offset, bk.take)
-			until(t, "it is taken", func() bool { return len(bk.records()) == 1 })
-			got := bk.records()[0]
-			if diff := cmp.Diff(tt.want, got.Message, sameMessage, cmpopts.EquateEmpty()); diff != "" {
-				t.Errorf("message (-want +got):\n%s", diff)
-			}
-			if got.Home != tt.home {
-				t.Errorf("got home %d, want %d", got.Home, tt.home)
 			}
 		})
 	}
@@ -316,62 +247,6 @@ func TestIngestRefusesAnEndBelowItsPosition(t *testing.T) {
 	}
 	if err := c.Ingest().reachable(t.Context(), 0, 1, time.Now()); err != nil {
 		t.Errorf("from the end: got error %v", err)
-	}
-}
-
-// A transaction's records count when it commits; its marker is an offset without a message.
-func TestIngestTransactions(t *testing.T) {
-	for _, b := range backends() {
-		t.Run(b.name, func(t *testing.T) {
-			c := open(t, b.config(t))
-			in := c.Ingest()
-			cl, err := kgo.NewClient(append(c.Options(), kgo.TransactionalID(c.Topics().Ingest), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer cl.Close()
-			transact := func(value string, how kgo.TransactionEndTry) {
-				t.Helper()
-				if err := cl.BeginTransaction(); err != nil {
-					t.Fatal(err)
-				}
-				r := &kgo.Record{Topic: c.Topics().Ingest, Key: deviceOf(0, 4), Value: []byte(value)}
-				if err := cl.ProduceSync(t.Context(), r).FirstErr(); err != nil {
-					t.Fatal(err)
-				}
-				if _, end, err := in.Bounds(t.Context(), 0); err != nil || end != r.Offset {
-					t.Errorf("got end %d and error %v while record %d is undecided, want %d", end, err, r.Offset, r.Offset)
-				}
-				if err := cl.EndTransaction(t.Context(), how); err != nil {
-					t.Fatal(err)
-				}
-			}
-			var bk basket
-			follow(t, in, 0, 0, bk.take)
-			transact("kept", kgo.TryCommit)
-			transact("dropped", kgo.TryAbort)
-			last := func() int64 {
-				_, end, err := in.Bounds(t.Context(), 0)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return end
-			}
-			until(t, "both are decided", func() bool { return last() == 4 })
-			until(t, "the end is reached", func() bool {
-				rs := bk.records()
-				return len(rs) > 0 && rs[len(rs)-1].Offset == 3
-			})
-			var values []string
-			for _, r := range bk.records() {
-				if r.Message.Kind != 0 {
-					values = append(values, string(r.Message.Payload))
-				}
-			}
-			if diff := cmp.Diff([]string{"kept"}, values); diff != "" {
-				t.Errorf("messages (-want +got):\n%s", diff)
-			}
-		})
 	}
 }
 

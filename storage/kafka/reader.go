@@ -30,6 +30,21 @@ func (e *TruncatedError) Error() string {
 // Is makes errors.Is(err, ErrTruncated) true.
 func (e *TruncatedError) Is(target error) bool { return target == ErrTruncated }
 
+// ShortError says that a log ends before a position that was stored for it: it lost its tail, or is
+// another one. It is an ErrTruncated.
+type ShortError struct {
+	Partition int32
+	From, End int64
+}
+
+// Error implements error.
+func (e *ShortError) Error() string {
+	return fmt.Sprintf("p%d: offset %d is gone, the log ends at %d", e.Partition, e.From, e.End)
+}
+
+// Is makes errors.Is(err, ErrTruncated) true.
+func (e *ShortError) Is(target error) bool { return target == ErrTruncated }
+
 // Offsets of a ListOffsets request that stand for an end of the log.
 const (
 	listStart     = -2

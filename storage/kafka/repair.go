@@ -202,8 +202,8 @@ func writeSnapshot(dir string, s snapshot) error {
 		return err
 	}
 	tmp := filepath.Join(dir, snapshotFile+".tmp")
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+	if err := os.WriteFile(tmp, b, 0o600); err != nil { //nolint:gosec // a file of the data directory
 		return err
 	}
-	return os.Rename(tmp, filepath.Join(dir, snapshotFile))
+	return os.Rename(tmp, filepath.Join(dir, snapshotFile)) //nolint:gosec // as before
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/doppel-iot/doppel/actors/host"
@@ -53,7 +54,7 @@ func (c *Client) retain(ctx context.Context) {
 	tick := time.NewTicker(retentionInterval)
 	defer tick.Stop()
 	var said time.Time
-	done := make([]int64, c.cfg.Partitions)
+	done := map[int32]int64{}
 	for {
 		if err := c.trimAll(ctx, done); err != nil && ctx.Err() == nil && time.Since(said) >= retentionComplaint {
 			said = time.Now()
@@ -72,7 +73,7 @@ func (c *Client) retain(ctx context.Context) {
 }
 
 // trimAll removes once what may and should go. done holds how far state went before.
-func (c *Client) trimAll(ctx context.Context, done []int64) error {
+func (c *Client) trimAll(ctx context.Context, done map[int32]int64) error {
 	var errs []error
 	for p := range c.cfg.Partitions {
 		n, known := c.keep.needs(p)
@@ -159,9 +160,9 @@ func (c *Client) trimChangelog(ctx context.Context, p int32, segments []segmentU
 // one stays in any case.
 func firstKept(segments []segmentUse, share int64) int {
 	bytes, batches := int64(0), int64(0)
-	for i := len(segments) - 1; i >= 0; i-- {
-		bytes += segments[i].bytes
-		batches += segments[i].batches
+	for i, s := range slices.Backward(segments) {
+		bytes += s.bytes
+		batches += s.batches
 		if (bytes > share || batches > share/bytesPerBatch) && i < len(segments)-1 {
 			return i + 1
 		}

@@ -94,7 +94,7 @@ func spaceOf(dir string) (space, error) {
 	if err := unix.Statfs(dir, &s); err != nil {
 		return space{}, fmt.Errorf("space on the disk of %s: %w", dir, err)
 	}
-	size := int64(s.Bsize)
+	size := int64(s.Bsize) //nolint:unconvert // 32 bits on some systems
 	return space{total: int64(s.Blocks) * size, free: int64(s.Bavail) * size}, nil
 }
 
