@@ -164,7 +164,7 @@ func (o *owner) input(m *Message, c *cell, last *pending) (*cell, *pending, *cod
 // step runs the pure core on o.event.Input. A panic there quarantines this twin and nothing else; what
 // it was doing is not logged, so the restore that follows finds the twin as it was before.
 func (o *owner) step(c *cell) (ok bool) {
-	if c.quarantined { // by an earlier sample of the same message
+	if c.broken { // by an earlier sample of the same message
 		return false
 	}
 	defer func() {

@@ -14,14 +14,11 @@ import (
 // recordDiffers names the first thing in which a replayed record differs from what is recorded; empty:
 // nothing. fx and t are what the replay gave.
 func recordDiffers(t *twin.Twin, fx *twin.Effects, recorded *codec.Event) string {
-	switch recorded.Kind {
-	case doppelv1.EventKind_EVENT_KIND_QUARANTINED:
-		return "" // written by a twin whose memory had become unreliable
-	case doppelv1.EventKind_EVENT_KIND_ANCHOR:
-		return anchorDiffers(t, recorded.Anchor)
-	default:
-	}
 	switch {
+	case recorded.Version == 0:
+		return "" // written for a twin that a panic had broken
+	case recorded.Kind == doppelv1.EventKind_EVENT_KIND_ANCHOR:
+		return anchorDiffers(t, recorded.Anchor)
 	case !sameEffects(fx, &recorded.Effects):
 		return effectsDiffer(fx, &recorded.Effects)
 	case t.Digest() != recorded.Digest:

@@ -6,7 +6,7 @@ import (
 	"github.com/doppel-iot/doppel/actors/codec"
 )
 
-// floorEvery is how often a partition writes a floor at most.
+// floorEvery is how often a partition writes a floor at most, unless checkpoints come more often.
 const floorEvery = int64(5 * time.Second)
 
 // floorState is what an owner knows of its floors.
@@ -47,7 +47,7 @@ func (o *owner) takeFloor(hurry bool) {
 	if f.under || (!hurry && o.now < f.next) {
 		return
 	}
-	f.next = o.now + floorEvery
+	f.next = o.now + min(floorEvery, int64(o.host.cfg.CheckpointAfter))
 	start := o.floorStart()
 	if !f.again && !o.ckpt.pass.over() && start.Next == f.kept.Start.Next && o.src == f.kept.State.SrcNext {
 		return

@@ -240,7 +240,7 @@ func (f *Fold) begin(r LogRecord) *folded {
 
 // continues says whether a record is the next one behind a checkpoint.
 func (d *folded) continues(ev *codec.Event) bool {
-	return !ev.Effects.Outcome.Logged() || ev.Kind == doppelv1.EventKind_EVENT_KIND_QUARANTINED || ev.Version == d.twin.Version()+1
+	return !ev.Effects.Outcome.Logged() || ev.Version == 0 || ev.Version == d.twin.Version()+1
 }
 
 func (f *Fold) differ(d Difference) {

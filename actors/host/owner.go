@@ -256,9 +256,12 @@ func (o *owner) takeMessages(ctx context.Context) {
 		o.host.cfg.Observe(StageRoute, time.Duration(o.now-o.todo[0].ReceivedAt))
 	}
 	done := 0
-	for done < len(o.todo) && o.pend.len() < o.host.cfg.InFlight {
+	for done < len(o.todo) && o.pend.len() < o.host.cfg.InFlight && !o.restart {
 		o.message(ctx, &o.todo[done])
 		done++
+	}
+	if done == 0 {
+		return
 	}
 	clear(o.todo[:done])
 	o.todo = o.todo[done:]

@@ -39,6 +39,9 @@ func (o *owner) record(c *cell) *pending {
 		ev.SrcNext, o.logged = o.src, o.src
 	}
 	ev.Digest, ev.SetDigest, ev.Version = c.twin.Digest(), c.twin.SetDigest(), c.twin.Version()
+	if c.broken { // replay will give something, this memory cannot know what
+		ev.Digest, ev.SetDigest, ev.Version = 0, 0, 0
+	}
 	ev.Duplicates = c.twin.TakeDuplicates()
 	key, value := o.encode(c, ev)
 	o.out.recs = append(o.out.recs, Record{N: o.n, Key: key, Value: value})

@@ -48,11 +48,16 @@ func (o *owner) refused(device string, receivedAt int64, r *codec.Refusal, count
 	o.host.stats.deadLettered(r.Reason)
 	o.host.cfg.Rejected(device, r.Reason, r.Detail)
 	c := o.find(device)
-	if c != nil && !c.quarantined {
+	if c != nil {
 		o.event.Input = twin.Input{Kind: twin.KindRefused, ReceivedAt: receivedAt, Refused: twin.Refused{
 			Numbered: r.Numbered, Boot: r.Boot, Seq: r.Seq, Reason: r.Reason, Count: count,
 		}}
-		if o.step(c) && o.event.Effects.Outcome.Logged() {
+		if c.broken { // its replay counts it
+			o.event.Effects = twin.Effects{Outcome: twin.Applied}
+		} else if !o.step(c) {
+			o.event.Effects.Outcome = twin.Unchanged
+		}
+		if o.event.Effects.Outcome.Logged() {
 			e := o.record(c)
 			e.parts, e.counts.DeadLettered = shared, count
 			return

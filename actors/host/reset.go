@@ -22,8 +22,8 @@ func (o *owner) quarantine(c *cell, reason string) {
 	o.restart = true
 }
 
-// Reset lets a twin take inputs again after a quarantine, and any numbering (ResetTwin). It returns
-// when that is durable.
+// Reset lifts a twin's quarantine or, where there is none, lets its device number anew (ResetTwin). It
+// returns when that is durable.
 func (h *Host) Reset(ctx context.Context, p int32, device string) error {
 	var known bool
 	err := h.ask(ctx, p, func(o *owner) uint64 {
@@ -32,9 +32,9 @@ func (h *Host) Reset(ctx context.Context, p int32, device string) error {
 			return 0
 		}
 		o.event.Input = twin.Input{Kind: twin.KindReset, ReceivedAt: o.now}
-		c.quarantined = false
 		if o.step(c) && o.event.Effects.Outcome.Logged() {
 			o.record(c)
+			c.quarantined = c.twin.Quarantined()
 		}
 		return c.lastN
 	})

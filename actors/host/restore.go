@@ -213,15 +213,9 @@ func (o *owner) replay(r LogRecord, recorded *codec.Event, at Cursor, covered in
 	fx := &o.replayed
 	c.twin.Step(recorded.Now, &recorded.Input, o.host.cfg.Rules, fx)
 	c.quarantined = c.twin.Quarantined()
-	if recorded.Kind == doppelv1.EventKind_EVENT_KIND_QUARANTINED {
-		return // recorded beside a panic: nothing to compare with
-	}
-	if !sameEffects(fx, &recorded.Effects) || c.twin.Digest() != recorded.Digest ||
-		c.twin.SetDigest() != recorded.SetDigest || c.twin.Version() != recorded.Version {
+	if what := recordDiffers(&c.twin, fx, recorded); what != "" {
 		o.host.stats.ReplayDifferences.Add(1)
-		o.log.Error("replay differs from the record", "device_id", c.id(), "offset", r.Offset,
-			"digest", c.twin.Digest(), "recorded_digest", recorded.Digest,
-			"version", c.twin.Version(), "recorded_version", recorded.Version)
+		o.log.Error("replay differs from the record", "device_id", c.id(), "offset", r.Offset, "difference", what)
 	}
 	for i := range fx.Transitions {
 		o.alerts.apply(&Transition{Device: c.id(), Alert: fx.Transitions[i]})

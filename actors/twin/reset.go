@@ -19,10 +19,15 @@ func (t *Twin) admitted(s *step, in *Input) Kind {
 	return 0
 }
 
-// stepReset makes the next sample begin a fresh numbering, whatever its number, and lifts the
-// quarantine. What was accepted and waits is applied first, in order, as nothing can come in front of
+// stepReset lifts the quarantine, or makes the next sample begin a fresh numbering, whatever its number.
+// Not both: a device that only made the twin panic goes on with its numbers, and what it sends again
+// must be known as sent before. Before a fresh numbering, what was accepted and waits is applied first, in order, as nothing can come in front of
 // it any more; the numbers it waited for count as missing. Everything else stays.
 func (t *Twin) stepReset(s *step) {
+	if t.quarantined {
+		t.quarantined = false
+		return
+	}
 	t.applyWaiting(s)
 	t.numbers = sequence.Sequencer[*waiting]{}
 	t.patches = nil
@@ -35,7 +40,6 @@ func (t *Twin) stepReset(s *step) {
 	if t.status != nil { // the next one is newer, whatever its boot and session
 		t.status.Status = Status{Online: t.status.Online}
 	}
-	t.quarantined = false
 	t.book.Renumbered(s.rules, t.id, s.now, &s.out.Transitions)
 }
 
