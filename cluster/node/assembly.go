@@ -14,6 +14,7 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/actors/twin"
 	"github.com/doppel-iot/doppel/cluster/router"
@@ -32,7 +33,8 @@ type assembly struct {
 	adjust  func(*host.Config)
 
 	id          string
-	incarnation uint64 // grows with each start
+	incarnation uint64                 // grows with each start
+	ranges      map[string]codec.Range // of metrics; nil: none
 	addrs       Addresses
 	storage     *kafka.Client
 	embedded    *kafka.Embedded // nil: the log is elsewhere
@@ -173,12 +175,15 @@ func (a *assembly) openRows(ctx context.Context) error {
 	return nil
 }
 
-func (a *assembly) openHost(hub *api.Hub) error {
+func (a *assembly) openHost(hub *api.Hub) (err error) {
+	if a.ranges, err = a.cfg.metricRanges(); err != nil {
+		return err
+	}
 	cfg := host.Config{
 		Node: a.id, Incarnation: a.incarnation, Partitions: a.storage.Partitions(),
 		Changelog: a.storage.Changelog(), State: a.storage.State(), Ingest: a.storage.Ingest(), DeadLetters: a.storage.DeadLetters(), Alerts: a.storage.AlertLog(), Watchers: hub,
 		Rejected:      func(device string, r twin.Reason, detail string) { a.door.Rejected(device, r, detail) },
-		RefuseUnknown: a.cfg.UnknownDevices == "dead-letter", PassivateAfter: a.cfg.passivateAfter(),
+		RefuseUnknown: a.cfg.UnknownDevices == "dead-letter", Ranges: a.ranges, PassivateAfter: a.cfg.passivateAfter(),
 		Clock:   func() int64 { return time.Now().UnixNano() },
 		Nonce:   nonce,
 		Observe: a.metrics.observe,

@@ -38,6 +38,7 @@ type Config struct {
 	Insecure               bool
 
 	UnknownDevices         string        // accept or dead-letter
+	MetricRanges           []string      // NAME=MIN:MAX
 	PassivateAfter         time.Duration // 0: never
 	QuestDBMaxMetrics      int
 	EmbeddedFsync          bool
@@ -70,6 +71,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.AuthTokens, "auth-tokens", "", "`FILE` of API tokens")
 	fs.BoolVar(&c.Insecure, "insecure", false, "listen beyond loopback without TLS and authentication")
 	fs.StringVar(&c.UnknownDevices, "unknown-devices", "accept", "telemetry of devices without a twin: accept or dead-letter")
+	fs.StringSliceVar(&c.MetricRanges, "metric-range", nil, "`NAME=MIN:MAX` of a metric: a sample with a value outside is a dead letter; either bound may be left out")
 	fs.DurationVar(&c.PassivateAfter, "passivate-after", 10*time.Minute, "how long a twin must be silent to be kept in its compact form; 0: never")
 	fs.IntVar(&c.QuestDBMaxMetrics, "questdb-max-metrics", 200, "metric columns in QuestDB; further metrics go to telemetry_long")
 	fs.BoolVar(&c.EmbeddedFsync, "embedded-fsync", false, "fsync every batch of the embedded log (survives a power cut)")
@@ -114,6 +116,9 @@ func (c *Config) Validate() error {
 	}
 	if c.UnknownDevices != "accept" && c.UnknownDevices != "dead-letter" {
 		bad("unknown-devices: %q is neither accept nor dead-letter", c.UnknownDevices)
+	}
+	if _, err := c.metricRanges(); err != nil {
+		errs = append(errs, err)
 	}
 	if c.EmbeddedRetentionBytes < 1<<20 {
 		bad("embedded-retention-bytes: %d is less than 1 MiB", c.EmbeddedRetentionBytes)

@@ -31,7 +31,10 @@ func (a *assembly) openDoors(hub *api.Hub, grpcListener, httpListener net.Listen
 	}
 	a.metrics.registry.MustRegister(collector)
 	var err error
-	a.api, err = api.New(api.Config{Twins: reader, Past: reader, Alerts: reader, Fleet: a.fleet, Rules: a.fleet, Hub: hub, Log: a.log.With("component", "api")})
+	a.api, err = api.New(api.Config{
+		Twins: reader, Past: reader, Alerts: reader, Fleet: a.fleet, Rules: a.fleet,
+		DeadLetters: a.storage.Letters(), Decoder: a.newDecoder, Resets: reader, Hub: hub, Log: a.log.With("component", "api"),
+	})
 	if err != nil {
 		return err
 	}

@@ -74,7 +74,8 @@ type fileValue struct {
 	line       int
 }
 
-// readFile reads a flat YAML mapping; a list becomes comma-separated.
+// readFile reads a flat YAML mapping; a list becomes comma-separated, and so does the one mapping of
+// metric ranges.
 func readFile(file string) ([]fileValue, error) {
 	if file == "" {
 		return nil, nil
@@ -109,6 +110,18 @@ func readFile(file string) ([]fileValue, error) {
 			items := make([]string, len(v.Content))
 			for i, n := range v.Content {
 				items[i] = n.Value
+			}
+			fv.value = strings.Join(items, ",")
+		case yaml.MappingNode:
+			if k.Value != "metric-range" {
+				return nil, fmt.Errorf("config: %s:%d: %s: want a value or a list; settings are flat", file, v.Line, k.Value)
+			}
+			var items []string
+			for i := 0; i+1 < len(v.Content); i += 2 {
+				if v.Content[i+1].Kind != yaml.ScalarNode {
+					return nil, fmt.Errorf("config: %s:%d: %s: want NAME: MIN:MAX", file, v.Content[i+1].Line, k.Value)
+				}
+				items = append(items, v.Content[i].Value+"="+v.Content[i+1].Value)
 			}
 			fv.value = strings.Join(items, ",")
 		default:

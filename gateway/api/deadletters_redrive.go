@@ -209,7 +209,7 @@ func (r *redrive) one(ctx context.Context, l *doppelv1.DeadLetter) error {
 	m := messageOf(l, r.replacement)
 	if refusal := r.check(m); refusal != nil {
 		r.problem(&r.resp.RefusedAgain, l, string(refusal.Reason), refusal.Detail)
-		return nil
+		return nil //nolint:nilerr // counted
 	}
 	if r.dry {
 		r.count(&r.resp.Redriven)

@@ -55,7 +55,7 @@ func TestDeadLetterOutput(t *testing.T) {
 		{"dlq-top-one", []string{"dlq", "top", "--limit", "1", "--filter", `device == "pump-3"`}, "table", 0},
 		{"dlq-redrive-dry", []string{"dlq", "redrive", "--filter", "true", "--dry-run"}, "table json", 1},
 	} {
-		for _, format := range strings.Fields(tt.formats) {
+		for format := range strings.FieldsSeq(tt.formats) {
 			t.Run(tt.name+"."+format, func(t *testing.T) {
 				got := doppel(t.Context(), nil, append(tt.args, "--addr", addr, "-o", format)...)
 				if got.code != tt.code || got.stderr != "" {
