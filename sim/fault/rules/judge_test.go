@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/codec"
@@ -17,6 +18,12 @@ import (
 type number struct {
 	device    string
 	boot, seq uint64
+}
+
+// ack is who acknowledged a sample first, and when.
+type ack struct {
+	by string
+	at int64
 }
 
 // place is where a transition stands in the log.
@@ -39,10 +46,10 @@ type judge struct {
 	twins   map[string]*twin.Twin
 	taken   map[number]bool // inputs of valid records
 	settled map[number]bool // of these, applied or late: they took effect
-	acked   map[number]string
+	acked   map[number]ack
 	src     codec.Position
 	letters map[string]bool
-	true_   map[place]string // transitions of valid records
+	real    map[place]string // transitions of valid records
 	seen    map[place]bool   // of these, published
 	forced  int
 	gaps    int
@@ -51,8 +58,8 @@ type judge struct {
 
 func newJudge(rules *alert.Set) *judge {
 	return &judge{
-		rules: rules, twins: map[string]*twin.Twin{}, taken: map[number]bool{}, settled: map[number]bool{}, acked: map[number]string{},
-		letters: map[string]bool{}, true_: map[place]string{}, seen: map[place]bool{},
+		rules: rules, twins: map[string]*twin.Twin{}, taken: map[number]bool{}, settled: map[number]bool{}, acked: map[number]ack{},
+		letters: map[string]bool{}, real: map[place]string{}, seen: map[place]bool{},
 	}
 }
 
@@ -83,11 +90,14 @@ func (j *judge) landed(offset int64, key, value []byte) {
 		j.void++
 		return
 	}
-	if j.src.Offset < ev.SrcNext.Offset || j.src.Offset == ev.SrcNext.Offset && j.src.Index < ev.SrcNext.Index {
-		j.src = ev.SrcNext
-	}
 	if ev.Kind == doppelv1.EventKind_EVENT_KIND_CLAIM || ev.OfPartition() || len(key) == 0 {
 		return
+	}
+	if p := ev.SrcNext; p != (codec.Position{}) { // else as before
+		if p.Offset < j.src.Offset || p.Offset == j.src.Offset && p.Index < j.src.Index {
+			j.failLocked("offset %d: ingest is handled up to %v again, it was up to %v before", offset, p, j.src)
+		}
+		j.src = p
 	}
 	device := string(key)
 	tw := j.twins[device]
@@ -117,21 +127,22 @@ func (j *judge) landed(offset int64, key, value []byte) {
 		}
 	}
 	for i := range j.fx.Transitions {
-		j.true_[place{offset, i}] = transitionText(device, &j.fx.Transitions[i])
+		j.real[place{offset, i}] = transitionText(device, &j.fx.Transitions[i])
 	}
 }
 
-// gap sees a gap declared: what was acknowledged may not be given up on.
+// gap sees a gap declared: what was acknowledged before it was due may not be given up on (P2).
 func (j *judge) gap(device string, tw *twin.Twin, g *twin.Gap, offset int64) {
 	j.gaps++
 	if g.Forced {
 		j.forced++
 		return
 	}
+	due := tw.DueWithin(twin.SettledLimits())
 	for seq := uint64(1); seq < g.UpTo; seq++ {
 		n := number{device, g.Boot, seq}
-		if by := j.acked[n]; by != "" && !j.taken[n] {
-			j.failLocked("offset %d: a gap gives up on %v, which was acknowledged (%s)", offset, n, by)
+		if a, ok := j.acked[n]; ok && a.at < due && !j.taken[n] {
+			j.failLocked("offset %d: a gap gives up on %v, which was acknowledged by %s %v before it was due", offset, n, a.by, time.Duration(due-a.at))
 		}
 	}
 }
@@ -143,15 +154,15 @@ func (j *judge) released(n number, by string) {
 	if !j.taken[n] {
 		j.failLocked("%v was acknowledged by %s and stands in no record that counts", n, by)
 	}
-	j.acked[n] = by
+	j.acked[n] = ack{by, time.Now().UnixNano()}
 }
 
 // stored sees a sample acknowledged because ingest has it.
 func (j *judge) stored(n number) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.acked[n] == "" {
-		j.acked[n] = "ingest"
+	if _, ok := j.acked[n]; !ok {
+		j.acked[n] = ack{"ingest", time.Now().UnixNano()}
 	}
 }
 
@@ -178,7 +189,7 @@ func (j *judge) published(t *host.Transition) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	p := place{t.Offset, t.Index}
-	if got, want := transitionText(t.Device, &t.Alert), j.true_[p]; got != want {
+	if got, want := transitionText(t.Device, &t.Alert), j.real[p]; got != want {
 		j.failLocked("offset %d: published %q, the log has %q", t.Offset, got, want)
 	}
 	j.seen[p] = true
@@ -200,9 +211,9 @@ func (j *judge) final(devices []*deviceLoad, late bool) {
 			j.failLocked("device %s: digest %x, want %x: not applied in order", d.id, tw.Digest(), d.sum.Digest)
 		}
 	}
-	for _, p := range slices.SortedFunc(maps.Keys(j.true_), func(a, b place) int { return int(a.offset - b.offset) }) {
+	for _, p := range slices.SortedFunc(maps.Keys(j.real), func(a, b place) int { return int(a.offset - b.offset) }) {
 		if !j.seen[p] {
-			j.failLocked("offset %d: transition %q was never published", p.offset, j.true_[p])
+			j.failLocked("offset %d: transition %q was never published", p.offset, j.real[p])
 		}
 	}
 }

@@ -31,7 +31,8 @@ type node struct {
 	dead  bool
 	gate  chan struct{} // closed while the node runs
 	jobs  []job         // alerts and dead letters on their way
-	start time.Time
+	fetch int64         // records of ingest that may be read
+	more  chan struct{} // closed when fetch grows
 }
 
 // job is a write to a topic nobody numbers: land makes it durable, and done says so.
@@ -93,6 +94,32 @@ func (n *node) crash() {
 	n.mu.Unlock()
 	n.resume()
 	n.alive()
+}
+
+// fetchMore lets the node read more of ingest.
+func (n *node) fetchMore(records int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.fetch += records
+	close(n.more)
+	n.more = make(chan struct{})
+}
+
+// fetched waits until the node may read ingest at offset.
+func (n *node) fetched(ctx context.Context, offset int64) error {
+	for {
+		n.mu.Lock()
+		may, more := offset < n.fetch, n.more
+		n.mu.Unlock()
+		if may {
+			return nil
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func (n *node) job(j job) {
@@ -161,16 +188,19 @@ func (n *node) Publish(_ context.Context, t host.Transition, done func(error)) {
 // ingest is doppel.ingest as a node sees it.
 type ingest struct {
 	*session
-	w *world
+	n *node
 }
 
 // Follow implements host.Ingest.
 func (i *ingest) Follow(ctx context.Context, _ int32, from int64, take func([]host.IngestRecord) error) error {
 	for next := from; ; next++ {
+		if err := i.n.fetched(ctx, next); err != nil {
+			return err
+		}
 		if _, err := i.get(ctx, next); err != nil {
 			return err
 		}
-		m := i.w.ingested(next)
+		m := i.n.w.ingested(next)
 		if err := take([]host.IngestRecord{{Offset: next, Home: -1, Message: m}}); err != nil {
 			return err
 		}
@@ -194,15 +224,16 @@ func (r retention) Oldest(int32) (host.Cursor, bool) { return host.Cursor{}, fal
 // boot starts a node that serves the partition.
 func (w *world) boot() *node {
 	w.booted++
-	n := &node{w: w, name: fmt.Sprintf("n%d", w.booted), ended: make(chan error, 1), gate: make(chan struct{}), start: time.Now()}
+	booted := uint64(w.booted)
+	n := &node{w: w, name: fmt.Sprintf("n%d", w.booted), ended: make(chan error, 1), gate: make(chan struct{}), more: make(chan struct{})}
 	close(n.gate)
 	n.log, n.state = &session{t: w.log, n: n}, &session{t: w.state, n: n}
 	cfg := host.Config{
-		Node: n.name, Incarnation: uint64(w.booted), Partitions: 1,
-		Changelog: n.log, State: n.state, Ingest: &ingest{&session{t: w.ingest, n: n}, w},
+		Node: n.name, Incarnation: booted, Partitions: 1,
+		Changelog: n.log, State: n.state, Ingest: &ingest{&session{t: w.ingest, n: n}, n},
 		DeadLetters: n, Alerts: n, Retention: retention{w},
 		Rules: w.rules, Limits: w.limits, CheckpointAfter: 300 * time.Millisecond, PassivateAfter: 2 * time.Second,
-		Clock: func() int64 { return time.Now().UnixNano() }, Nonce: func() uint64 { w.booted += 0; return uint64(w.booted) },
+		Clock: func() int64 { return time.Now().UnixNano() }, Nonce: func() uint64 { return booted },
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	n.push = func(ctx context.Context, msgs []host.Message) error { return n.host.Push(ctx, 0, msgs) }
@@ -220,7 +251,7 @@ func (w *world) boot() *node {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.alive = cancel
 	go func() { n.ended <- h.Serve(ctx, []int32{0}) }()
-	w.nodes = append(w.nodes, n)
+	w.nodes, w.all = append(w.nodes, n), append(w.all, n)
 	return n
 }
 

@@ -17,11 +17,10 @@ var (
 
 // topic is one partition of a topic.
 type topic struct {
-	mu      sync.Mutex
-	recs    []stored
-	start   int64
-	grown   chan struct{} // closed when a record lands
-	compact bool
+	mu    sync.Mutex
+	recs  []stored
+	start int64
+	grown chan struct{} // closed when a record lands
 }
 
 type stored struct {
@@ -127,11 +126,11 @@ func (s *session) land(f fate) (offsets []int64, r *flight) {
 		offsets = append(offsets, s.t.append(r.key, r.value))
 	}
 	r.offset = offsets[len(offsets)-1]
-	switch f {
-	case deceives:
-		r.offset, r.err = -1, errFault
-	case unplaced:
+	if f == deceives || f == unplaced {
 		r.offset = -1
+	}
+	if f == deceives {
+		r.err = errFault
 	}
 	return offsets, r
 }
@@ -149,12 +148,6 @@ func (s *session) ack() bool {
 	s.mu.Unlock()
 	r.acks.Ack(r.n, r.offset, r.err)
 	return true
-}
-
-func (s *session) size() (landed, all int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.landed, len(s.queue)
 }
 
 // Bounds implements host.Log and host.Ingest.

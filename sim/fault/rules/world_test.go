@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -27,11 +28,12 @@ type world struct {
 	rules  *alert.Set
 	limits twin.Limits
 	gaps   bool // short holds: gaps happen
+	pace   pace
 
 	log, state, ingest *topic
-	nodes              []*node // that are not over
+	all, nodes         []*node // ever booted; those that are not over
 	owner              *node   // where the group says the partition is
-	strays             []*session
+	strays             []stray
 	booted             int
 	tally              *tally
 
@@ -46,13 +48,29 @@ type world struct {
 	open    map[*message]bool // sent and not acknowledged
 }
 
+// stray is a connection of a crashed node: some of what it sent is on its way.
+type stray struct {
+	*session
+	since time.Time
+}
+
 type needed struct {
 	at time.Time
 	host.Needs
 }
 
-// pauseAtMost bounds a pause; retention keeps what was needed so long ago, and longer.
-const pauseAtMost = 3 * time.Second
+// pace is how long things take in a world.
+type pace struct {
+	nap, sleep int // milliseconds that pass at once, at most
+	// pause bounds pauses, and how long what a crashed node sent is on its way.
+	pause time.Duration
+	// keep is how long retention keeps what was needed: longer than any pause and, on top of it, than
+	// owners that crash one after another take to write a checkpoint anew (C4).
+	keep time.Duration
+}
+
+// In a quick world most owners live for less than a floor takes, in a slow one a pause is longer.
+var quick, slow = pace{30, 800, time.Second, 10 * time.Second}, pace{150, 3000, 12 * time.Second, 60 * time.Second}
 
 // tally counts what happened in some worlds, to see that the faults meet something.
 type tally struct{ worlds, records, void, boots, letters, ingested, gaps, forced, transitions, state, cut, late int }
@@ -67,7 +85,7 @@ func (c *tally) add(w *world) {
 	c.ingested += len(w.stored)
 	c.gaps += j.gaps
 	c.forced += j.forced
-	c.transitions += len(j.true_)
+	c.transitions += len(j.real)
 	c.state += int(w.state.end())
 	if w.log.start > 0 {
 		c.cut++
@@ -90,6 +108,10 @@ func play(t *testing.T, seed uint64, broken breaks, trace io.Writer, sum *tally)
 		w.limits = twin.Limits{Hold: time.Hour, Held: 1024}
 		if w.gaps {
 			w.limits = twin.SettledLimits()
+		}
+		w.pace = quick
+		if seed%4 == 1 {
+			w.pace = slow
 		}
 		w.judge = newJudge(w.rules)
 		w.devices = newDevices(rng, 4, 30)
@@ -127,13 +149,15 @@ func (w *world) step() {
 		w.answer(1 + r.IntN(4))
 	case p < 830:
 		w.finish(r.IntN(8) == 0)
+	case p < 845:
+		w.owner.fetchMore(int64(1 + r.IntN(12)))
 	case p < 930:
-		time.Sleep(time.Duration(1+r.IntN(30)) * time.Millisecond)
-	case p < 945:
-		time.Sleep(time.Duration(100+r.IntN(700)) * time.Millisecond)
-	case p < 955:
+		time.Sleep(time.Duration(1+r.IntN(w.pace.nap)) * time.Millisecond)
+	case p < 950:
+		time.Sleep(time.Duration(100+r.IntN(w.pace.sleep)) * time.Millisecond)
+	case p < 958:
 		w.pauseOrResume()
-	case p < 962:
+	case p < 964:
 		w.crash()
 	case p < 970:
 		w.move()
@@ -284,7 +308,11 @@ func (w *world) anyOpen() *message {
 
 // sessions are all connections to the log, those of crashed nodes too.
 func (w *world) sessions() []*session {
-	all := append([]*session(nil), w.strays...)
+	var all []*session
+	w.strays = slices.DeleteFunc(w.strays, func(s stray) bool { return time.Since(s.since) > w.pace.pause })
+	for _, s := range w.strays {
+		all = append(all, s.session)
+	}
 	for _, n := range w.nodes {
 		if !n.paused() {
 			all = append(all, n.log, n.state)
@@ -374,7 +402,7 @@ func (w *world) pauseOrResume() {
 	}
 	n := w.owner
 	n.pause()
-	time.AfterFunc(pauseAtMost, n.resume)
+	time.AfterFunc(w.pace.pause, n.resume)
 }
 
 // crash ends the owner; some of what was on its way still lands later.
@@ -387,7 +415,7 @@ func (w *world) crash() {
 			s.queue = s.queue[:s.landed+w.rng.IntN(left+1)]
 		}
 		s.mu.Unlock()
-		w.strays = append(w.strays, s)
+		w.strays = append(w.strays, stray{s, time.Now()})
 	}
 }
 
@@ -400,7 +428,7 @@ func (w *world) move() {
 	old.stale = true
 	if w.rng.IntN(2) == 0 {
 		old.pause()
-		time.AfterFunc(pauseAtMost, old.resume)
+		time.AfterFunc(w.pace.pause, old.resume)
 	}
 	w.owner = w.boot()
 }
@@ -433,7 +461,7 @@ func (w *world) truncate() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, n := range w.needs {
-		if time.Since(n.at) > 2*pauseAtMost {
+		if time.Since(n.at) > w.pace.keep {
 			w.log.truncate(n.Changelog.Next)
 			w.ingest.truncate(n.Ingest)
 		}
@@ -445,6 +473,7 @@ func (w *world) rest() {
 	for i := range 4000 {
 		for _, n := range w.running() {
 			n.resume()
+			n.fetchMore(1 << 20)
 		}
 		w.learn()
 		w.keepOwner()
@@ -504,6 +533,7 @@ func (w *world) check() {
 		time.Sleep(50 * time.Millisecond)
 		w.drain()
 		w.keepOwner()
+		w.owner.fetchMore(1 << 20)
 		synctest.Wait()
 	}
 	if !w.quietFor() {
@@ -527,6 +557,7 @@ func (w *world) quietFor() bool {
 	for range 1000 {
 		w.drain()
 		w.keepOwner()
+		w.owner.fetchMore(1 << 20)
 		synctest.Wait()
 		if serving, _ := w.owner.host.Restored(); serving == 1 && !w.drain() {
 			return true
@@ -567,10 +598,10 @@ func (w *world) live(n *node) {
 
 // end stops all hosts.
 func (w *world) end() {
-	for _, n := range w.nodes {
+	for _, n := range w.all {
 		n.crash()
 	}
-	for _, n := range w.nodes {
+	for _, n := range w.all {
 		if !n.done {
 			<-n.ended
 		}
