@@ -3,6 +3,8 @@ package host
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,8 +44,8 @@ func TestMailboxBounds(t *testing.T) {
 func TestMailboxSaturation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const patience = time.Second
-		var released int64
-		progress := func() int64 { return released }
+		var released atomic.Int64
+		progress := released.Load
 		msg := []Message{{}}
 		m := newMailbox(room{1, 1 << 20})
 		offer := func() (time.Duration, error) {
@@ -56,9 +58,9 @@ func TestMailboxSaturation(t *testing.T) {
 		}
 		go func() { // released within the first two seconds, not after
 			time.Sleep(patience / 2)
-			released++
+			released.Add(1)
 			time.Sleep(patience)
-			released++
+			released.Add(1)
 		}()
 		if took, err := offer(); took != 3*patience || !errors.Is(err, ErrSaturated) {
 			t.Errorf("got %v after %v, want saturated after 3 s", err, took)
@@ -69,7 +71,7 @@ func TestMailboxSaturation(t *testing.T) {
 		if took, err := offer(); took != 0 || !errors.Is(err, ErrSaturated) {
 			t.Errorf("afterwards: %v after %v, want saturated at once", err, took)
 		}
-		released++
+		released.Add(1)
 		if err := m.takes(patience, progress); err != nil {
 			t.Errorf("takes with progress: %v", err)
 		}
@@ -79,6 +81,45 @@ func TestMailboxSaturation(t *testing.T) {
 		}()
 		if took, err := offer(); took != patience/2 || err != nil {
 			t.Errorf("with room after a while: %v after %v", err, took)
+		}
+	})
+}
+
+// TestMailboxIsFair: batches enter in the order they came in, however many look for room.
+func TestMailboxIsFair(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMailbox(room{2, 1 << 20})
+		var order []uint64
+		for token := range uint64(7) {
+			go func() {
+				if err := m.push(t.Context(), []Message{{Token: token}}); err != nil {
+					t.Error(err)
+				}
+			}()
+			synctest.Wait()
+		}
+		for range 4 {
+			for _, msg := range m.takeMessages(nil) {
+				order = append(order, msg.Token)
+			}
+			synctest.Wait()
+		}
+		if want := []uint64{0, 1, 2, 3, 4, 5, 6}; !slices.Equal(order, want) {
+			t.Errorf("taken in the order %v, want %v", order, want)
+		}
+		for range 2 {
+			go func() { _ = m.push(t.Context(), []Message{{}, {}}) }()
+			synctest.Wait()
+		}
+		var refused error
+		go func() { refused = m.push(t.Context(), []Message{{}}) }()
+		synctest.Wait()
+		if left := m.setShut(true); len(left) != 2 {
+			t.Errorf("%d messages left in a mailbox that is shut, want 2", len(left))
+		}
+		synctest.Wait()
+		if !errors.Is(refused, ErrClosed) {
+			t.Errorf("a batch that waited got %v, want closed", refused)
 		}
 	})
 }

@@ -21,6 +21,7 @@ type process struct {
 	node.Addresses
 	broker, kafka string // those its devices and readers use
 	root, prefix  string // of MQTT topics, of Kafka topics
+	calm          func() // ends a disturbance of its log; nil: none
 
 	t    *testing.T
 	args []string

@@ -3,6 +3,7 @@ package nodetest
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -14,28 +15,38 @@ type Metrics map[string]float64
 // Metrics scrapes the node.
 func (n *Node) Metrics() Metrics {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.Addresses.HTTP+"/metrics", http.NoBody)
+	m, err := Scrape(n.Addresses.HTTP)
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	return m
+}
+
+// Scrape reads the metrics of a node by its HTTP address.
+func Scrape(addr string) (Metrics, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", http.NoBody)
+	if err != nil {
+		return nil, err
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		n.t.Fatalf("scrape: %v", err)
+		return nil, fmt.Errorf("scrape: %w", err)
 	}
 	defer resp.Body.Close() //nolint:errcheck // only read
 	if resp.StatusCode != http.StatusOK {
-		n.t.Fatalf("scrape: %s", resp.Status)
+		return nil, fmt.Errorf("scrape: %s", resp.Status)
 	}
 	m := make(Metrics)
-	for s := bufio.NewScanner(resp.Body); s.Scan(); {
+	s := bufio.NewScanner(resp.Body)
+	for s.Scan() {
 		name, value, ok := cutLast(s.Text())
 		if v, err := strconv.ParseFloat(value, 64); ok && err == nil && !strings.HasPrefix(name, "#") {
 			m[name] = v
 		}
 	}
-	return m
+	return m, s.Err()
 }
 
 func cutLast(s string) (before, after string, ok bool) {
