@@ -12,6 +12,3 @@ func (n *Node) PanicOn(panics func(device string) bool) {
 		}
 	}
 }
-
-// Adjust changes what the host is made of; it is called before Run.
-func (n *Node) Adjust(change func(*host.Config)) { n.adjust = change }
