@@ -109,6 +109,9 @@ func readFile(file string) ([]fileValue, error) {
 		case yaml.SequenceNode:
 			items := make([]string, len(v.Content))
 			for i, n := range v.Content {
+				if n.Kind != yaml.ScalarNode {
+					return nil, fmt.Errorf("config: %s:%d: %s: want a list of values; quote one that ends with a colon", file, n.Line, k.Value)
+				}
 				items[i] = n.Value
 			}
 			fv.value = strings.Join(items, ",")
