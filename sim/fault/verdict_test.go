@@ -224,7 +224,10 @@ func TestVerdictCanFail(t *testing.T) {
 			[]string{"accounts: 200 samples received, 201 accounted for"},
 		},
 		"in flight at rest": {
-			func(e *evidence) { e.counts["doppel_samples_in_flight"] = 1; e.counts["doppel_samples_received_total"]++ },
+			func(e *evidence) {
+				e.counts["doppel_samples_in_flight"] = 1
+				e.counts["doppel_samples_received_total"]++
+			},
 			[]string{"1 samples in flight at rest"},
 		},
 		"no accounts": {
