@@ -22,7 +22,7 @@ func TestMetricRanges(t *testing.T) {
 		"env":   {env: "DOPPEL_METRIC_RANGE=temperature=-40:125.5,level=0:,drop=:-1e-3"},
 		"map":   {yaml: "metric-range:\n  temperature: -40:125.5\n  level: '0:'\n  drop: ':-1e-3'\n"},
 		"flow":  {yaml: "metric-range: {temperature: -40:125.5, level: '0:', drop: ':-1e-3'}\n"},
-		"items": {yaml: "metric-range:\n- temperature = -40 : 125.5\n- 'level=0:'\n- drop=:-1e-3\n"},
+		"items": {yaml: "metric-range:\n- temperature = -40:125.5\n- 'level=0:'\n- drop=:-1e-3\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var cfg Config
@@ -76,8 +76,8 @@ func TestWrongMetricRanges(t *testing.T) {
 	}
 	for yaml, want := range map[string]string{
 		"metric-range:\n  temperature:\n  - 1\n  - 2\n": ":3: metric-range: want NAME: MIN:MAX",
-		"metric-range:\n- level=0:\n":                    ":2: metric-range: want a list of values; quote",
-		"kafka:\n  temperature: 1:2\n":                   ":2: kafka: want a value or a list",
+		"metric-range:\n- level=0:\n":                   ":2: metric-range: want a list of values; quote",
+		"kafka:\n  temperature: 1:2\n":                  ":2: kafka: want a value or a list",
 	} {
 		file := filepath.Join(t.TempDir(), "doppel.yaml")
 		if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
