@@ -157,21 +157,28 @@ func (o *owner) checkEpoch(epoch uint64, asof, logEnd int64) error {
 
 // wakeUp finds out what restored twins wait for, and how many samples they hold.
 func (o *owner) wakeUp() (held int64) {
-	for _, c := range o.twins {
-		o.wheel.schedule(c, c.twin.DueWithin(o.limits()))
-		held += int64(c.twin.Counters().Held)
-	}
+	var holding []*passive
 	for id, p := range o.idle.passive {
 		p.asof = 0
 		t := &o.idle.read
 		if !o.decode(t, id, p) {
 			continue
 		}
-		held += int64(t.Counters().Held)
 		if t.Online() {
 			o.twinsOn++
 		}
+		if t.Counters().Held > 0 {
+			holding = append(holding, p)
+			continue
+		}
 		o.idle.wheel.schedule(p, t.DueWithin(o.limits()))
+	}
+	for _, p := range holding { // how long they may wait will change when ingest is read
+		o.activate(p)
+	}
+	for _, c := range o.twins {
+		o.wheel.schedule(c, c.twin.DueWithin(o.limits()))
+		held += int64(c.twin.Counters().Held)
 	}
 	return held
 }
