@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -123,7 +124,7 @@ func (p *process) flood(span time.Duration, args ...string) *floodReport {
 	file := filepath.Join(p.t.TempDir(), "report.json")
 	cmd := exec.CommandContext(p.t.Context(), binary, append([]string{
 		"sim", "--broker", p.broker, "--grpc", p.GRPC, "--http", p.HTTP, "--rate", "0", "--devices", "256",
-		"--connections", fmt.Sprint(floodConnections), "--inflight", fmt.Sprint(floodWindow),
+		"--connections", strconv.Itoa(floodConnections), "--inflight", strconv.Itoa(floodWindow),
 		"--duration", span.String(), "--topic-root", p.root, "--topic-prefix", p.prefix, "--verify", "--quiet", "--report", file,
 	}, args...)...)
 	var says lockedText
