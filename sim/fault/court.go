@@ -17,6 +17,7 @@ type court struct {
 	outcome  *Outcome
 	devices  []oracle.Device
 	progress *fleet.Progress
+	say      func(what string)
 }
 
 // How long the node may take to come to rest: to settle what it holds, and to catch up with rows.
@@ -43,7 +44,9 @@ func (c *court) sit(ctx context.Context) error {
 	if err := c.rest(ctx, l); err != nil {
 		return err
 	}
+	c.say("at rest")
 	c.oracle(ctx)
+	c.say("oracle heard")
 	if err := c.state(ctx, l); err != nil {
 		return err
 	}

@@ -61,6 +61,10 @@ func (r *Round) Run(ctx context.Context) (*Outcome, error) {
 		return nil, err
 	}
 	defer rig.Close()
+	say := func(what string) {
+		fmt.Fprintf(r.Out, "%s %v after the start\n", what, time.Since(start).Round(time.Millisecond))
+	}
+	say("serving")
 	boot := uint64(start.UnixMilli())
 	judge, err := oracle.Open(ctx, oracle.Config{
 		GRPC: rig.GRPC, HTTP: rig.HTTP, Kafka: []string{rig.Kafka}, QuestDB: rig.QuestDB, Boot: boot,
@@ -81,6 +85,7 @@ func (r *Round) Run(ctx context.Context) (*Outcome, error) {
 	}
 	sleep(ctx, time.Second) // it works on behind the last fault
 	devices, progress := load.end()
+	say("all acknowledged")
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -91,7 +96,7 @@ func (r *Round) Run(ctx context.Context) (*Outcome, error) {
 	if l := rig.links[KafkaLink]; l != nil {
 		o.Hits = l.Hits()
 	}
-	c := &court{rig: rig, judge: judge, verdict: v, outcome: o, devices: devices, progress: &progress}
+	c := &court{rig: rig, judge: judge, verdict: v, outcome: o, devices: devices, progress: &progress, say: say}
 	if err := c.sit(ctx); err != nil {
 		v.add("%v", err)
 	}
