@@ -14,11 +14,13 @@ import (
 // Client is a connection to the log with its topics in place. The changelog has a producer to itself:
 // a broker answers the requests of a connection in turn, so dead letters and alerts on the same one
 // would hold acknowledgements up (the first alert on each partition of Kafka costs it a flush to disk:
-// 64 of them were seen to take 1.4 s).
+// 64 of them were seen to take 1.4 s). So have checkpoints: they must not share a request with what a
+// full disk refuses.
 type Client struct {
 	cfg    Config
 	topics Topics
 	cl     *kgo.Client // produces the changelog, and answers admin requests
+	points *kgo.Client // produces checkpoints
 	side   *kgo.Client // produces everything else
 	adm    *kadm.Client
 	log    *Log // doppel.telemetry
@@ -50,20 +52,24 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 		cl.Close()
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}
-	c := &Client{cfg: cfg, topics: topicNames(cfg.TopicPrefix), cl: cl, side: side, adm: kadm.NewClient(cl), kick: make(chan struct{}, 1)}
+	points, err := kgo.NewClient(append(cfg.connection(), cfg.producing()...)...)
+	if err != nil {
+		cl.Close()
+		side.Close()
+		return nil, fmt.Errorf("kafka client: %w", err)
+	}
+	c := &Client{cfg: cfg, topics: topicNames(cfg.TopicPrefix), cl: cl, points: points, side: side, adm: kadm.NewClient(cl), kick: make(chan struct{}, 1)}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	if err := c.ensureTopics(ctx); err != nil {
-		cl.Close()
-		side.Close()
+		c.disconnect()
 		return nil, fmt.Errorf("kafka %v: %w", cfg.Brokers, err)
 	}
 	if err := c.openCursors(ctx); err != nil {
-		cl.Close()
-		side.Close()
+		c.disconnect()
 		return nil, fmt.Errorf("kafka %v: %w", cfg.Brokers, err)
 	}
-	c.log, c.state, c.out = newLog(c, cl, c.topics.Telemetry), newLog(c, side, c.topics.State), newOutbox(c)
+	c.log, c.state, c.out = newLog(c, cl, c.topics.Telemetry), newLog(c, points, c.topics.State), newOutbox(c)
 	c.ingest = newIngest(c)
 	return c, nil
 }
@@ -75,12 +81,17 @@ func (c *Client) Close() error {
 		c.log.close()
 		c.state.close()
 		c.ingest.tails.close()
-		c.cl.Close()
-		c.side.Close()
+		c.disconnect()
 		c.log.drained()
 		c.state.drained()
 	})
 	return nil
+}
+
+func (c *Client) disconnect() {
+	c.cl.Close()
+	c.points.Close()
+	c.side.Close()
 }
 
 // Ping returns nil if a broker answers before ctx ends. Its client goes on waiting for one that is

@@ -84,6 +84,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatalf("with room: got error %v", err)
 	}
 
+	ingested := make(chan error, 4)
 	for round := range 3 {
 		filler := filepath.Join(dir, "filler")
 		s, err := ask(dir)
@@ -117,6 +118,10 @@ func TestDiskFull(t *testing.T) {
 			t.Errorf("round %d: got end %d and error %v, want the %d acknowledged", round, end, err, still)
 		}
 		if round == 0 { // checkpoints may still be written
+			big := host.Message{Device: []byte("d"), Payload: make([]byte, 900<<10)}
+			for range 4 { // more than they may have, and waiting for the same disk
+				c.Ingest().Append(t.Context(), 1, &big, func(err error) { ingested <- err })
+			}
 			k := &journal{}
 			c.State().Append(t.Context(), 1, []host.Record{{N: 1, Key: []byte("d"), Value: []byte("checkpoint")}}, k)
 			until(t, "the checkpoint is written", func() bool { return len(k.answers()) == 1 })
@@ -126,6 +131,13 @@ func TestDiskFull(t *testing.T) {
 		}
 		if err := os.Remove(filler); err != nil {
 			t.Fatal(err)
+		}
+		if round == 0 {
+			for range cap(ingested) {
+				if err := <-ingested; err != nil {
+					t.Errorf("ingest: %v", err)
+				}
+			}
 		}
 		until(t, "the rest is written", func() bool { return uint64(len(j.answers())) == sent })
 		if err := e.Err(); err != nil {

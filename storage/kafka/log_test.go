@@ -118,10 +118,10 @@ func runLog(t *testing.T, which func(*Client) *Log) {
 						}
 						var os kadm.Offsets
 						os.AddOffset(topic, p, before, -1)
-						resp, err := c.adm.DeleteRecords(t.Context(), os)
-						if err = errors.Join(err, resp.Error()); err != nil {
-							t.Fatal(err)
-						}
+						until(t, "the records are removed", func() bool { // a change of the policy takes its time
+							resp, err := c.adm.DeleteRecords(t.Context(), os)
+							return errors.Join(err, resp.Error()) == nil
+						})
 					},
 				}
 				if l.Log == host.Log(c.State()) {
