@@ -92,7 +92,7 @@ func (p *process) acknowledged() float64 {
 // TestFullDisk: a node whose disk is full says so, is not ready and acknowledges nothing; it goes on by
 // itself when there is room, or after a kill, and nothing acknowledged is lost.
 func TestFullDisk(t *testing.T) {
-	for name, killed := range map[string]bool{"recovers": false, "killed meanwhile": true} {
+	for _, name := range []string{"recovers", "killed meanwhile", "started meanwhile"} {
 		t.Run(name, func(t *testing.T) {
 			dir := smallDisk(t)
 			p := start(t, "--data-dir", filepath.Join(dir, "data"))
@@ -120,13 +120,23 @@ func TestFullDisk(t *testing.T) {
 			if code, _ := p.readiness(); code != http.StatusServiceUnavailable {
 				t.Errorf("readyz: %d while the disk is full, want 503", code)
 			}
-			if killed {
+			if name != "recovers" {
 				p.signal(syscall.SIGKILL)
 				p.exit(10 * time.Second)
-				free()
+			}
+			if name == "started meanwhile" {
+				if refused := p.relaunch(); refused.exit(nodetest.Patience) != 1 || !strings.Contains(refused.log(), "no space left on device") {
+					t.Errorf("started without any space it ends with %d: %s", refused.cmd.ProcessState.ExitCode(), refused.log())
+				}
+				if err := os.Truncate(filepath.Join(dir, "filler"), 63<<20-p.used(dir)); err != nil { // not enough for records
+					t.Fatal(err)
+				}
+				p = p.relaunch()
+				p.awaitReadiness(http.StatusServiceUnavailable, "disk is full")
+			}
+			free()
+			if name == "killed meanwhile" {
 				p = p.again()
-			} else {
-				free()
 			}
 			p.awaitReadiness(http.StatusOK, "")
 			ended()
@@ -138,6 +148,20 @@ func TestFullDisk(t *testing.T) {
 			}
 		})
 	}
+}
+
+// used is what all files but the filler take of the disk.
+func (p *process) used(dir string) (bytes int64) {
+	p.t.Helper()
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		p.t.Fatal(err)
+	}
+	filler, err := os.Stat(filepath.Join(dir, "filler"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return int64(s.Blocks-s.Bfree)*s.Bsize - filler.Size()
 }
 
 // pollEvery is Poll with pauses between its tries.

@@ -113,12 +113,18 @@ func startReal(t *testing.T, args ...string) *process {
 // again starts the node of p once more, with the same data and addresses.
 func (p *process) again() *process {
 	p.t.Helper()
+	return p.relaunch().ready()
+}
+
+// relaunch is again for a node that may take long to be ready.
+func (p *process) relaunch() *process {
+	p.t.Helper()
 	args := append(append([]string{}, p.args...), "--grpc-addr", p.GRPC, "--http-addr", p.HTTP)
 	if p.broker == "mqtt://"+p.MQTT {
 		args = append(args, "--mqtt-addr", p.MQTT, "--kafka-addr", p.Kafka)
 	}
-	next := start(p.t, args...)
-	next.broker, next.kafka, next.root, next.prefix = p.broker, p.kafka, p.root, p.prefix
+	next := launch(p.t, args...)
+	next.Addresses, next.broker, next.kafka, next.root, next.prefix = p.Addresses, p.broker, p.kafka, p.root, p.prefix
 	return next
 }
 
