@@ -48,6 +48,8 @@ type judge struct {
 	settled map[number]bool // of these, applied or late: they took effect
 	acked   map[number]ack
 	src     codec.Position
+	sum     uint64   // of the hashes of all twins
+	hashes  []uint64 // sum behind each offset
 	letters map[string]bool
 	real    map[place]string // transitions of valid records
 	seen    map[place]bool   // of these, published
@@ -85,6 +87,7 @@ func (j *judge) verdict() string {
 func (j *judge) landed(offset int64, key, value []byte) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	defer func() { j.hashes = append(j.hashes, j.sum) }()
 	ev := &j.ev
 	if !j.valid.Valid(offset, ev, j.dec.Decode(value, ev)) {
 		j.void++
@@ -104,7 +107,10 @@ func (j *judge) landed(offset int64, key, value []byte) {
 	if tw == nil {
 		tw = twin.New(device, ev.Now)
 		j.twins[device] = tw
+	} else {
+		j.sum -= tw.Hash()
 	}
+	defer func() { j.sum += tw.Hash() }()
 	if ev.Kind == doppelv1.EventKind_EVENT_KIND_GAP {
 		j.gap(device, tw, &ev.Input.Gap, offset)
 	}
@@ -237,13 +243,16 @@ func (j *judge) live(node string, served map[string]twinState) {
 	}
 }
 
-func (j *judge) hash() (sum uint64) {
+// looked holds the state hash that a node named for the log below next against the fold there (invariant
+// c): a stale node may be behind, never beside.
+func (j *judge) looked(node string, next, hash uint64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for _, tw := range j.twins {
-		sum += tw.Hash()
+	if next == 0 || next > uint64(len(j.hashes)) {
+		j.failLocked("node %s shows the state behind offset %d of a log of %d", node, next, len(j.hashes))
+	} else if want := j.hashes[next-1]; hash != want {
+		j.failLocked("node %s has state hash %x below offset %d, the fold of the log %x", node, hash, next, want)
 	}
-	return sum
 }
 
 // twinState is what of a twin is compared.

@@ -16,6 +16,7 @@ type deviceLoad struct {
 	numbered bool
 	sum      device.Chain
 	unsent   []*message
+	last     *message // kept for a stray owner at the end; nil: sent
 }
 
 // message is kept by its device until it is acknowledged.
@@ -74,6 +75,7 @@ func newDevices(rng *rand.Rand, devices, messages int) []*deviceLoad {
 			m.payload = fmt.Sprintf(`{%s"samples":[%s]}`, boot, strings.Join(samples, ","))
 			dev.unsent = append(dev.unsent, m)
 		}
+		dev.last, dev.unsent = dev.unsent[len(dev.unsent)-1], dev.unsent[:len(dev.unsent)-1]
 		all = append(all, dev)
 	}
 	return all

@@ -3,12 +3,15 @@ package rules
 import (
 	"flag"
 	"io"
+	"regexp"
 	"testing"
+
+	"github.com/doppel-iot/doppel/actors/host"
 )
 
 var (
 	seedFlag  = flag.Uint64("rules.seed", 0, "play only this seed of the unbroken protocol")
-	seedsFlag = flag.Uint64("rules.seeds", 60, "how many seeds to play")
+	seedsFlag = flag.Uint64("rules.seeds", 300, "how many seeds to play")
 )
 
 func TestTheRulesHold(t *testing.T) {
@@ -24,4 +27,54 @@ func TestTheRulesHold(t *testing.T) {
 		}
 	}
 	t.Logf("%+v", sum)
+}
+
+// TestBrokenRules: each host breaks one rule, and the judge sees it within a bounded number of worlds, by
+// what is wrong with the data and not by some side effect of how the rule was broken.
+func TestBrokenRules(t *testing.T) {
+	const (
+		unsafe  = `stands in no record that counts` // acknowledged and lost
+		differs = `has state hash|serves|is not what its fold gives|differences at its replay`
+		numbers = `set digest|digest .*, want`
+	)
+	for _, tc := range []struct {
+		name   string
+		broken breaks
+		want   string // evidence
+		within uint64
+	}{
+		{"fence off", fenceOff, unsafe, 50},
+		{"acknowledged before durable", ackedEarly, unsafe, 10},
+		{"hole not read", holeNotRead, unsafe, 50},
+		{"duplicate acknowledged before its original is durable", duplicateAtOnce, unsafe, 10},
+		{"stale checkpoint accepted", floors(trustStale), differs, 2000},
+		{"newer checkpoint accepted", trustNewer, differs, 2000},
+		{"failed produce ignored", failureIgnored, unsafe, 50},
+		{"no idle check", noIdleCheck, differs, 2000},
+		{"valid by epoch alone", renumbered(false), differs, 500},
+		{"valid whatever the epoch", renumbered(true), differs, 500},
+		{"no effects cursor", floors(noEffectsNext), `was never published`, 500},
+		{"ingest from its start", floors(ingestAnew), `handled up to`, 500},
+		{"ingest from where it was consumed", floors(ingestConsumed), numbers, 500},
+		{"floor before its checkpoints are durable", floorAhead, differs, 500},
+		{"gap without a barrier", func(_ *node, cfg *host.Config) { cfg.Ingest = noBarrier{cfg.Ingest} }, `a gap gives up on`, 200},
+		{"retention shorter than a pause", func(n *node, cfg *host.Config) { cfg.Retention = hasty{cfg.Retention, n.w} }, `retention removed records`, 500},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			evidence := regexp.MustCompile(tc.want)
+			var sum tally
+			other := map[string]int{}
+			for seed := uint64(1); seed <= tc.within; seed++ {
+				found := play(t, seed, tc.broken, nil, &sum)
+				if evidence.MatchString(found) {
+					t.Logf("caught by seed %d: %s (others before: %v)", seed, found, other)
+					return
+				}
+				if found != "" {
+					other[found]++
+				}
+			}
+			t.Errorf("not caught by %d worlds; what they found: %v", tc.within, other)
+		})
+	}
 }
