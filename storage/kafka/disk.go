@@ -22,7 +22,8 @@ var ErrDiskFull = errors.New("disk is full")
 // writes it; if the write then fails, and the producer asks again because the answer was lost, the
 // broker takes the batch for a duplicate and acknowledges what is nowhere.
 //
-// Checkpoints may use half of what is kept free: they are what lets the log be trimmed.
+// Checkpoints may use half of what is kept free: they are what lets the log be trimmed. So may the one
+// record that a node writes when it starts.
 type diskGuard struct {
 	dir string
 	log *slog.Logger
@@ -41,7 +42,7 @@ type diskGuard struct {
 // How full the disk would be behind a request.
 const (
 	roomy    = iota
-	full     // for all but checkpoints
+	full     // for all but checkpoints and nodes
 	overfull // for all
 )
 
@@ -56,7 +57,7 @@ func (g *diskGuard) faults(prefix string) []kfake.Fault {
 		Keys: produce, Count: -1, Err: kerr.KafkaStorageError,
 		When: func(r kmsg.Request) bool { return g.look(r) >= overfull },
 	}}
-	for _, topic := range []string{n.Ingest, n.Telemetry, n.Alerts, n.DLQ, n.Rules, n.Nodes} {
+	for _, topic := range []string{n.Ingest, n.Telemetry, n.Alerts, n.DLQ, n.Rules} {
 		fs = append(fs, kfake.Fault{
 			Keys: produce, Topic: topic, Count: -1, Err: kerr.KafkaStorageError,
 			When: func(r kmsg.Request) bool { return g.look(r) >= full },
