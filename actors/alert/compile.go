@@ -45,6 +45,8 @@ func compile(r Rule) (*compiled, error) {
 		c.intervals, c.Levels[0].Enter, c.Levels[0].Exit = c.Levels[0].Enter, 1, 1
 	case Gap, Numbering:
 		c.Window = cmp.Or(c.Window, gapWindow)
+	case DeadLetters:
+		c.Window = cmp.Or(c.Window, lettersWindow)
 	case ZScore, Threshold, Rate, Offline, Expression:
 	}
 	return c, nil
@@ -89,7 +91,7 @@ func checkFields(r *Rule) error {
 		if r.Window != 0 {
 			return fmt.Errorf("window: %s rules have none: leave it out", r.Kind)
 		}
-	case Stale, Offline, Gap, Numbering:
+	case Stale, Offline, Gap, Numbering, DeadLetters:
 		if r.Metric != "" {
 			return fmt.Errorf("metric: %s rules watch the device, not a metric: leave it out", r.Kind)
 		}
@@ -97,7 +99,7 @@ func checkFields(r *Rule) error {
 			return fmt.Errorf("for_samples: %s rules see no samples: leave it out", r.Kind)
 		}
 	default:
-		return fmt.Errorf("kind: %q is unknown: use zscore, threshold, rate, stale, offline, gap, numbering or expression", r.Kind)
+		return fmt.Errorf("kind: %q is unknown: use zscore, threshold, rate, stale, offline, gap, numbering, deadletters or expression", r.Kind)
 	}
 	switch {
 	case r.Kind == Offline && r.Window != 0:
@@ -106,6 +108,8 @@ func checkFields(r *Rule) error {
 		return errors.New("for_duration: a gap does not last: leave it out")
 	case r.Kind == Numbering && r.ForDuration != 0:
 		return errors.New("for_duration: a numbering goes back at once: leave it out")
+	case r.Kind == DeadLetters && r.ForDuration != 0:
+		return errors.New("for_duration: dead letters are counted in a window: set that and leave it out")
 	case r.Kind == Expression && r.Metric != "":
 		return errors.New("metric: an expression names its metrics itself: leave it out")
 	case r.Kind == Expression && r.Predicate == nil:
@@ -174,6 +178,13 @@ func compileLevel(r *Rule, l *Level) error {
 	case Gap:
 		if l.Enter == 0 {
 			l.Enter = 1
+		}
+	case DeadLetters:
+		if l.Exit != 0 {
+			return errors.New("exit: the alert ends when no letter came for the window: leave it out")
+		}
+		if l.Enter == 0 {
+			l.Enter = manyLetters
 		}
 	case ZScore:
 	}

@@ -64,6 +64,8 @@ func resolvedReason(r *compiled, a *Alert) string {
 		return fmt.Sprintf("samples are accepted and no boot went back for %v", r.Window)
 	case Gap:
 		return fmt.Sprintf("no gap for %v", r.Window)
+	case DeadLetters:
+		return fmt.Sprintf("no message was refused for %v", r.Window)
 	default:
 		return "no longer true: " + r.Expression
 	}

@@ -7,14 +7,15 @@ type Kind string
 
 // The kinds of rules.
 const (
-	ZScore     Kind = "zscore"     // how far a metric lies from its baseline
-	Threshold  Kind = "threshold"  // a metric's value
-	Rate       Kind = "rate"       // a metric's change per second of event time, with its sign
-	Stale      Kind = "stale"      // no data for too long
-	Offline    Kind = "offline"    // the device or its last will says it is gone
-	Gap        Kind = "gap"        // numbers given up on
-	Numbering  Kind = "numbering"  // boots that went back
-	Expression Kind = "expression" // a predicate over the twin
+	ZScore      Kind = "zscore"      // how far a metric lies from its baseline
+	Threshold   Kind = "threshold"   // a metric's value
+	Rate        Kind = "rate"        // a metric's change per second of event time, with its sign
+	Stale       Kind = "stale"       // no data for too long
+	Offline     Kind = "offline"     // the device or its last will says it is gone
+	Gap         Kind = "gap"         // numbers given up on
+	Numbering   Kind = "numbering"   // boots that went back
+	DeadLetters Kind = "deadletters" // messages refused within a window
+	Expression  Kind = "expression"  // a predicate over the twin
 )
 
 // Level is one severity of a rule. A breach begins at Enter and ends at Exit, which lies on the
@@ -22,7 +23,8 @@ const (
 type Level struct {
 	Severity Severity
 	// Enter and Exit are sigmas (zscore), units of the metric (threshold), units a second (rate),
-	// missing numbers (gap), learned intervals of silence (stale). The other kinds have none.
+	// missing numbers (gap), refused messages (deadletters), learned intervals of silence (stale). The
+	// other kinds have none.
 	Enter, Exit float64
 	// Op of threshold and rate: ">" (also when empty), "<" or "outside". With "outside" the breach is
 	// leaving [Low, High], and Exit is by how much the value must be back inside.
@@ -44,7 +46,8 @@ type Rule struct {
 	ForDuration time.Duration // and how long the breach must last; with stale: how long is too long, in place of intervals
 	MinDwell    time.Duration // least time it stays firing
 
-	// Window of stale is the least silence that counts (0: 10 s), of gap how long after the last gap
+	// Window of deadletters is what they are counted in, and how long after the last one the alert
+	// resolves (0: 1 min); of stale it is the least silence that counts (0: 10 s), of gap how long after the last gap
 	// the alert resolves (0: 5 min), of numbering for how long no refused boot may have come before an
 	// accepted sample resolves it (0: 5 min). The other kinds have none.
 	Window        time.Duration
@@ -67,6 +70,8 @@ const (
 	staleIntervals = 5
 	staleFloor     = 10 * time.Second
 	gapWindow      = 5 * time.Minute
+	lettersWindow  = time.Minute
+	manyLetters    = 5
 )
 
 // Builtin returns the rules out of the box.
@@ -78,6 +83,7 @@ func Builtin() []Rule {
 			{Severity: Warning, Enter: 4, Exit: 2},
 			{Severity: Critical, Enter: 6, Exit: 2},
 		}},
+		{ID: "builtin.deadletters", Version: 1, Kind: DeadLetters, Window: lettersWindow, Levels: []Level{{Severity: Warning, Enter: manyLetters}}},
 		{ID: "builtin.numbering", Version: 1, Kind: Numbering, Levels: []Level{{Severity: Warning}}},
 	}
 }

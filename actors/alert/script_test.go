@@ -120,6 +120,11 @@ func (s *script) input(d *datadriven.TestData, words []string, emit *[]Alert) {
 		s.book.Gap(s.set, device, at, uint64(number(2)), emit)
 	case "back": // CURRENT BOOT SEQ
 		s.book.WentBack(s.set, device, at, Setback{Current: uint64(number(2)), Boot: uint64(number(3)), Seq: uint64(number(4))}, emit)
+	case "refused": // PERIOD COUNT: that many letters, the first at AT
+		period := int64(number(2) * float64(time.Second))
+		for i := range int64(number(3)) {
+			s.book.Refused(s.set, device, at+i*period, emit)
+		}
 	case "renumbered":
 		s.book.Renumbered(s.set, device, at, emit)
 	case "tick":

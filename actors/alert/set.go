@@ -18,6 +18,7 @@ type Set struct {
 	offline    []*compiled
 	gap        []*compiled
 	numbering  []*compiled
+	letters    []*compiled
 	expression []*compiled
 	byID       map[string]*compiled
 }
@@ -60,6 +61,8 @@ func (s *Set) add(r *compiled) {
 		s.gap = append(s.gap, r)
 	case Numbering:
 		s.numbering = append(s.numbering, r)
+	case DeadLetters:
+		s.letters = append(s.letters, r)
 	case Expression:
 		s.expression = append(s.expression, r)
 	}

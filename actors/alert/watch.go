@@ -98,6 +98,7 @@ func (b *Book) Tick(s *Set, device string, now int64, emit *[]Alert) {
 			b.advance(r, device, "", &evidence{at: now}, emit)
 		}
 	}
+	b.judgeQuiet(s.letters, device, now, emit)
 	b.schedule(s, device, now)
 }
 
@@ -159,7 +160,7 @@ func (b *Book) silence(r *compiled) (end int64, ok bool) {
 	return max(b.lastSeen, b.since) + int64(patience), true
 }
 
-// quiet is when a gap's alert may resolve.
+// quiet is when the alert of a gap, or of dead letters, may resolve.
 func (e *episode) quiet(r *compiled) int64 {
 	return max(e.breach+int64(r.Window), e.alert.FireTime+int64(r.MinDwell))
 }
@@ -202,7 +203,7 @@ func (b *Book) dueOpen(s *Set) int64 {
 			due = min(due, t.open.quiet(r))
 		}
 	}
-	return due
+	return min(due, b.dueQuiet(s.letters))
 }
 
 func (b *Book) dueSilence(r *compiled, device string, now int64) int64 {

@@ -74,6 +74,7 @@ func (t *Twin) stepRefused(s *step, r *Refused) {
 		}
 		t.drain(s)
 	}
+	t.book.Refused(s.rules, t.id, s.now, &s.out.Transitions)
 }
 
 // noteStaleBoot lets the rules see that numbering went back, unless a reset has made it good meanwhile.
