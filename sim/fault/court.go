@@ -3,6 +3,7 @@ package fault
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/doppel-iot/doppel/sim/fleet"
@@ -11,6 +12,7 @@ import (
 
 // court judges a rig that has come to rest.
 type court struct {
+	target   Target
 	rig      *Rig
 	judge    *oracle.Oracle
 	verdict  *verdict
@@ -88,7 +90,11 @@ func (c *court) rest(ctx context.Context, l *live) error {
 func (c *court) oracle(ctx context.Context) {
 	r := &oracle.Report{Sent: c.progress.Sent, Acked: c.progress.Acked}
 	c.judge.Check(ctx, r, c.devices, c.progress)
-	c.verdict.findings = append(c.verdict.findings, r.Findings...)
+	for _, f := range r.Findings {
+		if !c.brokers(f) {
+			c.verdict.add("%s", f)
+		}
+	}
 	unacked := 0
 	for _, d := range c.devices {
 		unacked += len(d.Unacked)
@@ -96,12 +102,22 @@ func (c *court) oracle(ctx context.Context) {
 	if unacked > 0 || c.progress.Acked == 0 {
 		c.verdict.add("%d samples acknowledged, %d never within %v", c.progress.Acked, unacked, settle)
 	}
-	c.outcome.Late = r.Late
+	c.outcome.Late, c.outcome.Lost = r.Late, r.Lost
+	want := c.progress.Sent
+	if c.target == Broker {
+		want -= r.Lost
+	}
 	if r.QuestDBRows != nil {
-		if c.outcome.Rows = *r.QuestDBRows; c.outcome.Rows != c.progress.Sent {
-			c.verdict.add("rows: %d in QuestDB, %d samples sent", c.outcome.Rows, c.progress.Sent)
+		if c.outcome.Rows = *r.QuestDBRows; c.outcome.Rows != want {
+			c.verdict.add("rows: %d in QuestDB, want %d", c.outcome.Rows, want)
 		}
 	}
+}
+
+// brokers says that a finding is what a killed broker answers for: it had acknowledged from memory. All
+// else must hold even then.
+func (c *court) brokers(finding string) bool {
+	return c.target == Broker && (strings.HasPrefix(finding, string(oracle.Lost)+":") || strings.HasPrefix(finding, string(oracle.Mismatch)+":"))
 }
 
 // state compares the node with a fold of the log, at the offsets at which the node says it stands.

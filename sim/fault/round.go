@@ -33,6 +33,7 @@ type Outcome struct {
 	Swapped     uint64
 	Resent      uint64
 	Late        uint64
+	Lost        uint64 // acknowledged and nowhere; of Broker's, by the broker
 	Rows        uint64
 	Records     int // in doppel.telemetry
 	Void        int
@@ -45,8 +46,8 @@ type Outcome struct {
 
 // String is the outcome as one line.
 func (o *Outcome) String() string {
-	return fmt.Sprintf("%d faults, %d samples, %.0f messages/s, %d repeated, %d swapped, %d resent, %d late, %d records (%d void, %d claims), %d alert transitions, %d rows, %d produce requests hit, %d failed starts, %v",
-		o.Faults, o.Sent, o.Rate, o.Duplicates, o.Swapped, o.Resent, o.Late, o.Records, o.Void, o.Claims, o.Transitions, o.Rows, o.Hits, o.Starts, o.Took.Round(time.Second))
+	return fmt.Sprintf("%d faults, %d samples, %.0f messages/s, %d repeated, %d swapped, %d resent, %d late, %d lost, %d records (%d void, %d claims), %d alert transitions, %d rows, %d produce requests hit, %d failed starts, %v",
+		o.Faults, o.Sent, o.Rate, o.Duplicates, o.Swapped, o.Resent, o.Late, o.Lost, o.Records, o.Void, o.Claims, o.Transitions, o.Rows, o.Hits, o.Starts, o.Took.Round(time.Second))
 }
 
 // warmUp is how long the load runs before the schedule begins, so that baselines and alerts exist.
@@ -96,7 +97,7 @@ func (r *Round) Run(ctx context.Context) (*Outcome, error) {
 	if l := rig.links[KafkaLink]; l != nil {
 		o.Hits = l.Hits()
 	}
-	c := &court{rig: rig, judge: judge, verdict: v, outcome: o, devices: devices, progress: &progress, say: say}
+	c := &court{target: r.Target, rig: rig, judge: judge, verdict: v, outcome: o, devices: devices, progress: &progress, say: say}
 	if err := c.sit(ctx); err != nil {
 		v.add("%v", err)
 	}
