@@ -25,3 +25,11 @@ const (
 	Quarantined    Reason = "quarantined"
 	QuestDBRefused Reason = "questdb_refused"
 )
+
+// Reasons are all of them.
+func Reasons() []Reason {
+	return []Reason{
+		NotDecodable, ContentType, BadDeviceID, MissingKey, TooLarge, TooManySamples, TooManyMetrics, MetricName, NotFinite, NoContent,
+		NumberRange, TimeUnit, TimeTooOld, TimeInFuture, OutOfRange, UnknownDevice, StaleBoot, Quarantined, QuestDBRefused,
+	}
+}

@@ -126,7 +126,14 @@ func (a *accounts) Collect(ch chan<- prometheus.Metric) {
 	gauge(descHeld, samples.Held)
 	gauge(descInFlight, samples.InFlight)
 	counter(descGaps, s.Gaps.Load())
-	s.DeadLetters(func(r twin.Reason, n uint64) { counter(descDead, n, string(r)) })
+	letters := make(map[twin.Reason]uint64) // all from the start: Prometheus sees no growth in a counter that begins with 1
+	for _, r := range twin.Reasons() {
+		letters[r] = 0
+	}
+	s.DeadLetters(func(r twin.Reason, n uint64) { letters[r] = n })
+	for r, n := range letters {
+		counter(descDead, n, string(r))
+	}
 	s.Transitions(func(severity, state uint8, n uint64) {
 		counter(descAlerts, n, alert.Severity(severity).String(), alert.State(state).String())
 	})
