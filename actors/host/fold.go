@@ -240,6 +240,9 @@ func (f *Fold) begin(r LogRecord) *folded {
 
 // continues says whether a record is the next one behind a checkpoint.
 func (d *folded) continues(ev *codec.Event) bool {
+	if ev.Kind == doppelv1.EventKind_EVENT_KIND_ANCHOR {
+		return ev.Version == d.twin.Version()
+	}
 	return !ev.Effects.Outcome.Logged() || ev.Version == 0 || ev.Version == d.twin.Version()+1
 }
 

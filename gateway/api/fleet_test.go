@@ -35,7 +35,7 @@ func newWorld(t *testing.T, cfg HubConfig) *world {
 	hub := NewHub(cfg)
 	f := apitest.NewFleet(hub)
 	letters := &apitest.Letters{}
-	a, err := New(Config{Twins: f, Alerts: f, Fleet: f, Rules: f, DeadLetters: letters, Resets: f, Hub: hub, Log: slog.New(slog.DiscardHandler)})
+	a, err := New(Config{Twins: f, Past: f, Alerts: f, Fleet: f, Rules: f, DeadLetters: letters, Resets: f, Hub: hub, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

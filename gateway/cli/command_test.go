@@ -47,7 +47,7 @@ func serveLetters(t *testing.T) (*apitest.Fleet, *apitest.Letters, string) {
 	t.Helper()
 	hub := api.NewHub(api.HubConfig{})
 	fleet, letters := apitest.NewFleet(hub), &apitest.Letters{}
-	a, err := api.New(api.Config{Twins: fleet, Alerts: fleet, Fleet: fleet, DeadLetters: letters, Resets: fleet, Hub: hub, Log: slog.New(slog.DiscardHandler)})
+	a, err := api.New(api.Config{Twins: fleet, Past: fleet, Alerts: fleet, Fleet: fleet, DeadLetters: letters, Resets: fleet, Hub: hub, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
