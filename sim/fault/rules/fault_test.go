@@ -3,6 +3,7 @@ package rules
 import (
 	"context"
 	"slices"
+	"testing/synctest"
 	"time"
 
 	"github.com/doppel-iot/doppel/actors/host"
@@ -126,6 +127,10 @@ func (w *world) move() {
 	if len(w.running()) > 2 {
 		return
 	}
+	if w.rng.IntN(3) == 0 {
+		w.tardy()
+		return
+	}
 	old := w.owner
 	old.stale = true
 	if w.rng.IntN(2) == 0 {
@@ -138,6 +143,18 @@ func (w *world) move() {
 		})
 	}
 	w.owner = w.boot()
+}
+
+// tardy boots a node that claims and then stands still, before it has restored anything, while the owner
+// claims again.
+func (w *world) tardy() {
+	n := w.boot()
+	n.stale = true
+	synctest.Wait()
+	w.landOne(n.log, lands)
+	n.pause()
+	n.log.ack()
+	time.AfterFunc(w.pace.pause, n.resume)
 }
 
 // late lets the old checkpoints of a node that was paused land, and often ends the owner then, before it

@@ -258,6 +258,28 @@ func (j *judge) looked(node string, next, hash uint64) {
 // twinState is what of a twin is compared.
 type twinState struct{ digest, set, version, boot, seq, applied, late, held, missing, gaps uint64 }
 
+// rows sees what is offered to the time series store: samples that took effect, below the cursor it names (E3).
+func (j *judge) rows(node string, r *host.Rows) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for i := range r.Samples {
+		s := &r.Samples[i]
+		if n := (number{s.Device, s.Boot, s.Seq}); s.Boot > 0 && !j.settled[n] {
+			j.failLocked("node %s offers a row of %v, which took no effect in the log", node, n)
+		}
+	}
+	if r.To.Next > int64(len(j.hashes)) || r.From.Next > r.To.Next {
+		j.failLocked("node %s offers rows of offsets %d to %d of a log of %d", node, r.From.Next, r.To.Next, len(j.hashes))
+	}
+}
+
+// gaveUp says whether a gap was forced, as after a minute with ingest not handled: samples may be late then.
+func (j *judge) gaveUp() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.forced > 0
+}
+
 // handled says whether everything of ingest below end was handled.
 func (j *judge) handled(end uint64) bool {
 	j.mu.Lock()

@@ -49,6 +49,16 @@ func newDevices(rng *rand.Rand, devices, messages int) []*deviceLoad {
 				dev.unsent = append(dev.unsent, m)
 				continue
 			}
+			switch rng.IntN(20) { // at least once, in any order: what they lead to is in the state hash
+			case 0:
+				m.kind, m.payload = host.Reported, fmt.Sprintf(`{"version":%d}`, rng.IntN(1000))
+			case 1:
+				m.kind, m.payload = host.Status, fmt.Sprintf(`{"online":%t,"boot":1,"session":%d}`, rng.IntN(2) == 0, seq)
+			}
+			if m.kind != host.Telemetry {
+				dev.unsent = append(dev.unsent, m)
+				continue
+			}
 			var samples []string
 			for range 1 + rng.IntN(3) {
 				seq++

@@ -185,6 +185,14 @@ func (n *node) Publish(_ context.Context, t host.Transition, done func(error)) {
 	n.job(job{func() { n.w.judge.published(&t) }, done})
 }
 
+// Offer implements host.RowSink. Like a store that is busy, it takes none.
+func (n *node) Offer(r *host.Rows) bool {
+	if !n.crashed() {
+		n.w.judge.rows(n.name, r)
+	}
+	return false
+}
+
 // ingest is doppel.ingest as a node sees it.
 type ingest struct {
 	*session
@@ -231,7 +239,7 @@ func (w *world) boot() *node {
 	cfg := host.Config{
 		Node: n.name, Incarnation: booted, Partitions: 1,
 		Changelog: n.log, State: n.state, Ingest: &ingest{&session{t: w.ingest, n: n}, n},
-		DeadLetters: n, Alerts: n, Retention: retention{w},
+		DeadLetters: n, Alerts: n, Rows: n, Retention: retention{w},
 		Rules: w.rules, Limits: w.limits, CheckpointAfter: 300 * time.Millisecond, PassivateAfter: 2 * time.Second,
 		Clock: func() int64 { return time.Now().UnixNano() }, Nonce: func() uint64 { return booted },
 		Logger: slog.New(slog.DiscardHandler),

@@ -69,20 +69,15 @@ func (w *world) quiet() bool {
 
 // check holds everything against the fold, once as it is and once more after a restart from what is stored.
 func (w *world) check() {
+	w.wait(8 * time.Second) // the owner has nothing left to write
 	if w.visit(); w.judge.verdict() != "" {
 		return
 	}
-	for range 150 { // idle checks, held samples, effects
-		time.Sleep(50 * time.Millisecond)
-		w.drain()
-		w.keepOwner()
-		w.owner.fetchMore(1 << 20)
-		synctest.Wait()
-	}
+	w.wait(8 * time.Second) // idle checks, held samples, effects
 	if !w.quietFor() {
 		return
 	}
-	w.judge.final(w.devices, w.gaps)
+	w.judge.final(w.devices, w.gaps || w.judge.gaveUp())
 	w.live(w.owner)
 	if w.judge.verdict() != "" {
 		return
@@ -92,6 +87,17 @@ func (w *world) check() {
 	w.owner = w.boot()
 	if w.quietFor() {
 		w.live(w.owner)
+	}
+}
+
+// wait lets time pass in which everything arrives and is answered.
+func (w *world) wait(d time.Duration) {
+	for range d / (50 * time.Millisecond) {
+		time.Sleep(50 * time.Millisecond)
+		w.drain()
+		w.keepOwner()
+		w.owner.fetchMore(1 << 20)
+		synctest.Wait()
 	}
 }
 

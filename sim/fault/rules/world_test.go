@@ -140,7 +140,7 @@ func (w *world) step() {
 		w.send(w.devices[r.IntN(len(w.devices))].take(r))
 	case p < 300:
 		w.sendAgain()
-	case p < 305:
+	case p < 312:
 		w.look()
 	case p < 320: // a device that did not hear us
 		w.send(w.anyOpen())
