@@ -17,9 +17,9 @@ func (o *owner) verify(ctx context.Context) {
 	}
 	o.verifying = true
 	go func() {
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		asking, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
-		_, end, err := o.host.cfg.Changelog.Bounds(ctx, o.p.id)
+		_, end, err := o.host.cfg.Changelog.Bounds(asking, o.p.id)
 		o.p.box.call(func(current *owner) {
 			if current != o {
 				return

@@ -93,26 +93,30 @@ func (c *tally) add(w *world) {
 	}
 }
 
+func newWorld(seed uint64, broken breaks, trace io.Writer) *world {
+	w := &world{
+		rng: rand.New(rand.NewPCG(seed, 4)), broken: broken, trace: trace, rules: rulesOf(), gaps: seed%3 == 0, pace: quick,
+		log: newTopic(), state: newTopic(), ingest: newTopic(),
+		tries: map[uint64]*message{}, open: map[*message]bool{},
+	}
+	w.limits = twin.Limits{Hold: time.Hour, Held: 1024}
+	if w.gaps {
+		w.limits = twin.SettledLimits()
+	}
+	if seed%4 == 1 {
+		w.pace = slow
+	}
+	w.judge = newJudge(w.rules)
+	return w
+}
+
 // play runs one world and returns what was wrong with it; empty: nothing.
 func play(t *testing.T, seed uint64, broken breaks, trace io.Writer, sum *tally) (found string) {
 	t.Helper()
 	synctest.Test(t, func(*testing.T) {
-		rng := rand.New(rand.NewPCG(seed, 4))
-		w := &world{
-			rng: rng, broken: broken, trace: trace, rules: rulesOf(), gaps: seed%3 == 0,
-			log: newTopic(), state: newTopic(), ingest: newTopic(),
-			tries: map[uint64]*message{}, open: map[*message]bool{}, tally: sum,
-		}
-		w.limits = twin.Limits{Hold: time.Hour, Held: 1024}
-		if w.gaps {
-			w.limits = twin.SettledLimits()
-		}
-		w.pace = quick
-		if seed%4 == 1 {
-			w.pace = slow
-		}
-		w.judge = newJudge(w.rules)
-		w.devices = newDevices(rng, 4, 30)
+		w := newWorld(seed, broken, trace)
+		w.tally = sum
+		w.devices = newDevices(w.rng, 4, 30)
 		w.owner = w.boot()
 		for range 900 {
 			w.step()
