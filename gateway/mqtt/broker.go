@@ -37,7 +37,8 @@ type Broker struct {
 	work     context.Context //nolint:containedctx // the lifetime of Run, for goroutines started by verdicts
 	stop     context.CancelFunc
 
-	watched atomic.Bool // an ordinary subscriber may want telemetry
+	held    atomic.Int64 // weight of all unacknowledged messages
+	watched atomic.Bool  // an ordinary subscriber may want telemetry
 	closing atomic.Bool
 	serving atomic.Bool
 	started atomic.Bool

@@ -19,6 +19,9 @@ type BrokerConfig struct {
 	// MaxUnacked bounds the unacknowledged messages of one connection; beyond it nothing is read
 	// from that device until some are released. Default: 256.
 	MaxUnacked int
+	// MaxHeldBytes bounds what the unacknowledged messages of all connections weigh, half a KiB each
+	// besides their payload. Beyond it a connection may have fairShare of them. Default: 64 MiB.
+	MaxHeldBytes int
 	// MaxPacket is the largest packet accepted, in bytes: it lets payloads over the contract's
 	// limit in, so that they become dead letters. A larger one ends the connection. Default: 1 MiB.
 	MaxPacket uint32
@@ -34,10 +37,15 @@ type BrokerConfig struct {
 	Observe Observer
 }
 
+// fairShare is how many unacknowledged messages a connection may have however much others have: it
+// is woken by the verdicts of its own.
+const fairShare = 4
+
 func (c BrokerConfig) withDefaults() BrokerConfig {
 	c.Address = cmp.Or(c.Address, "127.0.0.1:1883")
 	c.TopicRoot = cmp.Or(strings.Trim(c.TopicRoot, "/"), "devices")
 	c.MaxUnacked = cmp.Or(c.MaxUnacked, 256)
+	c.MaxHeldBytes = cmp.Or(c.MaxHeldBytes, defaultHeldBytes)
 	c.MaxPacket = cmp.Or(c.MaxPacket, 1<<20)
 	c.WritesPending = cmp.Or(c.WritesPending, 256)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, 20*time.Second)
@@ -49,6 +57,8 @@ func (c BrokerConfig) check() error {
 	switch {
 	case strings.ContainsAny(c.TopicRoot, "+#$"):
 		return fmt.Errorf("mqtt topic root %q: has one of + # $", c.TopicRoot)
+	case c.MaxHeldBytes < 1:
+		return fmt.Errorf("mqtt max held bytes %d: not positive", c.MaxHeldBytes)
 	case c.MaxUnacked < 1:
 		return fmt.Errorf("mqtt max unacked %d: not positive", c.MaxUnacked)
 	}

@@ -50,7 +50,7 @@ func New(cfg Config, inlet Inlet, refuser Refuser, log *slog.Logger) (*Client, e
 	}
 	c.link = &link{
 		cfg: cfg, urls: urls, sink: c.sink, log: log,
-		ledger: newLedger(cfg.Limit, &c.stats, cfg.Observe),
+		ledger: newLedger(cfg.Limit, cfg.LimitBytes, &c.stats, cfg.Observe),
 		up:     make(chan *autopaho.ConnectionManager, 1),
 	}
 	return c, nil

@@ -30,6 +30,8 @@ type Config struct {
 	// Limit is how many unacknowledged messages are held whatever the broker sends: some ignore
 	// Receive Maximum when they resume a session. Default: twice ReceiveMaximum.
 	Limit int
+	// LimitBytes is how much those may weigh, half a KiB each besides their payload. Default: 64 MiB.
+	LimitBytes int
 	// SessionExpiry is how long the broker keeps the session of an absent node. It must outlast
 	// every outage: what is queued in an expired session is lost. Default: 7 days.
 	SessionExpiry time.Duration
@@ -48,11 +50,15 @@ type Config struct {
 	Observe Observer
 }
 
+// defaultHeldBytes is what a door holds unacknowledged, about 100,000 ordinary messages.
+const defaultHeldBytes = 64 << 20
+
 func (c Config) withDefaults() Config {
 	c.Group = cmp.Or(c.Group, "doppel")
 	c.TopicRoot = cmp.Or(strings.Trim(c.TopicRoot, "/"), "devices")
 	c.ReceiveMaximum = cmp.Or(c.ReceiveMaximum, 8192)
 	c.Limit = cmp.Or(c.Limit, 2*int(c.ReceiveMaximum))
+	c.LimitBytes = cmp.Or(c.LimitBytes, defaultHeldBytes)
 	c.SessionExpiry = cmp.Or(c.SessionExpiry, 7*24*time.Hour)
 	c.KeepAlive = cmp.Or(c.KeepAlive, 30*time.Second)
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 10*time.Second)
@@ -76,6 +82,8 @@ func (c Config) check() ([]*url.URL, error) {
 		return nil, fmt.Errorf("mqtt keep alive %s: not between 1 s and 65535 s", c.KeepAlive)
 	case c.SessionExpiry < time.Second:
 		return nil, fmt.Errorf("mqtt session expiry %s: under a second, unacknowledged messages would be lost", c.SessionExpiry)
+	case c.LimitBytes < 1:
+		return nil, fmt.Errorf("mqtt limit bytes %d: not positive", c.LimitBytes)
 	case c.Limit < 1:
 		return nil, fmt.Errorf("mqtt limit %d: not positive", c.Limit)
 	}

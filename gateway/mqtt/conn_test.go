@@ -76,7 +76,7 @@ func TestConnSplitsTheStream(t *testing.T) {
 				inlet: o, refuser: o, topics: topics, stats: stats, log: slog.New(slog.DiscardHandler),
 				reject: newRejects(nil, topics, stats),
 			},
-			ledger: newLedger(1000, stats, Observer{}),
+			ledger: newLedger(1000, defaultHeldBytes, stats, Observer{}),
 		}
 		pieces := &pieces{data: stream.Bytes(), size: rapid.IntRange(1, 40_000).Draw(t, "piece")}
 		c := newConn(context.Background(), pieces, in)

@@ -20,9 +20,10 @@ var errConnectionGone = errors.New("connection is gone")
 // A token is the connection's epoch and the message's sequence number: a verdict for an earlier
 // connection finds another epoch and does nothing, because the broker delivers that message again.
 // Messages and acknowledgements not yet written together never exceed the limit, whatever the broker
-// makes of Receive Maximum.
+// makes of Receive Maximum; nor do messages weigh more than a batch above theirs.
 type ledger struct {
-	limit   int
+	limit   int // messages
+	weight  int // bytes, passed by one batch at most
 	stats   *Stats
 	observe Observer
 	// wakeWriter and wakeRetry hold at most one wake-up each.
@@ -38,9 +39,9 @@ type ledger struct {
 	oldest  int64  // arrival of the oldest message in acks
 }
 
-func newLedger(limit int, stats *Stats, observe Observer) *ledger {
+func newLedger(limit, weight int, stats *Stats, observe Observer) *ledger {
 	l := &ledger{
-		limit: limit, stats: stats, observe: observe,
+		limit: limit, weight: weight, stats: stats, observe: observe,
 		wakeWriter: make(chan struct{}, 1), wakeRetry: make(chan struct{}, 1),
 	}
 	l.change.L = &l.mu
@@ -74,6 +75,7 @@ func (l *ledger) push(w io.Writer, msgs []host.Message, ids []uint16) (int, erro
 		m := &msgs[i]
 		m.Token, m.Reply = l.token(seq), l
 		s.msg, s.id = *m, id
+		l.held.weighed(s)
 	}
 	l.stats.Unacked.Add(int64(n))
 	return n, nil
@@ -89,6 +91,7 @@ func (l *ledger) pushRefusal(w io.Writer, letter *host.DeadLetter, id uint16) (r
 	s, seq := l.held.push()
 	s.letter, s.id = letter, id
 	s.msg.Token, s.msg.ReceivedAt = l.token(seq), letter.ReceivedAt
+	l.held.weighed(s)
 	l.stats.Unacked.Add(1)
 	return refusal{letter: letter, token: s.msg.Token}, nil
 }
@@ -102,6 +105,7 @@ func (l *ledger) pushDone(w io.Writer, id uint16, receivedAt int64) error {
 	}
 	s, _ := l.held.push()
 	s.id, s.state, s.msg.ReceivedAt = id, done, receivedAt
+	l.held.weighed(s)
 	l.stats.Unacked.Add(1)
 	l.release()
 	l.mu.Unlock()
@@ -114,7 +118,8 @@ func (l *ledger) waitRoom(w io.Writer) (int, error) {
 		if l.w != w || w == nil {
 			return 0, errConnectionGone
 		}
-		if room := l.limit - l.held.len() - (len(l.acks)+l.writing)/pubackLen; room > 0 {
+		room := l.limit - l.held.len() - (len(l.acks)+l.writing)/pubackLen
+		if room > 0 && l.held.bytes < l.weight {
 			return room, nil
 		}
 		l.change.Wait()

@@ -84,7 +84,7 @@ func TestLedgerModel(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		const limit = 8
-		l := newLedger(limit, &Stats{}, Observer{})
+		l := newLedger(limit, defaultHeldBytes, &Stats{}, Observer{})
 		var w *wire
 		var held, old []entry
 		nextID := uint16(1)
@@ -175,7 +175,7 @@ func equal(a, b []uint16) bool {
 
 // The limit counts acknowledgements that the broker does not read as well.
 func TestLedgerCountsUnwrittenAcknowledgements(t *testing.T) {
-	l := newLedger(4, &Stats{}, Observer{})
+	l := newLedger(4, defaultHeldBytes, &Stats{}, Observer{})
 	w := &wire{stuck: make(chan struct{})}
 	l.reset(w)
 	stop := start(t, func(ctx context.Context) error { l.writeAcks(ctx); return nil })
@@ -201,7 +201,7 @@ func TestLedgerCountsUnwrittenAcknowledgements(t *testing.T) {
 }
 
 func TestLedgerReleasesAWaitingReaderWithItsConnection(t *testing.T) {
-	l := newLedger(1, &Stats{}, Observer{})
+	l := newLedger(1, defaultHeldBytes, &Stats{}, Observer{})
 	w := &wire{}
 	l.reset(w)
 	if err := l.pushDone(&wire{}, 1, 0); !errors.Is(err, errConnectionGone) {
@@ -223,7 +223,7 @@ func TestLedgerReleasesAWaitingReaderWithItsConnection(t *testing.T) {
 }
 
 func TestLedgerClosesAConnectionItCannotWriteTo(t *testing.T) {
-	l := newLedger(1, &Stats{}, Observer{})
+	l := newLedger(1, defaultHeldBytes, &Stats{}, Observer{})
 	w := &wire{err: io.ErrClosedPipe}
 	l.reset(w)
 	stop := start(t, func(ctx context.Context) error { l.writeAcks(ctx); return nil })
@@ -237,7 +237,7 @@ func TestLedgerClosesAConnectionItCannotWriteTo(t *testing.T) {
 // An inlet that fails without a verdict gets everything again.
 func TestIntakeDeliversAgainWhatWasNotTaken(t *testing.T) {
 	stats := &Stats{}
-	l := newLedger(100, stats, Observer{})
+	l := newLedger(100, defaultHeldBytes, stats, Observer{})
 	w := &wire{}
 	l.reset(w)
 	o := &faltering{owner: newOwner(releaseAll), fails: 3}

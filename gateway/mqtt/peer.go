@@ -58,7 +58,7 @@ func newPeer(b *Broker, cl *mochi.Client) *peer {
 func (p *peer) push(m *host.Message, letter *host.DeadLetter, id uint16, qos byte, state slotState) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.held.len()+(len(p.acks)+p.writing)/pubackLen >= p.broker.cfg.MaxUnacked && !p.gone {
+	for p.full() && !p.gone {
 		p.room.Wait()
 	}
 	if p.gone {
@@ -68,6 +68,7 @@ func (p *peer) push(m *host.Message, letter *host.DeadLetter, id uint16, qos byt
 	p.clock = max(p.clock+1, m.ReceivedAt)
 	m.ReceivedAt, m.Token, m.Reply = p.clock, uint64(seq), p
 	s.msg, s.letter, s.id, s.qos, s.state = *m, letter, id, qos, state
+	p.broker.held.Add(int64(p.held.weighed(s)))
 	p.broker.stats.Unacked.Add(1)
 	switch state {
 	case done:
@@ -77,6 +78,13 @@ func (p *peer) push(m *host.Message, letter *host.DeadLetter, id uint16, qos byt
 	case delivered:
 	}
 	return true
+}
+
+// full says that the device must wait, for its own window or for everybody's. Under mu.
+func (p *peer) full() bool {
+	held := p.held.len()
+	return held+(len(p.acks)+p.writing)/pubackLen >= p.broker.cfg.MaxUnacked ||
+		held >= fairShare && p.cl != nil && p.broker.held.Load() >= int64(p.broker.cfg.MaxHeldBytes)
 }
 
 // original is the identifier the device gave to the packet being processed.
@@ -137,7 +145,7 @@ func (p *peer) release() {
 		if s.id != 0 && !p.cut {
 			p.acknowledge(s)
 		}
-		p.held.pop()
+		p.broker.held.Add(-int64(p.held.pop()))
 		n++
 	}
 	if n == 0 {

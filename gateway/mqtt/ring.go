@@ -37,6 +37,18 @@ type slot struct {
 	tries  uint8
 }
 
+// slotOverhead is about what a held message takes besides its device and payload.
+const slotOverhead = 512
+
+// weight is about what the slot keeps in memory.
+func (s *slot) weight() int {
+	w := slotOverhead + len(s.msg.Device) + len(s.msg.Payload)
+	if s.letter != nil {
+		w += len(s.letter.Payload)
+	}
+	return w
+}
+
 // again puts the slot back to be delivered once more.
 func (s *slot) again(now time.Time) {
 	s.state = waiting
@@ -50,6 +62,7 @@ func (s *slot) again(now time.Time) {
 type ring struct {
 	slots      []slot // len is zero or a power of two
 	head, tail uint32 // first held, next free
+	bytes      int    // weight of those held that were weighed
 }
 
 func (r *ring) len() int { return int(r.tail - r.head) }
@@ -62,6 +75,13 @@ func (r *ring) push() (*slot, uint32) {
 	seq := r.tail
 	r.tail++
 	return &r.slots[seq&uint32(len(r.slots)-1)], seq
+}
+
+// weighed counts a slot just filled, and returns what it weighs.
+func (r *ring) weighed(s *slot) int {
+	w := s.weight()
+	r.bytes += w
+	return w
 }
 
 func (r *ring) grow() {
@@ -80,10 +100,14 @@ func (r *ring) at(seq uint32) *slot {
 	return &r.slots[seq&uint32(len(r.slots)-1)]
 }
 
-// pop frees the first slot.
-func (r *ring) pop() {
-	*r.at(r.head) = slot{} // lets go of device and payload
+// pop frees the first slot and returns what it weighed.
+func (r *ring) pop() int {
+	s := r.at(r.head)
+	w := s.weight()
+	r.bytes -= w
+	*s = slot{} // lets go of device and payload
 	r.head++
+	return w
 }
 
 // first returns the first slot if its turn to be acknowledged has come.
@@ -97,7 +121,7 @@ func (r *ring) first() *slot {
 // clear frees all slots and counts from zero again.
 func (r *ring) clear() {
 	clear(r.slots)
-	r.head, r.tail = 0, 0
+	r.head, r.tail, r.bytes = 0, 0, 0
 }
 
 // takeDue moves waiting slots whose time has come to delivered and appends their messages and

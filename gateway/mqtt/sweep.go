@@ -19,7 +19,7 @@ const sweepQuiet = time.Second
 func (c *Client) Sweep(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &sweep{
-		client: c, ledger: newLedger(c.cfg.Limit, &c.stats, c.cfg.Observe),
+		client: c, ledger: newLedger(c.cfg.Limit, c.cfg.LimitBytes, &c.stats, c.cfg.Observe),
 		fail: func(err error) { cancel(err) },
 	}
 	var wg sync.WaitGroup
