@@ -38,7 +38,8 @@ type Config struct {
 	// Ranges of metrics; a sample with a value outside is a dead letter.
 	Ranges map[string]codec.Range
 
-	// CheckpointAfter is how long a changed twin waits for its checkpoint (default one minute).
+	// CheckpointAfter is how long a changed twin waits for its checkpoint (default one minute; a twin
+	// about to be passive does not wait).
 	CheckpointAfter time.Duration
 
 	// PassivateAfter is how long a twin must be silent to be kept in its compact form (default 10
@@ -116,9 +117,6 @@ func (c *Config) complete() error {
 	}
 	if c.CheckpointAfter == 0 {
 		c.CheckpointAfter = defaultCheckpointAfter
-		if c.PassivateAfter > 0 { // only what has a checkpoint is made passive
-			c.CheckpointAfter = min(c.CheckpointAfter, c.PassivateAfter)
-		}
 	}
 	if c.Mailbox == 0 {
 		c.Mailbox = 4096

@@ -128,7 +128,10 @@ func (a *assembly) openLog(ctx context.Context) error {
 			Fsync: a.cfg.EmbeddedFsync, Logger: a.log.With("component", "embedded_log"),
 		})
 		if err != nil {
-			return fmt.Errorf("kafka-addr: %w", err)
+			if op := (*net.OpError)(nil); errors.As(err, &op) {
+				return fmt.Errorf("kafka-addr: %w", err)
+			}
+			return fmt.Errorf("data-dir: %w", err)
 		}
 		a.life.closer("embedded log", embedded.Close)
 		a.embedded, a.addrs.Kafka = embedded, embedded.Addr()
@@ -183,7 +186,7 @@ func (a *assembly) openHost(hub *api.Hub) (err error) {
 		Node: a.id, Incarnation: a.incarnation, Partitions: a.storage.Partitions(),
 		Changelog: a.storage.Changelog(), State: a.storage.State(), Ingest: a.storage.Ingest(), DeadLetters: a.storage.DeadLetters(), Alerts: a.storage.AlertLog(), Watchers: hub,
 		Rejected:      func(device string, r twin.Reason, detail string) { a.door.Rejected(device, r, detail) },
-		RefuseUnknown: a.cfg.UnknownDevices == "dead-letter", Ranges: a.ranges, PassivateAfter: a.cfg.passivateAfter(),
+		RefuseUnknown: a.cfg.UnknownDevices == "dead-letter", Ranges: a.ranges, PassivateAfter: a.cfg.passivateAfter(), CheckpointAfter: a.cfg.CheckpointAfter,
 		Clock:   func() int64 { return time.Now().UnixNano() },
 		Nonce:   nonce,
 		Observe: a.metrics.observe,

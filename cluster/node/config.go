@@ -40,6 +40,7 @@ type Config struct {
 	UnknownDevices         string        // accept or dead-letter
 	MetricRanges           []string      // NAME=MIN:MAX
 	PassivateAfter         time.Duration // 0: never
+	CheckpointAfter        time.Duration
 	QuestDBMaxMetrics      int
 	EmbeddedFsync          bool
 	EmbeddedRetentionBytes int64
@@ -72,6 +73,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.Insecure, "insecure", false, "listen beyond loopback without TLS and authentication")
 	fs.StringVar(&c.UnknownDevices, "unknown-devices", "accept", "telemetry of devices without a twin: accept or dead-letter")
 	fs.StringSliceVar(&c.MetricRanges, "metric-range", nil, "`NAME=MIN:MAX` of a metric: a sample with a value outside is a dead letter; either bound may be left out")
+	fs.DurationVar(&c.CheckpointAfter, "checkpoint-after", time.Minute, "how long a changed twin waits for its checkpoint; longer: less writing, longer restarts after a crash")
 	fs.DurationVar(&c.PassivateAfter, "passivate-after", 10*time.Minute, "how long a twin must be silent to be kept in its compact form; 0: never")
 	fs.IntVar(&c.QuestDBMaxMetrics, "questdb-max-metrics", 200, "metric columns in QuestDB; further metrics go to telemetry_long")
 	fs.BoolVar(&c.EmbeddedFsync, "embedded-fsync", false, "fsync every batch of the embedded log (survives a power cut)")
@@ -122,6 +124,9 @@ func (c *Config) Validate() error {
 	}
 	if c.EmbeddedRetentionBytes < 1<<20 {
 		bad("embedded-retention-bytes: %d is less than 1 MiB", c.EmbeddedRetentionBytes)
+	}
+	if c.CheckpointAfter <= 0 {
+		bad("checkpoint-after: %v is not positive; 1m is the default", c.CheckpointAfter)
 	}
 	if c.PassivateAfter < 0 {
 		bad("passivate-after: %v is negative; 0 means never", c.PassivateAfter)

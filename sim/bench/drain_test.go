@@ -13,7 +13,16 @@ import (
 // BenchmarkDrain measures a node that finds a million messages which Mosquitto queued while it was
 // away, on 64 partitions of Kafka, with rows in QuestDB: CPU of the node's process from its start to
 // the last sample applied and written to QuestDB, everything included.
-func BenchmarkDrain(b *testing.B) {
+func BenchmarkDrain(b *testing.B) { benchDrain(b) }
+
+// BenchmarkDrainCheckpoints is the same with checkpoints as often as their rate allows, one for 16
+// records, and with none: what they cost is the difference.
+func BenchmarkDrainCheckpoints(b *testing.B) {
+	b.Run("none", func(b *testing.B) { benchDrain(b, "--checkpoint-after", "24h") })
+	b.Run("most", func(b *testing.B) { benchDrain(b, "--checkpoint-after", "1ms") })
+}
+
+func benchDrain(b *testing.B, more ...string) {
 	const devices, each = 10_000, 100
 	const samples = devices * each
 	s := realServices(b)
@@ -32,7 +41,7 @@ func BenchmarkDrain(b *testing.B) {
 		}
 
 		b.StartTimer()
-		n := startNode(b, dir, s.flags(name)...)
+		n := startNode(b, dir, append(s.flags(name), more...)...)
 		saved := n.profile("drain", 20*time.Second)
 		var m map[string]float64
 		var cpuApplied, took time.Duration
@@ -56,6 +65,7 @@ func BenchmarkDrain(b *testing.B) {
 		b.ReportMetric(m[allocated]/samples, "node-B/msg")
 		b.ReportMetric(samples/took.Seconds(), "msg/s")
 		b.ReportMetric(peak/(1<<20), "peak-rss-MiB")
+		b.ReportMetric(m[checkpoints]/samples, "checkpoints/msg")
 		b.ReportMetric(0, "ns/op")
 
 		var rows int

@@ -175,6 +175,8 @@ const (
 	applied     = `doppel_samples_total{result="applied"}`
 	duplicates  = `doppel_samples_total{result="duplicate"}`
 	received    = "doppel_samples_received_total"
+	checkpoints = "doppel_checkpoints_total"
+	floors      = "doppel_floors_total"
 	lag         = "doppel_questdb_lag_records"
 	mallocs     = "go_memstats_mallocs_total"
 	allocated   = "go_memstats_alloc_bytes_total"
