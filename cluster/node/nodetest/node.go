@@ -109,7 +109,12 @@ func (n *Node) Twin(id string) *doppelv1.Twin {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
-	twin, err := n.Twins().GetTwin(ctx, &doppelv1.GetTwinRequest{Id: id})
+	var twin *doppelv1.Twin
+	var err error
+	Poll(func() bool { // a partition that restores itself says so
+		twin, err = n.Twins().GetTwin(ctx, &doppelv1.GetTwinRequest{Id: id})
+		return status.Code(err) != codes.Unavailable
+	})
 	switch {
 	case status.Code(err) == codes.NotFound:
 		return nil
