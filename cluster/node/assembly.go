@@ -167,7 +167,7 @@ func (a *assembly) openRows(ctx context.Context) error {
 	}
 	cursors := questdb.NewFileCursors(filepath.Join(a.cfg.DataDir, "questdb-cursor.json"), log+" "+a.cfg.QuestDB)
 	w, err := questdb.New(questdb.Config{
-		URL: a.cfg.QuestDB, Node: a.id, MaxMetrics: a.cfg.QuestDBMaxMetrics,
+		URL: a.cfg.QuestDB, Node: a.id, MaxMetrics: a.cfg.QuestDBMaxMetrics, Oldest: a.storage.Oldest,
 		Observe: func(_ int, took time.Duration) { a.metrics.observe(stageQuestDB, took) },
 	}, a.storage.Changelog(), cursors, a.storage.DeadLetters(), a.log.With("component", "questdb"))
 	if err != nil {

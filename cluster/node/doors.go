@@ -22,6 +22,7 @@ func (a *assembly) openDoors(hub *api.Hub, grpcListener, httpListener net.Listen
 	collector := &accounts{host: a.host, router: a.router, from: a.source}
 	if a.rows != nil {
 		a.fleet.lag, a.fleet.rows = a.rows.Lag, a.rows
+		collector.lost = a.rows.Stats().Lost.Load
 		collector.lag = func() (sum int64) {
 			for _, n := range a.rows.Lag() {
 				sum += n

@@ -67,6 +67,7 @@ type accounts struct {
 	host   *host.Host
 	router *router.Router
 	lag    func() int64  // rows not yet in QuestDB; nil: no QuestDB
+	lost   func() uint64 // records removed before QuestDB had their rows
 	from   func() string // source of messages: mqtt or embedded
 }
 
@@ -84,6 +85,7 @@ var (
 	descOpen        = prometheus.NewDesc("doppel_alerts_open", "Alerts that are pending or firing.", nil, nil)
 	descAlerts      = prometheus.NewDesc("doppel_alerts_total", "Alert transitions.", []string{"severity", "state"}, nil)
 	descLag         = prometheus.NewDesc("doppel_questdb_lag_records", "Changelog records not yet in QuestDB.", nil, nil)
+	descRowsLost    = prometheus.NewDesc("doppel_questdb_lost_records_total", "Changelog records removed before QuestDB had their rows.", nil, nil)
 	descSlow        = prometheus.NewDesc("doppel_slow_path_total", "Messages sent through doppel.ingest.", []string{"reason"}, nil)
 	descSlowFailed  = prometheus.NewDesc("doppel_slow_path_failures_total", "Messages that doppel.ingest did not take; their doors kept them.", nil, nil)
 	descSlowWaiting = prometheus.NewDesc("doppel_slow_path_waiting", "Messages on their way into doppel.ingest.", nil, nil)
@@ -152,6 +154,7 @@ func (a *accounts) Collect(ch chan<- prometheus.Metric) {
 	gauge(descOpen, open)
 	if a.lag != nil {
 		gauge(descLag, a.lag())
+		counter(descRowsLost, a.lost())
 	}
 	slow := a.router.Stats()
 	slow.Slow(func(reason string, n uint64) { counter(descSlow, n, reason) })
