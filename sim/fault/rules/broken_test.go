@@ -279,7 +279,8 @@ func trustNewer(_ *node, cfg *host.Config) {
 }
 
 // floorAhead moves the floor on before the checkpoints it builds on are durable.
-func floorAhead(_ *node, cfg *host.Config) {
+func floorAhead(n *node, cfg *host.Config) {
+	n.w.stateFails = true // or it takes thousands of worlds
 	p := &port{Log: cfg.State}
 	p.append = func(ctx context.Context, recs []host.Record, acks host.Acks) {
 		_, end, err := p.Log.Bounds(ctx, 0)

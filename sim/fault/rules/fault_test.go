@@ -155,6 +155,7 @@ func (w *world) tardy() {
 	n.pause()
 	n.log.ack()
 	time.AfterFunc(w.pace.pause, n.resume)
+	time.AfterFunc(w.pace.pause+50*time.Millisecond, func() { w.lookAt(n) })
 }
 
 // late lets the old checkpoints of a node that was paused land, and often ends the owner then, before it
@@ -181,14 +182,15 @@ func (w *world) look() {
 	if len(all) == 0 {
 		return
 	}
-	n := all[w.rng.IntN(len(all))]
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		if a, err := n.host.StateHash(ctx, 0); err == nil && !n.crashed() {
-			w.judge.looked(n.name, a.GetNextOffset(), a.GetStateHash())
-		}
-	}()
+	go w.lookAt(all[w.rng.IntN(len(all))])
+}
+
+func (w *world) lookAt(n *node) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if a, err := n.host.StateHash(ctx, 0); err == nil && !n.crashed() {
+		w.judge.looked(n.name, a.GetNextOffset(), a.GetStateHash())
+	}
 }
 
 // learn tells stale nodes that they have lost the partition.
@@ -201,6 +203,10 @@ func (w *world) learn() {
 }
 
 func (w *world) fault() {
+	if w.stateFails {
+		w.landOne(w.owner.state, fails)
+		return
+	}
 	s := w.owner.log
 	if w.rng.IntN(2) == 0 {
 		s = w.owner.state

@@ -263,12 +263,15 @@ func (w *world) boot() *node {
 	return n
 }
 
-// rulesOf are alert rules that fire often under the load.
+// rulesOf are alert rules that fire often under the load, and wait for event time and for logged ticks.
 func rulesOf() *alert.Set {
-	set, err := alert.NewSet(append(alert.Builtin(), alert.Rule{
-		ID: "hot", Version: 1, Kind: alert.Threshold, Metric: "t", ForSamples: 2,
-		Levels: []alert.Level{{Severity: alert.Warning, Enter: 50, Exit: 40, Op: ">"}},
-	}))
+	hot := []alert.Level{{Severity: alert.Warning, Enter: 50, Exit: 40, Op: ">"}}
+	set, err := alert.NewSet(append(
+		alert.Builtin(),
+		alert.Rule{ID: "hot", Version: 1, Kind: alert.Threshold, Metric: "t", ForSamples: 2, Levels: hot},
+		alert.Rule{ID: "stays-hot", Version: 1, Kind: alert.Threshold, Metric: "t", ForDuration: 60 * time.Millisecond, Levels: hot},
+		alert.Rule{ID: "quiet", Version: 1, Kind: alert.Stale, ForDuration: 400 * time.Millisecond, Levels: []alert.Level{{Severity: alert.Info}}},
+	))
 	if err != nil {
 		panic(err)
 	}

@@ -69,7 +69,7 @@ func (w *world) quiet() bool {
 
 // check holds everything against the fold, once as it is and once more after a restart from what is stored.
 func (w *world) check() {
-	w.wait(8 * time.Second) // the owner has nothing left to write
+	w.wait(15 * time.Second) // the owner has nothing left to write
 	if w.visit(); w.judge.verdict() != "" {
 		return
 	}
@@ -92,8 +92,9 @@ func (w *world) check() {
 
 // wait lets time pass in which everything arrives and is answered.
 func (w *world) wait(d time.Duration) {
-	for range d / (50 * time.Millisecond) {
-		time.Sleep(50 * time.Millisecond)
+	const tick = 200 * time.Millisecond
+	for range d / tick {
+		time.Sleep(tick)
 		w.drain()
 		w.keepOwner()
 		w.owner.fetchMore(1 << 20)

@@ -31,6 +31,7 @@ type world struct {
 	all, nodes         []*node // ever booted; those that are not over
 	owner              *node   // where the group says the partition is
 	strays             []stray
+	stateFails         bool  // every fault is a checkpoint or floor that is not taken
 	revenge            *node // was paused, and what it sent to doppel.state meanwhile is about to land
 	booted             int
 	tally              *tally
@@ -68,7 +69,7 @@ type pace struct {
 }
 
 // In a quick world most owners live for less than a floor takes, in a slow one a pause is longer.
-var quick, slow = pace{30, 800, time.Second, 10 * time.Second}, pace{150, 3000, 12 * time.Second, 60 * time.Second}
+var quick, slow = pace{30, 800, time.Second, 15 * time.Second}, pace{150, 3000, 12 * time.Second, 90 * time.Second}
 
 // tally counts what happened in some worlds, to see that the faults meet something.
 type tally struct{ worlds, records, void, boots, letters, ingested, gaps, forced, transitions, state, cut, late int }
