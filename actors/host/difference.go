@@ -2,6 +2,7 @@ package host
 
 import (
 	"fmt"
+	"strconv"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -124,7 +125,7 @@ func firstField(a, b protoreflect.Message, prefix string) (path, x, y string) {
 }
 
 func firstKey(f protoreflect.FieldDescriptor, a, b protoreflect.Map, path string) (where, x, y string) {
-	where, x, y = path, fmt.Sprint(a.Len()), fmt.Sprint(b.Len())
+	where, x, y = path, strconv.Itoa(a.Len()), strconv.Itoa(b.Len())
 	least := ""
 	look := func(k protoreflect.MapKey, _ protoreflect.Value) bool {
 		same := a.Has(k) && b.Has(k) && a.Get(k).Equal(b.Get(k))

@@ -202,7 +202,7 @@ func TestReplayNamesTheDifference(t *testing.T) {
 		"set digest": {sampled(7, func(e *doppelv1.TwinEvent) { e.SetDigest++ }), "set_digest "},
 		"version":    {sampled(7, func(e *doppelv1.TwinEvent) { e.Version += 2 }), "version 7, recorded 9"},
 		"outcome":    {sampled(62, func(e *doppelv1.TwinEvent) { e.Outcome = doppelv1.EventOutcome_EVENT_OUTCOME_LATE }), "outcome 2, recorded 3"},
-		"applied":    {sampled(61, func(e *doppelv1.TwinEvent) { e.Applied = e.Applied[:1] }), "2 samples applied, recorded 1"},
+		"applied":    {sampled(61, func(e *doppelv1.TwinEvent) { e.Applied = e.GetApplied()[:1] }), "2 samples applied, recorded 1"},
 		"alert": {sampled(63, func(e *doppelv1.TwinEvent) {
 			for _, a := range e.GetTransitions() {
 				a.State = doppelv1.AlertState_RESOLVED

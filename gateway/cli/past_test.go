@@ -67,8 +67,12 @@ func TestAsOf(t *testing.T) {
 		args []string
 		code int
 	}{
-		{[]string{"replay"}, 2}, {[]string{"replay", "a", "b"}, 2}, {[]string{"replay", "nobody", "--addr", addr}, 3},
-		{[]string{"replay", "a", "--addr", "127.0.0.1:1"}, 4}, {[]string{"audit", "a"}, 2}, {[]string{"audit", "--addr", "127.0.0.1:1"}, 4},
+		{[]string{"replay"}, 2},
+		{[]string{"replay", "a", "b"}, 2},
+		{[]string{"replay", "nobody", "--addr", addr}, 3},
+		{[]string{"replay", "a", "--addr", "127.0.0.1:1"}, 4},
+		{[]string{"audit", "a"}, 2},
+		{[]string{"audit", "--addr", "127.0.0.1:1"}, 4},
 	} {
 		if got := doppel(t.Context(), nil, test.args...); got.code != test.code {
 			t.Errorf("%v: exit code %d, want %d: %v", test.args, got.code, test.code, got.err)
