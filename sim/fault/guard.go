@@ -17,7 +17,7 @@ type guard struct {
 const guardScript = `cat >/dev/null
 for pid in "$0"/*/pid; do
   dir=${pid%/pid} pid=$(cat "$pid") || continue
-  [ "$(readlink "/proc/$pid/cwd")" != "$dir" ] || kill -9 -- "-$pid"
+  [ "$(readlink "/proc/$pid/cwd")" != "$dir" ] || kill -9 "-$pid"
 done`
 
 func startGuard(dir string) (*guard, error) {

@@ -96,7 +96,7 @@ func (p *process) end(k Kind) error {
 }
 
 // hitLimit is how long produce requests are waited for: none come while nothing works.
-const hitLimit = 5 * time.Second
+const hitLimit = 20 * time.Second
 
 // strike lets a fault happen to the link, and heals it.
 func (l *link) strike(ctx context.Context, f Fault) {

@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,8 @@ type process struct {
 	dir  string
 	// start launches it; it may return before the process is ready.
 	start func(ctx context.Context) error
+	// patience is how long it may take to end; 0: termLimit.
+	patience time.Duration
 
 	fault sync.Mutex // held while a fault is under way: one at a time
 }
@@ -60,7 +63,7 @@ func (p *process) signal(s syscall.Signal) bool {
 
 // gone waits until it has ended, however urgent anything else is: nothing may be left running.
 func (p *process) gone() bool {
-	for deadline := time.Now().Add(termLimit); p.pid() != 0; time.Sleep(pollEvery) {
+	for deadline := time.Now().Add(cmp.Or(p.patience, termLimit)); p.pid() != 0; time.Sleep(pollEvery) {
 		if time.Now().After(deadline) {
 			return false
 		}
@@ -81,7 +84,7 @@ func (p *process) terminate() error {
 	if !p.signal(syscall.SIGTERM) || p.gone() {
 		return nil
 	}
-	return errors.Join(fmt.Errorf("%s: %w within %v", p.name, errStubborn, termLimit), p.kill())
+	return errors.Join(fmt.Errorf("%s: %w within %v", p.name, errStubborn, cmp.Or(p.patience, termLimit)), p.kill())
 }
 
 // pause stops it for a while.
