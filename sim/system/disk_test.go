@@ -104,14 +104,15 @@ func TestFullDisk(t *testing.T) {
 				t.Error("the log does not say that the disk is full")
 			}
 			// What was on its way when the disk filled may still be answered; then there is silence.
-			before := -1.0
-			quiet := func() bool {
+			before, still := -1.0, 0
+			if !pollEvery(500*time.Millisecond, func() bool {
 				now := p.acknowledged()
-				still := now == before
+				if still++; now != before {
+					still = 0
+				}
 				before = now
-				return still
-			}
-			if !pollEvery(500*time.Millisecond, quiet) || !pollEvery(500*time.Millisecond, quiet) {
+				return still == 3
+			}) {
 				t.Errorf("a node with a full disk goes on acknowledging: %v writes of PUBACKs", before)
 			}
 			if received := p.scrape()["doppel_samples_in_flight"]; received == 0 {
