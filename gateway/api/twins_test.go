@@ -72,8 +72,6 @@ func TestGetTwinErrors(t *testing.T) {
 		{"illegal id", &doppelv1.GetTwinRequest{Id: "a/b"}, codes.InvalidArgument, "id"},
 		{"long id", &doppelv1.GetTwinRequest{Id: strings.Repeat("x", 129)}, codes.InvalidArgument, "id"},
 		{"unknown path", &doppelv1.GetTwinRequest{Id: "a", ReadMask: maskOf("metrix")}, codes.InvalidArgument, "read_mask"},
-		{"as of version", &doppelv1.GetTwinRequest{Id: "a", AsOf: &doppelv1.GetTwinRequest_Version{Version: 1}}, codes.Unimplemented, ""},
-		{"as of time", &doppelv1.GetTwinRequest{Id: "a", AsOf: &doppelv1.GetTwinRequest_Time{Time: timestamppb.Now()}}, codes.Unimplemented, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := w.twins.GetTwin(t.Context(), tc.req)
