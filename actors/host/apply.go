@@ -173,7 +173,7 @@ func (o *owner) step(c *cell) (ok bool) {
 			o.quarantine(c, fmt.Sprint(v))
 		}
 	}()
-	if o.stepHook != nil {
+	if o.stepHook != nil && !c.quarantined {
 		o.stepHook(c)
 	}
 	c.twin.Step(o.now, &o.event.Input, o.host.cfg.Rules, &o.event.Effects)

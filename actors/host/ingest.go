@@ -69,7 +69,7 @@ func (o *owner) follow(ctx context.Context) error {
 func (o *owner) takeIngest(ctx context.Context) {
 	f := &o.feed
 	for range ingestTurn {
-		if f.stalled || o.restart || o.pend.len() >= o.host.cfg.InFlight {
+		if f.stalled || o.restart || o.full() {
 			return
 		}
 		if len(f.queue) == 0 {

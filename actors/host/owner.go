@@ -53,6 +53,7 @@ type owner struct {
 	out      outbox
 	pend     ring[pending]
 	chunks   ring[chunk]
+	flight   int // bytes of chunks
 	emits    ring[emission]
 	ckpt     checkpoints
 	feed     feed
@@ -245,7 +246,7 @@ func (o *owner) takeInput(ctx context.Context) {
 
 // takeMessages applies what waits, as long as no more is in flight than may be.
 func (o *owner) takeMessages(ctx context.Context) {
-	if o.pend.len() >= o.host.cfg.InFlight {
+	if o.full() {
 		return
 	}
 	if len(o.todo) == 0 {
@@ -256,7 +257,7 @@ func (o *owner) takeMessages(ctx context.Context) {
 		o.host.cfg.Observe(StageRoute, time.Duration(o.now-o.todo[0].ReceivedAt))
 	}
 	done := 0
-	for done < len(o.todo) && o.pend.len() < o.host.cfg.InFlight && !o.restart {
+	for done < len(o.todo) && !o.full() && !o.restart {
 		o.message(ctx, &o.todo[done])
 		done++
 	}

@@ -11,11 +11,15 @@ import (
 // acknowledged; the collector frees it whole.
 const slabBytes = 256 << 10
 
+// maxFlight bounds the bytes of a partition's unacknowledged records, and what one message makes on top.
+const maxFlight = 16 << 20
+
 // outbox is what one turn appends.
 type outbox struct {
 	recs    []Record
 	slab    []byte
 	rows    *Rows // of this turn; nil: no time series store
+	bytes   int   // of recs
 	letters int   // dead letters under way
 }
 
@@ -24,6 +28,8 @@ type chunk struct {
 	last uint64 // count of its last record
 	at   int64  // when it was handed to the log, unix nanoseconds
 	rows *Rows
+
+	bytes int
 }
 
 // record logs what o.event holds (O2, O8): the input of c and its effects, just stepped. It returns
@@ -72,6 +78,7 @@ func (o *owner) encode(c *cell, ev *codec.Event) (key, value []byte) {
 	mid := len(o.out.slab)
 	o.out.slab = codec.AppendEvent(o.out.slab, ev)
 	end := len(o.out.slab)
+	o.out.bytes += end - start
 	return o.out.slab[start:mid:mid], o.out.slab[mid:end:end]
 }
 
@@ -114,6 +121,11 @@ func (o *owner) addRows(c *cell, fx *twin.Effects) {
 	}
 }
 
+// full says that no more may be in flight: the log has to answer first.
+func (o *owner) full() bool {
+	return o.pend.len() >= o.host.cfg.InFlight || o.flight+o.out.bytes >= maxFlight
+}
+
 // append hands the records of this turn to the log. It blocks while the log's buffer is full: the
 // mailbox then fills and the doors wait.
 func (o *owner) append(ctx context.Context) {
@@ -121,8 +133,9 @@ func (o *owner) append(ctx context.Context) {
 		return
 	}
 	k := o.chunks.push()
-	*k = chunk{last: o.n, at: o.host.cfg.Clock(), rows: o.out.rows}
-	o.out.rows = nil
+	*k = chunk{last: o.n, at: o.host.cfg.Clock(), rows: o.out.rows, bytes: o.out.bytes}
+	o.flight += o.out.bytes
+	o.out.rows, o.out.bytes = nil, 0
 	o.host.cfg.Changelog.Append(ctx, o.p.id, o.out.recs, o)
 	clear(o.out.recs)
 	o.out.recs = o.out.recs[:0]

@@ -95,6 +95,7 @@ func (o *owner) letGo(ctx context.Context) {
 	}
 	for o.chunks.len() > 0 && o.chunks.front().last <= o.released {
 		k := o.chunks.front()
+		o.flight -= k.bytes
 		o.host.cfg.Observe(StageDurable, time.Duration(o.host.cfg.Clock()-k.at))
 		if k.rows != nil {
 			o.offer(k.rows)
