@@ -173,6 +173,6 @@ func (h *Host) ask(ctx context.Context, p int32, read func(*owner) uint64) error
 
 func (o *owner) proto(from *twin.Twin, quarantined bool) *doppelv1.Twin {
 	t := codec.Twin(from)
-	t.Owner, t.Epoch, t.Quarantined = o.host.cfg.Node, o.epoch, t.Quarantined || quarantined
+	t.Owner, t.Epoch, t.Quarantined = o.host.cfg.Node, o.epoch, t.GetQuarantined() || quarantined
 	return t
 }

@@ -103,7 +103,7 @@ func (o *owner) readState(ctx context.Context, logEnd int64) (savedState, error)
 			f, err := codec.DecodeFloor(r.Value)
 			if err != nil {
 				o.host.stats.Void.Add(1)
-				return nil
+				return nil //nolint:nilerr // foreign bytes are void
 			}
 			if !floored || f.Start.Next >= floor.Start.Next { // all are true; this one spares the most work
 				floor, floored = f, true
@@ -112,7 +112,7 @@ func (o *owner) readState(ctx context.Context, logEnd int64) (savedState, error)
 		}
 		if dec.Decode(r.Value, &c) != nil || len(c.Twin) == 0 || !codec.ValidDevice(r.Key) {
 			o.host.stats.Void.Add(1)
-			return nil
+			return nil //nolint:nilerr // foreign bytes are void
 		}
 		if err := o.checkEpoch(c.Epoch, c.Asof, logEnd); err != nil {
 			return err
