@@ -28,7 +28,7 @@ var (
 type size struct{ rounds, faults int }
 
 var (
-	shortForm = map[Target]size{Embedded: {1, 10}, Real: {1, 6}, Broker: {1, 4}}
+	shortForm = map[Target]size{Embedded: {1, 10}, Real: {1, 5}, Broker: {1, 4}}
 	longForm  = map[Target]size{Embedded: {10, 20}, Real: {5, 10}, Broker: {1, 10}}
 )
 
