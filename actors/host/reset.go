@@ -18,7 +18,11 @@ func (o *owner) quarantine(c *cell, reason string) {
 	o.host.stats.Panics.Add(1)
 	o.event.Input = twin.Input{Kind: twin.KindQuarantined, ReceivedAt: o.now, Quarantine: twin.Quarantine{Reason: reason}}
 	o.event.Effects = twin.Effects{Outcome: twin.Applied}
+	// What the twin was doing is not handled before it is a dead letter (G3): the position stays in front.
+	src := o.src
+	o.src = o.logged
 	o.record(c)
+	o.src = src
 	o.restart = true
 }
 

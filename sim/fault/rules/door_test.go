@@ -81,7 +81,7 @@ func (w *world) acknowledged(m *message, by string) {
 		w.judge.refused(m.payload, by)
 	}
 	for _, n := range m.numbers {
-		w.judge.released(n, by)
+		w.judge.released(n, by, m.payload)
 	}
 }
 

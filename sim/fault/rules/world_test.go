@@ -31,6 +31,7 @@ type world struct {
 	all, nodes         []*node // ever booted; those that are not over
 	owner              *node   // where the group says the partition is
 	strays             []stray
+	panics             int   // steps of dev-3 until one panics; 0: none does
 	stateFails         bool  // every fault is a checkpoint or floor that is not taken
 	revenge            *node // was paused, and what it sent to doppel.state meanwhile is about to land
 	booted             int
@@ -106,6 +107,9 @@ func newWorld(seed uint64, broken breaks, trace io.Writer) *world {
 	}
 	if seed%4 == 1 {
 		w.pace = slow
+	}
+	if seed%5 == 0 {
+		w.panics = 1 + w.rng.IntN(60)
 	}
 	w.judge = newJudge(w.rules)
 	return w
