@@ -257,7 +257,8 @@ func ingestConsumed(n *node, f *codec.Floor) {
 }
 
 // trustNewer takes checkpoints of a newer epoch for its own.
-func trustNewer(_ *node, cfg *host.Config) {
+func trustNewer(n *node, cfg *host.Config) {
+	n.w.tardyOnly = true // or it takes a thousand worlds
 	log, state := &port{Log: cfg.Changelog}, &port{Log: cfg.State}
 	state.read = func(int64) func(*host.LogRecord) {
 		claim, _ := log.epoch.get()

@@ -127,12 +127,12 @@ func (w *world) move() {
 	if len(w.running()) > 2 {
 		return
 	}
-	if w.rng.IntN(3) == 0 {
+	if w.tardyOnly || w.rng.IntN(3) == 0 {
 		w.tardy()
 		return
 	}
 	old := w.owner
-	old.stale = true
+	old.setStale()
 	if w.rng.IntN(2) == 0 {
 		old.pause()
 		time.AfterFunc(w.pace.pause, func() {
@@ -149,13 +149,15 @@ func (w *world) move() {
 // claims again.
 func (w *world) tardy() {
 	n := w.boot()
-	n.stale = true
 	synctest.Wait()
 	w.landOne(n.log, lands)
 	n.pause()
 	n.log.ack()
 	time.AfterFunc(w.pace.pause, n.resume)
-	time.AfterFunc(w.pace.pause+50*time.Millisecond, func() { w.lookAt(n) })
+	time.AfterFunc(w.pace.pause+50*time.Millisecond, func() {
+		w.lookAt(n)
+		n.setStale()
+	})
 }
 
 // late lets the old checkpoints of a node that was paused land, and often ends the owner then, before it
@@ -196,7 +198,7 @@ func (w *world) lookAt(n *node) {
 // learn tells stale nodes that they have lost the partition.
 func (w *world) learn() {
 	for _, n := range w.running() {
-		if n.stale {
+		if n.isStale() {
 			n.alive()
 		}
 	}

@@ -23,12 +23,12 @@ type node struct {
 	alive context.CancelFunc
 	ended chan error // what Serve returned
 	done  bool       // ended was read
-	stale bool       // another node was given the partition
 	// push takes messages in; variants stand before it.
 	push func(ctx context.Context, msgs []host.Message) error
 
 	mu    sync.Mutex
 	dead  bool
+	stale bool          // another node was given the partition, and this one may hear of it
 	gate  chan struct{} // closed while the node runs
 	jobs  []job         // alerts and dead letters on their way
 	fetch int64         // records of ingest that may be read
@@ -39,6 +39,19 @@ type node struct {
 type job struct {
 	land func()
 	done func(error)
+}
+
+// setStale: another node was given the partition, and this one may hear of it.
+func (n *node) setStale() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stale = true
+}
+
+func (n *node) isStale() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.stale
 }
 
 func (n *node) crashed() bool {

@@ -14,6 +14,9 @@ func (w *world) rest() {
 		for _, n := range w.running() {
 			n.resume()
 			n.fetchMore(1 << 20)
+			if n != w.owner {
+				n.setStale()
+			}
 		}
 		w.learn()
 		w.keepOwner()
@@ -106,7 +109,7 @@ func (w *world) wait(d time.Duration) {
 // owner, with nothing to write, must notice by itself (T8).
 func (w *world) visit() {
 	guest := w.boot()
-	guest.stale = true
+	guest.setStale()
 	for range 1000 {
 		guest.fetchMore(1 << 20)
 		w.drain()

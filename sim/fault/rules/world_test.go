@@ -32,6 +32,7 @@ type world struct {
 	owner              *node   // where the group says the partition is
 	strays             []stray
 	panics             int   // steps of dev-3 until one panics; 0: none does
+	tardyOnly          bool  // every move is a claim of one who then stands still
 	stateFails         bool  // every fault is a checkpoint or floor that is not taken
 	revenge            *node // was paused, and what it sent to doppel.state meanwhile is about to land
 	booted             int
