@@ -23,9 +23,16 @@ import (
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
-// asNode makes this test binary a node, with rules that have something pending: the built-in ones fire at
-// once. It is the product in all but its rules.
-const asNode = "TORTURE_AS_NODE"
+// asNode makes this test binary a node, the product in all but what the value says: rules that have
+// something pending, since the built-in ones fire at once; or checkpoints so soon that a round has many.
+const (
+	asNode         = "TORTURE_AS_NODE"
+	withRules      = "rules"
+	withCheckpoint = "checkpoints"
+)
+
+// soon is when the changes of a node with many checkpoints get theirs; the product waits a minute.
+const soon = time.Second
 
 // pendingFor is how long the rules of that node wait before they fire.
 const pendingFor = 5 * time.Second
@@ -37,7 +44,7 @@ func pendingRules() []alert.Rule {
 	}
 }
 
-// runNode is `doppel run` with other rules; args are its command line.
+// runNode is `doppel run` with what differs; args are its command line.
 func runNode(args []string) error {
 	var cfg product.Config
 	fs := pflag.NewFlagSet("run", pflag.ContinueOnError)
@@ -53,7 +60,13 @@ func runNode(args []string) error {
 	if err != nil {
 		return err
 	}
-	n.Adjust(func(c *host.Config) { c.Rules = rules })
+	n.Adjust(func(c *host.Config) {
+		if os.Getenv(asNode) == withRules {
+			c.Rules = rules
+		} else {
+			c.CheckpointAfter = soon
+		}
+	})
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	return n.Run(ctx)
@@ -62,7 +75,7 @@ func runNode(args []string) error {
 // pendingRig runs such a node, embedded.
 func pendingRig(t *testing.T) *Rig {
 	t.Helper()
-	t.Setenv(asNode, "1")
+	t.Setenv(asNode, withRules)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

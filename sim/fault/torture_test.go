@@ -145,6 +145,13 @@ func round(t *testing.T, r *Round) *Outcome {
 		t.Fatal(err)
 	}
 	r.Dir, r.Root, r.Binary, r.Out = dir, root(t), command(t), testWriter{t}
+	if t.Setenv(asNode, ""); r.Seed%2 == 1 {
+		// Every other round restores mostly from checkpoints, of which a minute of the product has few.
+		t.Setenv(asNode, withCheckpoint)
+		if r.Binary, err = os.Executable(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	o, err := r.Run(t.Context())
 	if err != nil {
 		t.Fatalf("round: %v (kept: %s)", err, dir)
