@@ -123,6 +123,9 @@ func (o *owner) input(m *Message, c *cell, last *pending) (*cell, *pending, *cod
 		if fresh {
 			o.adopt(c) // keep it: a quarantined twin is visible
 		}
+		if last != nil { // the record of the quarantine, which may have moved the others
+			last = o.pend.back()
+		}
 		return c, last, quarantined(1)
 	}
 	fx := &o.event.Effects

@@ -133,20 +133,21 @@ func (o *owner) ingest(ctx context.Context, r *IngestRecord) {
 func (o *owner) ingestTelemetry(ctx context.Context, r *IngestRecord, c *cell, behind codec.Position) {
 	m := &r.Message
 	items, refusal := o.dec.Telemetry(m.ContentType, m.Payload, m.ReceivedAt)
+	first := 0
+	if o.src.Offset == uint64(r.Offset) {
+		first = int(o.src.Index)
+	}
+	left := len(items) - first
 	switch {
 	case refusal != nil:
 		o.divert(ctx, m, refusal, 1, behind)
 		return
 	case c == nil && o.host.cfg.RefuseUnknown:
-		o.divert(ctx, m, unknownDevice(len(items)), len(items), behind)
+		o.divert(ctx, m, unknownDevice(left), left, behind)
 		return
 	case c != nil && c.quarantined:
-		o.divert(ctx, m, quarantined(len(items)), len(items), behind)
+		o.divert(ctx, m, quarantined(left), left, behind)
 		return
-	}
-	first := 0
-	if o.src.Offset == uint64(r.Offset) {
-		first = int(o.src.Index)
 	}
 	if first == 0 {
 		o.ingested(m)

@@ -33,6 +33,7 @@ type ring[T any] struct {
 
 func (r *ring[T]) len() int { return int(r.tail - r.head) }
 
+// push returns the new element; it may move the others.
 func (r *ring[T]) push() *T {
 	if r.len() == len(r.buf) {
 		grown := make([]T, max(64, 2*len(r.buf)))
@@ -50,6 +51,9 @@ func (r *ring[T]) push() *T {
 func (r *ring[T]) at(place uint64) *T { return &r.buf[place&uint64(len(r.buf)-1)] }
 
 func (r *ring[T]) front() *T { return &r.buf[r.head&uint64(len(r.buf)-1)] }
+
+// back is the newest element.
+func (r *ring[T]) back() *T { return r.at(r.tail - 1) }
 
 func (r *ring[T]) pop() {
 	var zero T

@@ -21,11 +21,16 @@ type lateEffects struct {
 // gives other results than were recorded are defects (R5). It returns the effects to emit again (S4).
 func (o *owner) restore(ctx context.Context) (emit []lateEffects, err error) {
 	cfg := &o.host.cfg
+	stateStart, stateEnd, err := cfg.State.Bounds(ctx, o.p.id)
+	if err != nil {
+		return nil, fmt.Errorf("restore: %w", err)
+	}
+	// Asked second: an epoch below the end of the state then has its claim below the end of the log.
 	logStart, logEnd, err := cfg.Changelog.Bounds(ctx, o.p.id)
 	if err != nil {
 		return nil, fmt.Errorf("restore: %w", err)
 	}
-	saved, err := o.readState(ctx, logEnd)
+	saved, err := o.readState(ctx, stateStart, stateEnd, logEnd)
 	if err != nil {
 		return nil, fmt.Errorf("restore: %w", err)
 	}
@@ -82,13 +87,9 @@ type origin struct {
 }
 
 // readState reads the newest checkpoints into passive twins, and finds where replay must start (S1, S2).
-func (o *owner) readState(ctx context.Context, logEnd int64) (savedState, error) {
-	cfg := &o.host.cfg
+// from and end are the bounds of doppel.state, logEnd is the end of the changelog.
+func (o *owner) readState(ctx context.Context, from, end, logEnd int64) (savedState, error) {
 	var saved savedState
-	from, end, err := cfg.State.Bounds(ctx, o.p.id)
-	if err != nil {
-		return saved, err
-	}
 	k := &o.ckpt
 	k.prev, k.read, k.pass.done = end-1, end-1, from
 	var (
@@ -98,7 +99,7 @@ func (o *owner) readState(ctx context.Context, logEnd int64) (savedState, error)
 		floored bool
 	)
 	origins := make(map[string]origin)
-	err = cfg.State.Read(ctx, o.p.id, from, end, func(r LogRecord) error {
+	err := o.host.cfg.State.Read(ctx, o.p.id, from, end, func(r LogRecord) error {
 		if string(r.Key) == codec.FloorKey {
 			f, err := codec.DecodeFloor(r.Value)
 			if err != nil {
@@ -142,10 +143,11 @@ func (o *owner) readState(ctx context.Context, logEnd int64) (savedState, error)
 	return saved, nil
 }
 
-// checkEpoch refuses what doppel.state cannot hold while our claim is the newest (S1).
+// checkEpoch refuses what doppel.state cannot hold while our claim is the newest (S1). We have written
+// nothing there yet: what has our epoch is of another log, whose first claim stood at offset 0, too.
 func (o *owner) checkEpoch(epoch uint64, asof, logEnd int64) error {
 	switch {
-	case epoch > o.epoch && epoch >= uint64(logEnd), epoch < o.epoch && asof >= int64(o.epoch):
+	case epoch == o.epoch, epoch > o.epoch && epoch >= uint64(logEnd), epoch < o.epoch && asof >= int64(o.epoch):
 		return fmt.Errorf("partition %d: doppel.state knows epoch %d and offset %d of a changelog that ends at %d: "+
 			"the changelog was made anew or lost its end, and twins would go back in time; restore it, or begin with another --topic-prefix: %w",
 			o.p.id, epoch, asof, logEnd, errRefuseToServe)
