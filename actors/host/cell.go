@@ -19,9 +19,8 @@ type cell struct {
 	twin twin.Twin
 
 	lastN       uint64 // count of its newest record in this epoch
-	covered     uint64 // newest record that a checkpoint on its way, or there, includes
 	lookAt      int64  // when the wheel looks at it; 0: not scheduled
-	anchored    uint32 // day of its last anchor in this epoch, since 1970
+	anchored    uint16 // day of its last anchor in this epoch, since 1970
 	online      bool   // as counted by the partition
 	dirty       bool   // has released changes that no checkpoint includes
 	atBarrier   bool   // waits to declare a gap

@@ -76,7 +76,7 @@ func (s stateAcks) Ack(n uint64, offset int64, err error) {
 
 // touch notes that record n, just released, changed c.
 func (o *owner) touch(c *cell, n uint64) {
-	if c.dirty || n <= c.covered {
+	if c.dirty {
 		return
 	}
 	c.dirty = true
@@ -119,7 +119,7 @@ func (o *owner) takeTwin(c *cell, since Cursor) {
 	}
 	from := k.room()
 	k.slab = c.twin.EncodeCheckpoint(k.slab)
-	c.dirty, c.covered = false, o.n
+	c.dirty = false // what of it is in flight makes it dirty again: one checkpoint too many
 	*k.flying.push() = stateRecord{after: o.n, since: since, id: c.id(), twin: k.slab[from:len(k.slab):len(k.slab)]}
 	o.sendState()
 }
@@ -246,7 +246,7 @@ func (o *owner) releasedTo() Cursor {
 
 // anchor logs the whole twin once a day, so that a replay can begin in the middle of the log.
 func (o *owner) anchor(c *cell) {
-	day := uint32(o.now / int64(24*time.Hour))
+	day := uint16(o.now / int64(24*time.Hour))
 	if c.anchored == day {
 		return
 	}
@@ -256,6 +256,6 @@ func (o *owner) anchor(c *cell) {
 		return
 	}
 	o.event.Anchor = c.twin.EncodeCheckpoint(nil)
-	o.record(c)
+	o.record(c).cell = nil // nothing to see, and no change
 	o.event.Anchor = nil
 }
