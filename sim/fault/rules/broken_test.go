@@ -256,22 +256,23 @@ func ingestConsumed(n *node, f *codec.Floor) {
 	f.State.SrcNext = codec.Position{Offset: uint64(n.w.ingest.end())}
 }
 
-// trustNewer takes checkpoints of a newer epoch for its own.
+// trustNewer takes checkpoints of a newer epoch for older ones, of before its claim.
 func trustNewer(n *node, cfg *host.Config) {
 	n.w.tardyOnly = true // or it takes a thousand worlds
 	log, state := &port{Log: cfg.Changelog}, &port{Log: cfg.State}
 	state.read = func(int64) func(*host.LogRecord) {
 		claim, _ := log.epoch.get()
+		before := max(claim-1, 0)
 		var dec codec.CheckpointDecoder
 		return func(r *host.LogRecord) {
 			var c codec.Checkpoint
 			if string(r.Key) == codec.FloorKey {
 				if f, err := codec.DecodeFloor(r.Value); err == nil && f.Epoch > uint64(claim) {
-					f.Epoch = uint64(claim)
+					f.Epoch, f.LogOffset = uint64(before), before
 					r.Value = codec.AppendFloor(nil, &f)
 				}
 			} else if dec.Decode(r.Value, &c) == nil && c.Epoch > uint64(claim) {
-				c.Epoch = uint64(claim)
+				c.Epoch, c.Asof = uint64(before), before
 				r.Value = codec.AppendCheckpoint(nil, &c)
 			}
 		}
