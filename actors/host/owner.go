@@ -99,10 +99,14 @@ func (o *owner) run(ctx context.Context) error {
 	if err := o.follow(ctx); err != nil {
 		return err
 	}
-	o.begin(context.WithoutCancel(ctx), emit)
+	// What is in flight ends in order, also while leaving; but not even a log that hangs may hold us.
+	work, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(leaveWithin, abandon) })()
+	o.begin(work, emit)
 	o.show(Serving)
 	o.log.DebugContext(ctx, "serving", "epoch", o.epoch, "twins", len(o.twins))
-	return o.serve(ctx)
+	return o.serve(ctx, work)
 }
 
 // begin makes the restored twins live: their timers, the accounts, and what may not have been seen (S4).
@@ -161,14 +165,11 @@ const (
 
 // serve takes turns until the epoch or ctx ends. At the end of ctx it takes no more input, waits for
 // what is in flight, so that devices get their acknowledgements, and leaves checkpoints and a floor (O9).
-func (o *owner) serve(ctx context.Context) error {
+// work ends some time after ctx, whatever is still in flight.
+func (o *owner) serve(ctx, work context.Context) error {
 	timer := time.NewTicker(time.Duration(wheelTick))
 	defer timer.Stop()
 	done := ctx.Done()
-	// What is in flight ends in order, also while leaving; but not even a log that hangs may hold us.
-	work, abandon := context.WithCancel(context.WithoutCancel(ctx))
-	defer abandon()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(leaveWithin, abandon) })()
 	leaving := false
 	var deadline time.Time
 	for {

@@ -67,9 +67,13 @@ func TestChangelogMadeAnew(t *testing.T) {
 }
 
 // hanging is a log of alerts that takes nothing and makes its callers wait.
-type hanging struct{}
+type hanging struct{ called chan struct{} }
 
-func (hanging) Publish(ctx context.Context, _ host.Transition, done func(error)) {
+func (h hanging) Publish(ctx context.Context, _ host.Transition, done func(error)) {
+	select {
+	case h.called <- struct{}{}:
+	default:
+	}
 	<-ctx.Done()
 	go done(ctx.Err())
 }
@@ -87,22 +91,23 @@ func TestLeavingWhileAlertsHang(t *testing.T) {
 	s := newSender(n)
 	s.send(t, flapping("d", 4)...)
 	s.settle(t)
-	n.stop()
+	cutOff(n)()
 	cfg := n.config
 	client, err := kafka.Open(t.Context(), kafka.Config{Brokers: []string{log.Addr()}, Partitions: partitions, Embedded: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = client.Close() }()
-	cfg.Changelog, cfg.State, cfg.Ingest, cfg.Alerts = client.Changelog(), client.State(), client.Ingest(), hanging{}
+	hung := hanging{make(chan struct{}, 1)}
+	cfg.Changelog, cfg.State, cfg.Ingest, cfg.Alerts = client.Changelog(), client.State(), client.Ingest(), hung
 	h, err := host.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.Serve(ctx, []int32{0, 1, 2, 3}) }()
-	eventually(t, "the other partitions serve", func() bool { serving, all := h.Restored(); return serving >= all-1 })
+	<-hung.called
 	cancel()
 	select {
 	case err := <-done:
@@ -150,7 +155,7 @@ func TestFlappingAlerts(t *testing.T) {
 	log := openLog(t)
 	n := start(t, log, func(c *host.Config) { often(c); c.Rules = flaps(t) })
 	s := newSender(n)
-	const samples = 12000
+	const samples = 20000
 	s.send(t, flapping("d", samples)...)
 	s.settle(t)
 	p := placement.Partition([]byte("d"), partitions)
