@@ -22,6 +22,9 @@ type alertEntry struct {
 const (
 	// keepResolved is how long a resolved alert stays listed, by logged time.
 	keepResolved = int64(24 * 60 * 60 * 1e9)
+	// listedMost is how many alerts of a device are listed, if that many of them are resolved: they are
+	// part of its checkpoint, which must fit a record.
+	listedMost = 256
 	// expireEvery is how often those that are no longer are looked for, whether anybody asks or not.
 	expireEvery = int64(60 * 60 * 1e9)
 )
@@ -34,6 +37,7 @@ func (x *alertIndex) put(device string, a *alert.Alert) {
 	}
 	old, known := x.byID[a.ID]
 	if !known {
+		x.crowdOut(device)
 		x.byDevice[device] = append(x.byDevice[device], a.ID)
 	} else if old.alert.State != alert.Resolved {
 		x.open--
@@ -42,6 +46,20 @@ func (x *alertIndex) put(device string, a *alert.Alert) {
 		x.open++
 	}
 	x.byID[a.ID] = alertEntry{device, *a}
+}
+
+// crowdOut makes room for one more alert of a device: the oldest resolved one goes.
+func (x *alertIndex) crowdOut(device string) {
+	ids := x.byDevice[device]
+	if len(ids) < listedMost {
+		return
+	}
+	for _, id := range ids { // in the order in which they came
+		if x.byID[id].alert.State == alert.Resolved {
+			x.remove(id)
+			return
+		}
+	}
 }
 
 // of are the alerts of a device, for its checkpoint.

@@ -26,3 +26,18 @@ func TestAlertsExpire(t *testing.T) {
 		}
 	}
 }
+
+// TestAlertsCrowdOut: a device that flaps does not fill the index; what is open stays.
+func TestAlertsCrowdOut(t *testing.T) {
+	var x alertIndex
+	x.apply(&Transition{Device: "d", Alert: alert.Alert{ID: 1, State: alert.Firing}})
+	x.apply(&Transition{Device: "e", Alert: alert.Alert{ID: 2, State: alert.Resolved}})
+	for id := range uint64(2 * listedMost) {
+		x.apply(&Transition{Device: "d", Alert: alert.Alert{ID: 10 + id, State: alert.Firing}})
+		x.apply(&Transition{Device: "d", Alert: alert.Alert{ID: 10 + id, State: alert.Resolved}})
+	}
+	all := x.of("d")
+	if len(all) != listedMost || all[0].ID != 1 || all[listedMost-1].ID != 9+2*listedMost || x.open != 1 || len(x.of("e")) != 1 {
+		t.Errorf("%d alerts of the device from %d to %d, %d open", len(all), all[0].ID, all[len(all)-1].ID, x.open)
+	}
+}
