@@ -64,6 +64,8 @@ type stateRecord struct {
 	id    string // of the device
 	twin  []byte
 	floor *codec.Floor // instead
+
+	endsPass bool // the floor is behind all that a rewrite has written
 }
 
 // stateAcks takes the acknowledgements of doppel.state.
@@ -83,11 +85,16 @@ func (o *owner) touch(c *cell, n uint64) {
 	*o.ckpt.dirty.push() = dirtyTwin{cell: c, since: Cursor{Next: o.prev, Epoch: o.epoch, N: n - 1}, at: o.now}
 }
 
-// checkpoint takes the twins whose turn has come. hurry is for a node that leaves.
-func (o *owner) checkpoint(hurry bool) {
+// earn finds out how many checkpoints may be written now.
+func (o *owner) earn() {
 	k := &o.ckpt
 	earned := float64(o.n-k.counted)/recordsPerCheckpoint + float64(o.now-k.at)*checkpointsPerSecond/1e9
 	k.credit, k.counted, k.at = min(k.credit+earned, checkpointsAtOnce), o.n, o.now
+}
+
+// checkpoint takes the twins whose turn has come. hurry is for a node that leaves.
+func (o *owner) checkpoint(hurry bool) {
+	k := &o.ckpt
 	for k.dirty.len() > 0 && k.flying.len() < maxFlying {
 		d := k.dirty.front()
 		age := o.now - d.at
@@ -99,7 +106,7 @@ func (o *owner) checkpoint(hurry bool) {
 		case age < int64(o.host.cfg.CheckpointAfter), k.credit < 1 && age < overdue:
 			return
 		}
-		k.credit--
+		k.credit = max(k.credit-1, -checkpointsAtOnce) // what is overdue is written anyway, and does not cost all to come
 		if d.cell.broken {
 			k.pin(d.since)
 		} else {
@@ -193,7 +200,7 @@ func (o *owner) stateAck(ctx context.Context, a *ack) {
 	k.prev, k.acked = a.offset, a.n
 	r := k.flying.front()
 	if r.floor != nil {
-		o.floorKept(r.floor)
+		o.floorKept(r.floor, r.endsPass)
 	} else {
 		o.host.stats.Checkpoints.Add(1)
 	}

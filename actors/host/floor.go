@@ -49,11 +49,11 @@ func (o *owner) takeFloor(hurry bool) {
 	}
 	f.next = o.now + min(floorEvery, int64(o.host.cfg.CheckpointAfter))
 	start := o.floorStart()
-	if !f.again && !o.ckpt.pass.over() && start.Next == f.kept.Start.Next && o.src == f.kept.State.SrcNext {
+	if !f.again && !o.ckpt.pass.taken && start.Next == f.kept.Start.Next && o.src == f.kept.State.SrcNext {
 		return
 	}
 	f.under, f.again = true, false
-	*o.ckpt.flying.push() = stateRecord{after: o.n, since: start, floor: &codec.Floor{
+	*o.ckpt.flying.push() = stateRecord{after: o.n, since: start, endsPass: o.ckpt.pass.taken, floor: &codec.Floor{
 		Epoch: o.epoch, Start: codec.Cursor(start), StateOffset: o.ckpt.read,
 		State:       codec.PartitionState{SrcNext: o.src, Now: o.now, Unsettled: !o.feed.settled},
 		EffectsNext: o.effectsNext().Next,
@@ -62,13 +62,16 @@ func (o *owner) takeFloor(hurry bool) {
 }
 
 // floorKept takes note of an acknowledged floor: nothing below it is needed any more.
-func (o *owner) floorKept(f *codec.Floor) {
+func (o *owner) floorKept(f *codec.Floor, endsPass bool) {
 	k := &o.ckpt
+	if endsPass {
+		k.pass.end()
+	}
 	k.floor.kept, k.floor.under = *f, false
 	o.host.stats.Floors.Add(1)
 	if o.host.cfg.Retention != nil {
 		o.host.cfg.Retention.Needs(o.p.id, Needs{
-			Changelog: Cursor(f.Start), State: k.pass.ended(), Ingest: int64(f.State.SrcNext.Offset),
+			Changelog: Cursor(f.Start), State: k.pass.done, Ingest: int64(f.State.SrcNext.Offset),
 		})
 	}
 }

@@ -223,8 +223,9 @@ func (o *owner) turn(ctx context.Context, leaving bool) {
 		if o.now >= o.alerts.expiry {
 			o.alerts.expire(o.now)
 		}
-		o.checkpoint(false)
+		o.earn()
 		o.rewrite()
+		o.checkpoint(false)
 		o.takeFloor(false)
 		o.verify(ctx)
 	}

@@ -11,7 +11,7 @@ type rewrite struct {
 	below int64    // offset of doppel.state at which the pass began
 	left  []string // devices still to do
 	busy  bool     // a pass is under way
-	floor bool     // all are sent; the next acknowledged floor ends the pass
+	taken bool     // all are on their way, or there: a floor behind them ends the pass
 	done  int64    // below which nothing is needed
 }
 
@@ -21,21 +21,19 @@ const (
 	rewriteLeast  = 4096
 )
 
-// over says that everything is sent and a floor is wanted.
-func (r *rewrite) over() bool { return r.floor }
-
-// ended is called with an acknowledged floor and returns the offset below which nothing is needed.
-func (r *rewrite) ended() int64 {
-	if r.floor {
-		r.done, r.busy, r.floor = r.below, false, false
-	}
-	return r.done
+// end is called with the acknowledged floor behind all that the pass has written.
+func (r *rewrite) end() {
+	r.done, r.busy, r.taken = r.below, false, false
 }
 
-// rewrite goes on with the pass, or begins one.
+// spare keeps all that is there: a twin has its last state in it.
+func (r *rewrite) spare() { r.below = r.done }
+
+// rewrite goes on with the pass, or begins one. It goes before the checkpoints that are due: where these
+// cost all they may, nothing would be left for it, and what it writes spares theirs.
 func (o *owner) rewrite() {
 	k, r := &o.ckpt, &o.ckpt.pass
-	if o.host.cfg.Retention == nil || r.floor {
+	if o.host.cfg.Retention == nil || r.taken {
 		return
 	}
 	if !r.busy {
@@ -52,24 +50,28 @@ func (o *owner) rewrite() {
 		r.left[last] = ""
 		r.left = r.left[:last]
 	}
-	r.floor = len(r.left) == 0 && k.flying.len() == 0
+	r.taken = len(r.left) == 0
 }
 
 // rewriteTwin takes a twin whether it is dirty or not. The floor must not start behind what waits
 // already, and flying is in order of that, so it counts as changed where the floor would start now.
 func (o *owner) rewriteTwin(id string) {
 	since := o.floorStart()
+	k := &o.ckpt
 	if c := o.twins[id]; c != nil {
 		if !c.broken {
 			o.takeTwin(c, since)
+		}
+		if c.broken { // perhaps only now
+			k.pass.spare()
 		}
 		return
 	}
 	p := o.idle.passive[id]
 	if p == nil || !o.decode(&o.idle.read, id, p) {
+		k.pass.spare()
 		return
 	}
-	k := &o.ckpt
 	from := k.room()
 	k.slab = o.idle.read.EncodeCheckpoint(k.slab)
 	*k.flying.push() = stateRecord{after: o.n, since: since, id: p.id(), twin: k.slab[from:len(k.slab):len(k.slab)]}
