@@ -155,7 +155,7 @@ func (o *owner) input(m *Message, c *cell, last *pending) (*cell, *pending, *cod
 		o.adopt(c)
 	}
 	last = o.record(c)
-	if fx.Outcome == twin.Held && c.twin.DueWithin(o.limits()) <= o.now {
+	if fx.Outcome == twin.Held && o.dueOf(&c.twin) <= o.now {
 		// Too many wait. Now, not at the next tick: what is held must fit a record when it is applied.
 		o.look(c)
 		last = o.pend.push()

@@ -61,7 +61,7 @@ func (o *owner) passBarrier(ctx context.Context) {
 // gaps logs the gaps of c that were due at a time, one after another.
 func (o *owner) gaps(c *cell, at int64) {
 	for !c.quarantined {
-		in, ok := c.twin.Wake(at, o.limits())
+		in, ok := o.wakes(&c.twin, at)
 		if !ok || in.Kind != twin.KindGap || !o.due(c, in) {
 			break
 		}
@@ -69,12 +69,39 @@ func (o *owner) gaps(c *cell, at int64) {
 	o.look(c)
 }
 
-// limits are those of held samples: long until all of ingest as of the claim is handled.
-func (o *owner) limits() twin.Limits {
-	if o.feed.settled {
-		return o.host.cfg.Limits
+// redelivery is how long samples that a restored twin holds wait for those in front of them at least: the
+// death of their owner stranded messages with the devices and in the broker's session for this node.
+const redelivery = 10 * time.Second
+
+// limits are those of the samples that t holds: long until all of ingest as of the claim is handled.
+func (o *owner) limits(t *twin.Twin) twin.Limits {
+	if !o.feed.settled {
+		return o.inherited(t, twin.UnsettledLimits())
 	}
-	return twin.UnsettledLimits()
+	return o.inherited(t, o.host.cfg.Limits)
+}
+
+// inherited are the limits lim for a twin that may hold samples since before this owner began. They waited
+// for nobody then, so they wait anew: no gap may be declared on what none was there to take.
+func (o *owner) inherited(t *twin.Twin, lim twin.Limits) twin.Limits {
+	if since := t.HeldSince(); since != 0 && since < o.began {
+		lim.Hold = max(lim.Hold, redelivery) + time.Duration(o.began-since)
+		lim.Held = max(lim.Held, twin.UnsettledLimits().Held)
+	}
+	return lim
+}
+
+// dueOf is when t has something due, 0: never.
+func (o *owner) dueOf(t *twin.Twin) int64 { return t.DueWithin(o.limits(t)) }
+
+// wakes is what is due of t at now. A gap is forced only beyond the longest limits.
+func (o *owner) wakes(t *twin.Twin, now int64) (twin.Input, bool) {
+	in, ok := t.Wake(now, o.limits(t))
+	if ok && in.Gap.Forced {
+		beyond, _ := t.Wake(now, o.inherited(t, twin.UnsettledLimits()))
+		in.Gap.Forced = beyond.Kind == twin.KindGap
+	}
+	return in, ok
 }
 
 // settle ends the time in which held samples are given longer.
@@ -85,8 +112,8 @@ func (o *owner) settleFeed() {
 	}
 	f.settled = true
 	for _, c := range o.twins {
-		if c.twin.Counters().Held > 0 {
-			o.wheel.schedule(c, c.twin.DueWithin(o.limits()))
+		if c.twin.HeldSince() != 0 {
+			o.wheel.schedule(c, o.dueOf(&c.twin))
 		}
 	}
 }

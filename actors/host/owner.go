@@ -36,6 +36,7 @@ type owner struct {
 	now      int64          // never runs backwards, also over restarts (O8)
 	stopped  error          // why the epoch ended
 	served   bool           // got as far as serving
+	began    int64          // when it began to serve
 	restart  bool           // the epoch ends as soon as nothing is in flight
 
 	verified  int64 // when the log was last seen to have nothing of others behind our records
@@ -113,7 +114,7 @@ func (o *owner) run(ctx context.Context) error {
 func (o *owner) begin(ctx context.Context, emit []lateEffects) {
 	o.served = true
 	o.now = max(o.now, o.host.cfg.Clock())
-	o.verified, o.ckpt.at, o.ckpt.floor.next = o.now, o.now, o.now
+	o.began, o.verified, o.ckpt.at, o.ckpt.floor.next = o.now, o.now, o.now, o.now
 	o.wheel, o.idle.wheel = newWheel[*cell](o.now, wheelTick), newWheel[*passive](o.now, idleTick)
 	held := o.wakeUp()
 	o.host.stats.takeOver(held - o.p.held) // samples that others held are now ours to settle
@@ -276,7 +277,7 @@ func (o *owner) takeMessages(ctx context.Context) {
 // time has passed (P1), and logs it.
 func (o *owner) look(c *cell) {
 	for !c.quarantined {
-		in, ok := c.twin.Wake(o.now, o.limits())
+		in, ok := o.wakes(&c.twin, o.now)
 		if !ok {
 			break
 		}
@@ -288,7 +289,7 @@ func (o *owner) look(c *cell) {
 			break
 		}
 	}
-	o.wheel.schedule(c, c.twin.DueWithin(o.limits()))
+	o.wheel.schedule(c, o.dueOf(&c.twin))
 }
 
 // due logs an input of the owner's own: a gap or a tick.

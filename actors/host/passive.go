@@ -105,7 +105,7 @@ func (o *owner) mayRest(c *cell) bool {
 	if c.quarantined || c.atBarrier || c.lastN > o.released || o.now-c.twin.LastSeen() < int64(o.host.cfg.PassivateAfter) {
 		return false
 	}
-	due := c.twin.DueWithin(o.limits())
+	due := o.dueOf(&c.twin)
 	return due == 0 || due > o.now+dueSoon
 }
 
@@ -115,7 +115,7 @@ func (o *owner) passivate(c *cell) {
 	i.encoded = c.twin.Encode(append(i.encoded[:0], c.id()...))
 	p := &passive{memory: string(i.encoded), idLen: uint8(len(c.id()))}
 	i.passive[p.id()] = p
-	i.wheel.schedule(p, c.twin.DueWithin(o.limits()))
+	i.wheel.schedule(p, o.dueOf(&c.twin))
 	delete(o.twins, c.id())
 	c.lookAt = 0 // what the wheel still holds of it is void
 	o.host.engine.Registry.Remove(&c.pid)
@@ -131,7 +131,7 @@ func (o *owner) activate(p *passive) *cell {
 	c.online = c.twin.Online()
 	o.adopt(c)
 	if o.wheel != nil { // not while restoring
-		o.wheel.schedule(c, c.twin.DueWithin(o.limits()))
+		o.wheel.schedule(c, o.dueOf(&c.twin))
 	}
 	return c
 }

@@ -64,7 +64,7 @@ func (o *owner) record(c *cell) *pending {
 		c.online = on
 		o.twinsOn += sign(on)
 	}
-	o.wheel.schedule(c, c.twin.DueWithin(o.limits()))
+	o.wheel.schedule(c, o.dueOf(&c.twin))
 	return e
 }
 

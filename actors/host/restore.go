@@ -169,17 +169,17 @@ func (o *owner) wakeUp() (held int64) {
 		if t.Online() {
 			o.twinsOn++
 		}
-		if t.Counters().Held > 0 {
+		if t.HeldSince() != 0 {
 			holding = append(holding, p)
 			continue
 		}
-		o.idle.wheel.schedule(p, t.DueWithin(o.limits()))
+		o.idle.wheel.schedule(p, o.dueOf(t))
 	}
 	for _, p := range holding { // how long they may wait will change when ingest is read
 		o.activate(p)
 	}
 	for _, c := range o.twins {
-		o.wheel.schedule(c, c.twin.DueWithin(o.limits()))
+		o.wheel.schedule(c, o.dueOf(&c.twin))
 		held += int64(c.twin.Counters().Held)
 	}
 	return held

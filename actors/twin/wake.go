@@ -44,6 +44,15 @@ func (t *Twin) DueWithin(lim Limits) int64 {
 	return due
 }
 
+// HeldSince is when the longest waiting of the numbered samples began to wait, unix nanoseconds; 0: none
+// waits. The place of a refused one waits, too.
+func (t *Twin) HeldSince() int64 {
+	if t.numbers.Len() == 0 {
+		return 0
+	}
+	return t.numbers.Oldest()
+}
+
 // Wake says which input the owner should log at now, if any: a gap before a tick. It changes
 // nothing. A gap also needs the barrier of protocol rule P2, unless it is Forced; ask again behind
 // the barrier, as the held samples may have changed.

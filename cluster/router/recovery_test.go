@@ -245,3 +245,71 @@ func TestPanicInsideIngest(t *testing.T) {
 		t.Errorf("got %+v, want 2 applied and 3 dead-lettered of 5", got)
 	}
 }
+
+// absence is a clock that a test sets forward while no node runs.
+type absence struct{ forward atomic.Int64 }
+
+func (a *absence) clock() int64 { return time.Now().UnixNano() + a.forward.Load() }
+
+// tardyIngest is read a while after it was asked for, as an ingest with much in it is.
+type tardyIngest struct{ host.Ingest }
+
+func (i tardyIngest) Follow(ctx context.Context, p int32, from int64, take func([]host.IngestRecord) error) error {
+	select {
+	case <-time.After(500 * time.Millisecond):
+	case <-ctx.Done():
+	}
+	return i.Ingest.Follow(ctx, p, from, take)
+}
+
+// TestHeldOverAnAbsence: a sample that waited when its node died waits on, however long the node was away,
+// for the one in front of it that is in ingest: no gap is forced on what nobody was there to take.
+func TestHeldOverAnAbsence(t *testing.T) {
+	log := openLog(t)
+	var away absence
+	n := start(t, log, func(c *host.Config) { holdLong(c); c.Clock = away.clock })
+	s := newSender(n)
+	s.send(t, telemetryOf(pump, sample(1)), telemetryOf(pump, sample(3)))
+	s.settle(t)
+	m := telemetryOf(pump, sample(2))
+	n.stop()
+	other, err := kafka.Open(t.Context(), kafka.Config{Brokers: []string{log.Addr()}, Partitions: partitions, Embedded: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	done := make(chan error, 1)
+	other.Ingest().Append(t.Context(), pumpPartition, &m, func(err error) { done <- err })
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	away.forward.Store(int64(10 * time.Minute))
+	n = start(t, log, func(c *host.Config) { c.Clock, c.Ingest = away.clock, tardyIngest{c.Ingest} })
+	eventually(t, "all three are taken", func() bool { return allTwins(t, n)[pump].GetCounters().GetHeld() == 0 && contents(t, n)[pump].Set != 0 && n.host.Stats().Ingested.Load() == 1 })
+	if got := contents(t, n)[pump]; got.Applied != 3 || got.Late != 0 {
+		t.Errorf("%+v, want 3 in order", got)
+	}
+	if got := n.host.Stats().ForcedGaps.Load(); got != 0 {
+		t.Errorf("%d gaps forced", got)
+	}
+}
+
+// TestHeldOverARestart: what a device, or a broker, has to send again after a node's death comes in time
+// for the samples that wait for it.
+func TestHeldOverARestart(t *testing.T) {
+	log := openLog(t)
+	n := start(t, log, nil)
+	s := newSender(n)
+	s.send(t, telemetryOf(pump, sample(1)), telemetryOf(pump, sample(3)))
+	s.settle(t)
+	cutOff(n)()
+	n = start(t, log, nil)
+	settled := time.Now()
+	eventually(t, "a device has connected again", func() bool { return time.Since(settled) > 1500*time.Millisecond })
+	s = newSender(n)
+	s.send(t, telemetryOf(pump, sample(2)))
+	s.settle(t)
+	if got := contents(t, n)[pump]; got.Applied != 3 || got.Late != 0 {
+		t.Errorf("%+v, want 3 in order", got)
+	}
+}
