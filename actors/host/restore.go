@@ -221,7 +221,7 @@ func (o *owner) replay(r LogRecord, recorded *codec.Event, at Cursor, covered in
 	c.twin.AddDuplicates(recorded.Duplicates)
 	fx := &o.replayed
 	c.twin.Step(recorded.Now, &recorded.Input, o.host.cfg.Rules, fx)
-	c.quarantined = c.twin.Quarantined()
+	c.quarantined = c.broken || c.twin.Quarantined() // broken: its checkpoint cannot be read
 	if what := recordDiffers(&c.twin, fx, recorded); what != "" {
 		o.host.stats.ReplayDifferences.Add(1)
 		o.log.Error("replay differs from the record", "device_id", c.id(), "offset", r.Offset, "difference", what)

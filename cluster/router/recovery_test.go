@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -175,50 +174,6 @@ func telemetryOf(device, payload string) host.Message {
 	return host.Message{Kind: host.Telemetry, Device: []byte(device), Payload: []byte(payload), Topic: "devices", ReceivedAt: time.Now().UnixNano()}
 }
 
-// needs notes what a restore needs.
-type needs struct{ state [partitions]atomic.Int64 }
-
-func (n *needs) Needs(p int32, needs host.Needs) { n.state[p].Store(needs.State) }
-func (*needs) Oldest(int32) (host.Cursor, bool)  { return host.Cursor{}, false }
-
-// TestRewriteUnderLoad: doppel.state is made small again also on a partition that never rests, with more
-// to write than its checkpoints may cost.
-func TestRewriteUnderLoad(t *testing.T) {
-	var kept needs
-	n := start(t, openLog(t), func(c *host.Config) { often(c); c.Retention = &kept })
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-	defer cancel()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	s := newSender(n)
-	wg.Go(func() {
-		for seq := 1; ctx.Err() == nil; seq++ {
-			for d := range 600 {
-				s.trySend(ctx, telemetryOf(fmt.Sprintf("dev-%d", d), sample(seq)))
-			}
-		}
-	})
-	for p := range partitions {
-		for kept.state[p].Load() == 0 {
-			if ctx.Err() != nil {
-				t.Fatalf("p%d: nothing of doppel.state may go after %d checkpoints", p, n.host.Stats().Checkpoints.Load())
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-	}
-}
-
-// trySend delivers one message, whatever becomes of it.
-func (s *sender) trySend(ctx context.Context, m host.Message) {
-	s.mu.Lock()
-	s.next++
-	m.Token, m.Reply = s.next, s
-	s.waiting[s.next] = m
-	s.mu.Unlock()
-	_ = s.n.router.Deliver(ctx, []host.Message{m})
-}
-
 // TestPanicInsideIngest: what comes behind the sample that quarantined its twin, in the same record of
 // ingest, is among the dead letters once, and what came before it is not.
 func TestPanicInsideIngest(t *testing.T) {
@@ -285,7 +240,9 @@ func TestHeldOverAnAbsence(t *testing.T) {
 	}
 	away.forward.Store(int64(10 * time.Minute))
 	n = start(t, log, func(c *host.Config) { c.Clock, c.Ingest = away.clock, tardyIngest{c.Ingest} })
-	eventually(t, "all three are taken", func() bool { return allTwins(t, n)[pump].GetCounters().GetHeld() == 0 && contents(t, n)[pump].Set != 0 && n.host.Stats().Ingested.Load() == 1 })
+	eventually(t, "all three are taken", func() bool {
+		return n.host.Stats().Ingested.Load() == 1 && contents(t, n)[pump].Held == 0
+	})
 	if got := contents(t, n)[pump]; got.Applied != 3 || got.Late != 0 {
 		t.Errorf("%+v, want 3 in order", got)
 	}
