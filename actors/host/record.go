@@ -14,6 +14,10 @@ const slabBytes = 256 << 10
 // maxFlight bounds the bytes of a partition's unacknowledged records, and what one message makes on top.
 const maxFlight = 16 << 20
 
+// maxEmits bounds the records whose alert transitions doppel.alerts does not have yet: a fleet whose
+// alerts cannot be kept is slowed down, not answered.
+const maxEmits = 8192
+
 // outbox is what one turn appends.
 type outbox struct {
 	recs    []Record
@@ -123,7 +127,7 @@ func (o *owner) addRows(c *cell, fx *twin.Effects) {
 
 // full says that no more may be in flight: the log has to answer first.
 func (o *owner) full() bool {
-	return o.pend.len() >= o.host.cfg.InFlight || o.flight+o.out.bytes >= maxFlight
+	return o.pend.len() >= o.host.cfg.InFlight || o.emits.len() >= maxEmits || o.flight+o.out.bytes >= maxFlight
 }
 
 // append hands the records of this turn to the log. It blocks while the log's buffer is full: the

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/codec"
@@ -125,7 +126,9 @@ func (o *owner) readState(ctx context.Context, from, end, logEnd int64) (savedSt
 		}
 		o.idle.passive[p.id()] = p
 		origins[p.id()] = origin{r.Offset, c.Epoch, Cursor(c.Cursor)}
-		o.alerts.load(p.id(), c.Alerts)
+		if len(c.Alerts) > 0 || len(o.alerts.byDevice) > 0 {
+			o.alerts.load(strings.Clone(p.id()), c.Alerts) // not with the whole twin in its memory
+		}
 		return nil
 	})
 	if err != nil || !floored { // without a floor replay starts at offset 0

@@ -141,10 +141,10 @@ func (c *Config) connection() []kgo.Opt {
 // (also a default), because giving one up ends its partition's epoch (protocol.md, O3). Admission is
 // the business of lane, so the client's own limit is out of the way.
 func (c *Config) producing() []kgo.Opt {
-	log, telemetry := c.Logger, topicNames(c.TopicPrefix).Telemetry
+	log, topics := c.Logger, topicNames(c.TopicPrefix)
 	return []kgo.Opt{
 		kgo.ProducerBatchMaxBytesFn(func(topic string) int32 {
-			if topic == telemetry {
+			if topic == topics.Telemetry || topic == topics.State {
 				return largestEvent
 			}
 			return 1_000_012 // the client's default, which every broker takes

@@ -38,7 +38,7 @@ type topic struct {
 	largest    int           // bytes of a batch of records; 0: what the broker takes anyway
 }
 
-// largestEvent is the most a batch of the changelog may have. Usual records have 200 bytes, but one
+// largestEvent is the most a batch of the changelog, and of the checkpoints, may have. Usual records have 200 bytes, but one
 // that ends the waiting of a device's samples carries all of them: 1,024, each with 64 metrics of long
 // names, are 6 MB. A record that does not fit would end each epoch of its partition anew.
 const largestEvent = 16 << 20
@@ -52,7 +52,7 @@ func (c *Config) wanted() []topic {
 	return []topic{
 		{name: n.Ingest, partitions: p, keep: 7 * day},
 		{name: n.Telemetry, partitions: p, keep: 7 * day, largest: largestEvent},
-		{name: n.State, partitions: p, compact: true},
+		{name: n.State, partitions: p, compact: true, largest: largestEvent},
 		{name: n.Alerts, partitions: p, keep: 30 * day},
 		{name: n.DLQ, partitions: 1, keep: 30 * day},
 		{name: n.Rules, partitions: 1, compact: true},
