@@ -82,11 +82,25 @@ func (r *compiled) enter(s Severity) float64 {
 	return r.Levels[0].Enter
 }
 
-// Tick does what is due at now: call it with the time that Due gave, or later.
+// Tick does what is due: call it at the time that Due gave, or later. What it does bears the times at
+// which it was due, so an owner that was late, or dead, changes no alert. Due may still be in the past
+// afterwards: then there is more to do.
 func (b *Book) Tick(s *Set, device string, now int64, emit *[]Alert) {
-	if b.due == 0 || now < b.due {
-		return
+	for range ticksAtOnce {
+		at := b.due
+		if at == 0 || now < at {
+			return
+		}
+		if b.tick(s, device, at, emit); b.due == at { // only due behind that moment
+			b.tick(s, device, now, emit)
+		}
 	}
+}
+
+// ticksAtOnce bounds what one Tick catches up with.
+const ticksAtOnce = 16
+
+func (b *Book) tick(s *Set, device string, now int64, emit *[]Alert) {
 	b.judgeOffline(s, device, now, emit)
 	if !b.suppressed(s) {
 		for _, r := range s.stale {

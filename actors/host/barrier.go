@@ -91,12 +91,23 @@ func (o *owner) inherited(t *twin.Twin, lim twin.Limits) twin.Limits {
 	return lim
 }
 
-// dueOf is when t has something due, 0: never.
-func (o *owner) dueOf(t *twin.Twin) int64 { return t.DueWithin(o.limits(t)) }
+// dueOf is when t has something due, 0: never. What became due while nobody was there waits for what was
+// stranded meanwhile, too: a device whose data is on its way is not silent. Alerts bear the times at which
+// they were due, so none of them is later for that.
+func (o *owner) dueOf(t *twin.Twin) int64 {
+	due := t.DueWithin(o.limits(t))
+	if due != 0 && due < o.began {
+		return o.began + int64(redelivery)
+	}
+	return due
+}
 
 // wakes is what is due of t at now. A gap is forced only beyond the longest limits.
 func (o *owner) wakes(t *twin.Twin, now int64) (twin.Input, bool) {
 	in, ok := t.Wake(now, o.limits(t))
+	if ok && in.Kind == twin.KindTick && now < o.dueOf(t) {
+		return in, false
+	}
 	if ok && in.Gap.Forced {
 		beyond, _ := t.Wake(now, o.inherited(t, twin.UnsettledLimits()))
 		in.Gap.Forced = beyond.Kind == twin.KindGap
