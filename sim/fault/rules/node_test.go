@@ -258,12 +258,12 @@ func (w *world) boot() *node {
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	n.push = func(ctx context.Context, msgs []host.Message) error { return n.host.Push(ctx, 0, msgs) }
-	if w.panics > 0 { // the twin's code panics once in this world, and that is logged
+	if w.panics.Load() > 0 { // the twin's code panics once in this world, and that is logged
 		cfg.BeforeStep = func(device string) {
 			if device != "dev-3" {
 				return
 			}
-			if w.panics--; w.panics == 0 {
+			if w.panics.Add(-1) == 0 {
 				panic("as the world wants it")
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,10 +32,10 @@ type world struct {
 	all, nodes         []*node // ever booted; those that are not over
 	owner              *node   // where the group says the partition is
 	strays             []stray
-	panics             int   // steps of dev-3 until one panics; 0: none does
-	tardyOnly          bool  // every move is a claim of one who then stands still
-	stateFails         bool  // every fault is a checkpoint or floor that is not taken
-	revenge            *node // was paused, and what it sent to doppel.state meanwhile is about to land
+	panics             atomic.Int64 // steps of dev-3 until one panics; 0: none does
+	tardyOnly          bool         // every move is a claim of one who then stands still
+	stateFails         bool         // every fault is a checkpoint or floor that is not taken
+	revenge            *node        // was paused, and what it sent to doppel.state meanwhile is about to land
 	booted             int
 	tally              *tally
 
@@ -110,7 +111,7 @@ func newWorld(seed uint64, broken breaks, trace io.Writer) *world {
 		w.pace = slow
 	}
 	if seed%5 == 0 {
-		w.panics = 1 + w.rng.IntN(60)
+		w.panics.Store(1 + w.rng.Int64N(60))
 	}
 	w.judge = newJudge(w.rules)
 	return w
