@@ -29,7 +29,7 @@ const (
 
 type Rule struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // [a-z0-9.-]{1,64}; builtin.zscore, builtin.offline, builtin.stale exist
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // [a-z0-9.-]{1,64}; builtin.zscore, .offline, .stale, .numbering and .deadletters exist
 	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`     // zscore threshold rate stale offline gap expression
 	Metric        string                 `protobuf:"bytes,4,opt,name=metric,proto3" json:"metric,omitempty"` // empty: every metric
