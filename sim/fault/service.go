@@ -3,6 +3,7 @@ package fault
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/doppel-iot/doppel/sim/device"
 )
@@ -25,7 +27,8 @@ func newService(name Subject, root, dir string, port int, more ...string) *proce
 		cmd.Env = append(os.Environ(), "DOPPEL_SERVICES_HEAP=512m")
 		var says bytes.Buffer
 		cmd.Stderr = &says
-		if err := cmd.Run(); err != nil {
+		cmd.WaitDelay = 5 * time.Second // what it started may keep its end of the pipe
+		if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 			return fmt.Errorf("%w: %s", err, strings.TrimSpace(says.String()))
 		}
 		return nil
