@@ -19,10 +19,8 @@ func (o *owner) message(ctx context.Context, m *Message) {
 	switch m.Kind {
 	case Telemetry:
 		o.telemetry(ctx, m, c)
-	case Status:
-		o.status(ctx, m, c)
-	case Reported:
-		o.reported(ctx, m, c)
+	case Status, Reported:
+		o.single(ctx, m, c)
 	}
 }
 
@@ -63,43 +61,21 @@ func (o *owner) telemetry(ctx context.Context, m *Message, c *cell) {
 	o.settle(m, last, wait, shared)
 }
 
-func (o *owner) status(ctx context.Context, m *Message, c *cell) {
-	status, ok, refusal := o.dec.Status(m.Payload)
+// single applies a message that carries no samples. Such a message is no sample either, unless it is
+// refused.
+func (o *owner) single(ctx context.Context, m *Message, c *cell) {
+	says, refusal := o.read(m)
+	var last *pending
 	switch {
 	case refusal != nil:
-		o.receive(1)
-		o.refuse(ctx, m, refusal, 1, nil)
-		return
-	case !ok: // an empty payload clears the retained message and says nothing
+	case !says:
 		o.replies.add(m.Reply, m.Token, Released)
 		return
+	case c != nil && c.quarantined:
+		refusal = quarantined(1)
+	default:
+		c, last, refusal = o.input(m, c, nil)
 	}
-	o.event.Input = twin.Input{Kind: twin.KindStatus, ReceivedAt: m.ReceivedAt, Status: status}
-	o.single(ctx, m, c)
-}
-
-func (o *owner) reported(ctx context.Context, m *Message, c *cell) {
-	patch, refusal := o.dec.Reported(m.ContentType, m.Payload)
-	if refusal != nil {
-		o.receive(1)
-		o.refuse(ctx, m, refusal, 1, nil)
-		return
-	}
-	o.event.Input = twin.Input{Kind: twin.KindReported, ReceivedAt: m.ReceivedAt, Reported: twin.Reported{
-		Numbered: m.Numbered, Boot: m.Boot, Seq: m.Seq, Patch: patch,
-	}}
-	o.single(ctx, m, c)
-}
-
-// single applies the input of a message that carries no samples. Such a message is no sample either,
-// unless it is refused.
-func (o *owner) single(ctx context.Context, m *Message, c *cell) {
-	if c != nil && c.quarantined {
-		o.receive(1)
-		o.refuse(ctx, m, quarantined(1), 1, nil)
-		return
-	}
-	c, last, refusal := o.input(m, c, nil)
 	if refusal != nil {
 		o.receive(1)
 		o.refuse(ctx, m, refusal, 1, nil)
@@ -110,6 +86,21 @@ func (o *owner) single(ctx context.Context, m *Message, c *cell) {
 		wait = c.lastN
 	}
 	o.settle(m, last, wait, nil)
+}
+
+// read decodes a message that carries no samples into o.event.Input. It may say nothing: an empty status
+// clears the retained message.
+func (o *owner) read(m *Message) (says bool, refusal *codec.Refusal) {
+	if m.Kind == Status {
+		status, ok, refusal := o.dec.Status(m.Payload)
+		o.event.Input = twin.Input{Kind: twin.KindStatus, ReceivedAt: m.ReceivedAt, Status: status}
+		return ok, refusal
+	}
+	patch, refusal := o.dec.Reported(m.ContentType, m.Payload)
+	o.event.Input = twin.Input{Kind: twin.KindReported, ReceivedAt: m.ReceivedAt, Reported: twin.Reported{
+		Numbered: m.Numbered, Boot: m.Boot, Seq: m.Seq, Patch: patch,
+	}}
+	return true, refusal
 }
 
 // input steps the twin of m with o.event.Input, making the twin if this is its first accepted input,

@@ -115,7 +115,7 @@ func (o *owner) wakes(t *twin.Twin, now int64) (twin.Input, bool) {
 	return in, ok
 }
 
-// settle ends the time in which held samples are given longer.
+// settleFeed ends the time in which held samples are given longer.
 func (o *owner) settleFeed() {
 	f := &o.feed
 	if f.settled || o.src.Offset < uint64(f.target) {

@@ -76,13 +76,14 @@ func (s stateAcks) Ack(n uint64, offset int64, err error) {
 	s.o.p.box.ack(ack{owner: s.o, state: true, n: n, offset: offset, err: err})
 }
 
-// touch notes that record n, just released, changed c.
-func (o *owner) touch(c *cell, n uint64) {
+// changed notes that c has changes from a cursor on that no checkpoint includes. at is when that was; 0:
+// before this owner began, and it is written as soon as may be.
+func (k *checkpoints) changed(c *cell, since Cursor, at int64) {
 	if c.dirty {
 		return
 	}
 	c.dirty = true
-	*o.ckpt.dirty.push() = dirtyTwin{cell: c, since: Cursor{Next: o.prev, Epoch: o.epoch, N: n - 1}, at: o.now}
+	*k.dirty.push() = dirtyTwin{cell: c, since: since, at: at}
 }
 
 // earn finds out how many checkpoints may be written now.
@@ -224,9 +225,8 @@ func (o *owner) checkStateHole(ctx context.Context, from, to int64) error {
 		case floor:
 			o.ckpt.floor.again = true
 		default:
-			if c := o.find(string(r.Key)); c != nil && !c.dirty {
-				c.dirty = true
-				*o.ckpt.dirty.push() = dirtyTwin{cell: c, since: o.releasedTo(), at: o.now}
+			if c := o.find(string(r.Key)); c != nil {
+				o.ckpt.changed(c, o.releasedTo(), o.now)
 			}
 		}
 		return nil

@@ -116,16 +116,8 @@ func (o *owner) ingest(ctx context.Context, r *IngestRecord) {
 	switch m.Kind {
 	case Telemetry:
 		o.ingestTelemetry(ctx, r, c, behind)
-	case Status:
-		status, ok, refusal := o.dec.Status(m.Payload)
-		o.event.Input = twin.Input{Kind: twin.KindStatus, ReceivedAt: m.ReceivedAt, Status: status}
-		o.ingestSingle(ctx, m, c, behind, ok, refusal)
-	case Reported:
-		patch, refusal := o.dec.Reported(m.ContentType, m.Payload)
-		o.event.Input = twin.Input{Kind: twin.KindReported, ReceivedAt: m.ReceivedAt, Reported: twin.Reported{
-			Numbered: m.Numbered, Boot: m.Boot, Seq: m.Seq, Patch: patch,
-		}}
-		o.ingestSingle(ctx, m, c, behind, true, refusal)
+	case Status, Reported:
+		o.ingestSingle(ctx, m, c, behind)
 	}
 }
 
@@ -180,8 +172,9 @@ func (o *owner) ingested(m *Message) {
 	o.host.stats.Messages[m.Kind].Add(1)
 }
 
-func (o *owner) ingestSingle(ctx context.Context, m *Message, c *cell, behind codec.Position, says bool, refusal *codec.Refusal) {
+func (o *owner) ingestSingle(ctx context.Context, m *Message, c *cell, behind codec.Position) {
 	o.ingested(m)
+	says, refusal := o.read(m)
 	before := o.src
 	o.src = behind
 	switch {

@@ -13,39 +13,7 @@ import (
 // offset behind the newest record of it: what read saw is the fold of the log below that offset, no
 // record less and none more.
 func (h *Host) moment(ctx context.Context, p int32, read func(*owner)) (next int64, err error) {
-	if h.parts[p].view.Load().State != Serving {
-		return 0, ErrUnavailable
-	}
-	type answer struct {
-		next int64
-		err  error
-	}
-	done := make(chan answer, 1)
-	h.parts[p].box.call(func(o *owner) {
-		if o == nil || !o.served {
-			done <- answer{err: ErrUnavailable}
-			return
-		}
-		read(o)
-		n := o.n
-		if n == o.released {
-			done <- answer{next: o.prev + 1}
-			return
-		}
-		*o.pend.push() = pending{n: n, fn: func() {
-			if o.released != n { // the epoch ended first
-				done <- answer{err: ErrUnavailable}
-				return
-			}
-			done <- answer{next: o.prev + 1}
-		}}
-	})
-	select {
-	case a := <-done:
-		return a.next, a.err
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
+	return h.settled(ctx, p, func(o *owner) uint64 { read(o); return o.n })
 }
 
 // glance is what is taken of a partition in one of its turns. A turn must be short, and a hash costs some

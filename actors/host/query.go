@@ -141,33 +141,43 @@ func (h *Host) Partitions() []View {
 // ask runs read on the goroutine of partition p and returns when the record that read names, and so
 // everything it saw, is released (O6: nothing is shown that the log may still refuse).
 func (h *Host) ask(ctx context.Context, p int32, read func(*owner) uint64) error {
+	_, err := h.settled(ctx, p, read)
+	return err
+}
+
+// settled is ask that also gives the offset behind the newest record released by then.
+func (h *Host) settled(ctx context.Context, p int32, read func(*owner) uint64) (next int64, err error) {
 	if h.parts[p].view.Load().State != Serving {
-		return ErrUnavailable
+		return 0, ErrUnavailable
 	}
-	done := make(chan error, 1)
+	type answer struct {
+		next int64
+		err  error
+	}
+	done := make(chan answer, 1)
 	h.parts[p].box.call(func(o *owner) {
 		if o == nil || !o.served {
-			done <- ErrUnavailable
+			done <- answer{err: ErrUnavailable}
 			return
 		}
 		n := read(o)
 		if n <= o.released {
-			done <- nil
+			done <- answer{next: o.prev + 1}
 			return
 		}
 		*o.pend.push() = pending{n: o.n, fn: func() {
-			if o.released < n {
-				done <- ErrUnavailable
+			if o.released < n { // the epoch ended first
+				done <- answer{err: ErrUnavailable}
 				return
 			}
-			done <- nil
+			done <- answer{next: o.prev + 1}
 		}}
 	})
 	select {
-	case err := <-done:
-		return err
+	case a := <-done:
+		return a.next, a.err
 	case <-ctx.Done():
-		return ctx.Err()
+		return 0, ctx.Err()
 	}
 }
 

@@ -81,7 +81,7 @@ func (o *owner) letGo(ctx context.Context) {
 		if e.cell != nil {
 			o.count(&e.counts)
 			o.effects(ctx, e)
-			o.touch(e.cell, e.n)
+			o.ckpt.changed(e.cell, Cursor{Next: o.prev, Epoch: o.epoch, N: e.n - 1}, o.now)
 		}
 		switch {
 		case e.reply != nil:

@@ -40,9 +40,7 @@ func (o *owner) restore(ctx context.Context) (emit []lateEffects, err error) {
 			"retention removed records that were still needed: %w", o.p.id, logStart, saved.start.Next, errRefuseToServe)
 	}
 	for id := range saved.dirty {
-		c := o.find(id)
-		c.dirty = true
-		*o.ckpt.dirty.push() = dirtyTwin{cell: c, since: saved.start}
+		o.ckpt.changed(o.find(id), saved.start, 0)
 	}
 	var dec codec.EventDecoder
 	valid, claim := Validator{saved.start}, int64(o.epoch)
@@ -217,15 +215,11 @@ func (o *owner) replay(r LogRecord, recorded *codec.Event, at Cursor, covered in
 			o.adopt(c)
 		}
 	}
-	if !c.dirty {
-		c.dirty = true
-		*o.ckpt.dirty.push() = dirtyTwin{cell: c, since: at}
-	}
-	c.twin.AddDuplicates(recorded.Duplicates)
+	o.ckpt.changed(c, at, 0)
 	fx := &o.replayed
-	c.twin.Step(recorded.Now, &recorded.Input, o.host.cfg.Rules, fx)
+	what := replay(&c.twin, recorded, o.host.cfg.Rules, fx)
 	c.quarantined = c.broken || c.twin.Quarantined() // broken: its checkpoint cannot be read
-	if what := recordDiffers(&c.twin, fx, recorded); what != "" {
+	if what != "" {
 		o.host.stats.ReplayDifferences.Add(1)
 		o.log.Error("replay differs from the record", "device_id", c.id(), "offset", r.Offset, "difference", what)
 	}

@@ -50,7 +50,7 @@ func TestRewriteOfBusyTwins(t *testing.T) {
 	const most = 20 * (rewriteFactor*twins + rewriteLeast) // records, were nothing ever rewritten
 	for state.next < most && keeps.below == 0 {
 		for _, c := range all {
-			o.touch(c, 1)
+			o.ckpt.changed(c, Cursor{Next: o.prev, Epoch: o.epoch}, o.now)
 		}
 		clock += wheelTick
 		late := state.unacked

@@ -43,7 +43,7 @@ const (
 // route hands the messages of one partition over, by whichever way takes them.
 func (r *Router) route(ctx context.Context, p int32, msgs []host.Message) error {
 	if r.cfg.Ingest == nil {
-		if err := r.local.Push(ctx, p, msgs); err != nil {
+		if err := r.cfg.Owners.Push(ctx, p, msgs); err != nil {
 			busy(msgs)
 			return err
 		}
@@ -70,12 +70,12 @@ func (r *Router) route(ctx context.Context, p int32, msgs []host.Message) error 
 // fast offers msgs to the owner, behind what is on the slow path.
 func (r *Router) fast(ctx context.Context, p int32, d *detour, msgs []host.Message) error {
 	if d.waiting.Load() > 0 {
-		if err := r.local.Takes(p, r.cfg.Patience); err != nil {
+		if err := r.cfg.Owners.Takes(p, r.cfg.Patience); err != nil {
 			return err
 		}
 		d.letPass(ctx)
 	}
-	return r.local.Offer(ctx, p, msgs, r.cfg.Patience)
+	return r.cfg.Owners.Offer(ctx, p, msgs, r.cfg.Patience)
 }
 
 // slow appends as many of msgs as the window takes and returns their number.
@@ -108,7 +108,7 @@ func (r *Router) reason(p int32, err error) reason {
 	switch {
 	case errors.Is(err, host.ErrSaturated):
 		return saturated
-	case r.local.Partition(p).State == host.Idle:
+	case r.cfg.Owners.Partition(p).State == host.Idle:
 		return down
 	}
 	return restoring

@@ -48,18 +48,16 @@ func (c Config) withDefaults() Config {
 
 // Router spreads batches over partitions. Safe for concurrent use.
 type Router struct {
-	cfg        Config
-	local      Owners
-	partitions int32
-	detours    []detour
-	stats      Stats
-	sorters    sync.Pool
+	cfg     Config
+	detours []detour
+	stats   Stats
+	sorters sync.Pool
 }
 
 // New returns a Router.
 func New(cfg Config) *Router {
 	cfg = cfg.withDefaults()
-	r := &Router{cfg: cfg, local: cfg.Owners, partitions: cfg.Partitions, detours: make([]detour, cfg.Partitions)}
+	r := &Router{cfg: cfg, detours: make([]detour, cfg.Partitions)}
 	r.sorters.New = func() any { return &sorter{heads: make([]int32, cfg.Partitions)} }
 	return r
 }
@@ -78,13 +76,13 @@ type sorter struct {
 // room. After an error the messages not yet handed over got the verdict host.Busy.
 func (r *Router) Deliver(ctx context.Context, msgs []host.Message) error {
 	if len(msgs) == 1 {
-		return r.route(ctx, placement.Partition(msgs[0].Device, r.partitions), msgs)
+		return r.route(ctx, placement.Partition(msgs[0].Device, r.cfg.Partitions), msgs)
 	}
 	s := r.sorters.Get().(*sorter) //nolint:errcheck,forcetypeassert // the pool holds nothing else
 	defer r.put(s)
-	s.sort(msgs, r.partitions)
+	s.sort(msgs, r.cfg.Partitions)
 	start := int32(0)
-	for p := range r.partitions {
+	for p := range r.cfg.Partitions {
 		end := s.heads[p]
 		if end == start {
 			continue
