@@ -147,15 +147,21 @@ func (x *Status) GetSamplesPerSecond() float64 {
 }
 
 type Node struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
-	Partitions    uint32                 `protobuf:"varint,5,opt,name=partitions,proto3" json:"partitions,omitempty"`
-	StartTime     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Address    string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	State      string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	Version    string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	Partitions uint32                 `protobuf:"varint,5,opt,name=partitions,proto3" json:"partitions,omitempty"`
+	StartTime  *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Weight of the node in the assignment of partitions.
+	Capacity uint32 `protobuf:"varint,7,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// Generation of the group that it follows.
+	Generation int64 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`
+	// MQTT messages it has taken and not yet acknowledged.
+	Unacknowledged uint64 `protobuf:"varint,9,opt,name=unacknowledged,proto3" json:"unacknowledged,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
@@ -230,14 +236,39 @@ func (x *Node) GetStartTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Node) GetCapacity() uint32 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *Node) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Node) GetUnacknowledged() uint64 {
+	if x != nil {
+		return x.Unacknowledged
+	}
+	return 0
+}
+
 type Partition struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            int32                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Owner         string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
-	Twins         uint64                 `protobuf:"varint,5,opt,name=twins,proto3" json:"twins,omitempty"`
-	QuestdbLag    int64                  `protobuf:"varint,6,opt,name=questdb_lag,json=questdbLag,proto3" json:"questdb_lag,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         int32                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Owner      string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	Epoch      uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	State      string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	Twins      uint64                 `protobuf:"varint,5,opt,name=twins,proto3" json:"twins,omitempty"`
+	QuestdbLag int64                  `protobuf:"varint,6,opt,name=questdb_lag,json=questdbLag,proto3" json:"questdb_lag,omitempty"`
+	// The node that is to own it, while that is another one than the owner.
+	MovingTo string `protobuf:"bytes,7,opt,name=moving_to,json=movingTo,proto3" json:"moving_to,omitempty"`
+	// Records of doppel.ingest that its owner has not handled yet.
+	IngestLag     int64 `protobuf:"varint,8,opt,name=ingest_lag,json=ingestLag,proto3" json:"ingest_lag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -314,6 +345,73 @@ func (x *Partition) GetQuestdbLag() int64 {
 	return 0
 }
 
+func (x *Partition) GetMovingTo() string {
+	if x != nil {
+		return x.MovingTo
+	}
+	return ""
+}
+
+func (x *Partition) GetIngestLag() int64 {
+	if x != nil {
+		return x.IngestLag
+	}
+	return 0
+}
+
+type DrainNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Give it its share again.
+	Undo          bool `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeRequest) Reset() {
+	*x = DrainNodeRequest{}
+	mi := &file_doppel_v1_fleet_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeRequest) ProtoMessage() {}
+
+func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_fleet_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DrainNodeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DrainNodeRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
 type GetAuditRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Also fold the log again, and count letters and rows: this reads everything that is stored.
@@ -324,7 +422,7 @@ type GetAuditRequest struct {
 
 func (x *GetAuditRequest) Reset() {
 	*x = GetAuditRequest{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[4]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -336,7 +434,7 @@ func (x *GetAuditRequest) String() string {
 func (*GetAuditRequest) ProtoMessage() {}
 
 func (x *GetAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[4]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -349,7 +447,7 @@ func (x *GetAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAuditRequest.ProtoReflect.Descriptor instead.
 func (*GetAuditRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{4}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetAuditRequest) GetDeep() bool {
@@ -379,7 +477,7 @@ type Audit struct {
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[5]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -391,7 +489,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[5]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -404,7 +502,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{5}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Audit) GetBalanced() bool {
@@ -490,7 +588,7 @@ type LogAudit struct {
 
 func (x *LogAudit) Reset() {
 	*x = LogAudit{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[6]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -502,7 +600,7 @@ func (x *LogAudit) String() string {
 func (*LogAudit) ProtoMessage() {}
 
 func (x *LogAudit) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[6]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -515,7 +613,7 @@ func (x *LogAudit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAudit.ProtoReflect.Descriptor instead.
 func (*LogAudit) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{6}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LogAudit) GetRecords() uint64 {
@@ -575,7 +673,7 @@ type RowsAudit struct {
 
 func (x *RowsAudit) Reset() {
 	*x = RowsAudit{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[7]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -587,7 +685,7 @@ func (x *RowsAudit) String() string {
 func (*RowsAudit) ProtoMessage() {}
 
 func (x *RowsAudit) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[7]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -600,7 +698,7 @@ func (x *RowsAudit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowsAudit.ProtoReflect.Descriptor instead.
 func (*RowsAudit) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{7}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RowsAudit) GetRows() uint64 {
@@ -646,7 +744,7 @@ type PartitionAudit struct {
 
 func (x *PartitionAudit) Reset() {
 	*x = PartitionAudit{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[8]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -658,7 +756,7 @@ func (x *PartitionAudit) String() string {
 func (*PartitionAudit) ProtoMessage() {}
 
 func (x *PartitionAudit) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[8]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -671,7 +769,7 @@ func (x *PartitionAudit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionAudit.ProtoReflect.Descriptor instead.
 func (*PartitionAudit) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{8}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PartitionAudit) GetId() int32 {
@@ -728,7 +826,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[9]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +838,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[9]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +851,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{9}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeadLetter) GetId() string {
@@ -853,7 +951,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[10]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +963,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[10]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +976,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{10}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListDeadLettersRequest) GetFilter() string {
@@ -922,7 +1020,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[11]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1032,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[11]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1045,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{11}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListDeadLettersResponse) GetDeadLetters() []*DeadLetter {
@@ -986,7 +1084,7 @@ type RedriveDeadLettersRequest struct {
 
 func (x *RedriveDeadLettersRequest) Reset() {
 	*x = RedriveDeadLettersRequest{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[12]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +1096,7 @@ func (x *RedriveDeadLettersRequest) String() string {
 func (*RedriveDeadLettersRequest) ProtoMessage() {}
 
 func (x *RedriveDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[12]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +1109,7 @@ func (x *RedriveDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*RedriveDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{12}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RedriveDeadLettersRequest) GetIds() []string {
@@ -1059,7 +1157,7 @@ type RedriveDeadLettersResponse struct {
 
 func (x *RedriveDeadLettersResponse) Reset() {
 	*x = RedriveDeadLettersResponse{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[13]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1071,7 +1169,7 @@ func (x *RedriveDeadLettersResponse) String() string {
 func (*RedriveDeadLettersResponse) ProtoMessage() {}
 
 func (x *RedriveDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[13]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1084,7 +1182,7 @@ func (x *RedriveDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*RedriveDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{13}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RedriveDeadLettersResponse) GetRedriven() uint64 {
@@ -1135,7 +1233,7 @@ type RedriveProblem struct {
 
 func (x *RedriveProblem) Reset() {
 	*x = RedriveProblem{}
-	mi := &file_doppel_v1_fleet_proto_msgTypes[14]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1147,7 +1245,7 @@ func (x *RedriveProblem) String() string {
 func (*RedriveProblem) ProtoMessage() {}
 
 func (x *RedriveProblem) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_fleet_proto_msgTypes[14]
+	mi := &file_doppel_v1_fleet_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1258,7 @@ func (x *RedriveProblem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveProblem.ProtoReflect.Descriptor instead.
 func (*RedriveProblem) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{14}
+	return file_doppel_v1_fleet_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RedriveProblem) GetId() string {
@@ -1206,7 +1304,7 @@ const file_doppel_v1_fleet_proto_rawDesc = "" +
 	"\x06online\x18\x04 \x01(\x04R\x06online\x12\x1f\n" +
 	"\vopen_alerts\x18\x05 \x01(\x04R\n" +
 	"openAlerts\x12,\n" +
-	"\x12samples_per_second\x18\x06 \x01(\x01R\x10samplesPerSecond\"\xbb\x01\n" +
+	"\x12samples_per_second\x18\x06 \x01(\x01R\x10samplesPerSecond\"\x9f\x02\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
@@ -1216,7 +1314,12 @@ const file_doppel_v1_fleet_proto_rawDesc = "" +
 	"partitions\x18\x05 \x01(\rR\n" +
 	"partitions\x129\n" +
 	"\n" +
-	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\"\x94\x01\n" +
+	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12\x1a\n" +
+	"\bcapacity\x18\a \x01(\rR\bcapacity\x12\x1e\n" +
+	"\n" +
+	"generation\x18\b \x01(\x03R\n" +
+	"generation\x12&\n" +
+	"\x0eunacknowledged\x18\t \x01(\x04R\x0eunacknowledged\"\xd0\x01\n" +
 	"\tPartition\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x05R\x02id\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x14\n" +
@@ -1224,7 +1327,13 @@ const file_doppel_v1_fleet_proto_rawDesc = "" +
 	"\x05state\x18\x04 \x01(\tR\x05state\x12\x14\n" +
 	"\x05twins\x18\x05 \x01(\x04R\x05twins\x12\x1f\n" +
 	"\vquestdb_lag\x18\x06 \x01(\x03R\n" +
-	"questdbLag\"%\n" +
+	"questdbLag\x12\x1b\n" +
+	"\tmoving_to\x18\a \x01(\tR\bmovingTo\x12\x1d\n" +
+	"\n" +
+	"ingest_lag\x18\b \x01(\x03R\tingestLag\"6\n" +
+	"\x10DrainNodeRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\"%\n" +
 	"\x0fGetAuditRequest\x12\x12\n" +
 	"\x04deep\x18\x01 \x01(\bR\x04deep\"\xe0\x02\n" +
 	"\x05Audit\x12\x1a\n" +
@@ -1323,50 +1432,51 @@ func file_doppel_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_doppel_v1_fleet_proto_rawDescData
 }
 
-var file_doppel_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_doppel_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_doppel_v1_fleet_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),           // 0: doppel.v1.GetStatusRequest
 	(*Status)(nil),                     // 1: doppel.v1.Status
 	(*Node)(nil),                       // 2: doppel.v1.Node
 	(*Partition)(nil),                  // 3: doppel.v1.Partition
-	(*GetAuditRequest)(nil),            // 4: doppel.v1.GetAuditRequest
-	(*Audit)(nil),                      // 5: doppel.v1.Audit
-	(*LogAudit)(nil),                   // 6: doppel.v1.LogAudit
-	(*RowsAudit)(nil),                  // 7: doppel.v1.RowsAudit
-	(*PartitionAudit)(nil),             // 8: doppel.v1.PartitionAudit
-	(*DeadLetter)(nil),                 // 9: doppel.v1.DeadLetter
-	(*ListDeadLettersRequest)(nil),     // 10: doppel.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),    // 11: doppel.v1.ListDeadLettersResponse
-	(*RedriveDeadLettersRequest)(nil),  // 12: doppel.v1.RedriveDeadLettersRequest
-	(*RedriveDeadLettersResponse)(nil), // 13: doppel.v1.RedriveDeadLettersResponse
-	(*RedriveProblem)(nil),             // 14: doppel.v1.RedriveProblem
-	nil,                                // 15: doppel.v1.ListDeadLettersResponse.ByReasonEntry
-	(*timestamppb.Timestamp)(nil),      // 16: google.protobuf.Timestamp
-	(*Counters)(nil),                   // 17: doppel.v1.Counters
-	(*fieldmaskpb.FieldMask)(nil),      // 18: google.protobuf.FieldMask
+	(*DrainNodeRequest)(nil),           // 4: doppel.v1.DrainNodeRequest
+	(*GetAuditRequest)(nil),            // 5: doppel.v1.GetAuditRequest
+	(*Audit)(nil),                      // 6: doppel.v1.Audit
+	(*LogAudit)(nil),                   // 7: doppel.v1.LogAudit
+	(*RowsAudit)(nil),                  // 8: doppel.v1.RowsAudit
+	(*PartitionAudit)(nil),             // 9: doppel.v1.PartitionAudit
+	(*DeadLetter)(nil),                 // 10: doppel.v1.DeadLetter
+	(*ListDeadLettersRequest)(nil),     // 11: doppel.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),    // 12: doppel.v1.ListDeadLettersResponse
+	(*RedriveDeadLettersRequest)(nil),  // 13: doppel.v1.RedriveDeadLettersRequest
+	(*RedriveDeadLettersResponse)(nil), // 14: doppel.v1.RedriveDeadLettersResponse
+	(*RedriveProblem)(nil),             // 15: doppel.v1.RedriveProblem
+	nil,                                // 16: doppel.v1.ListDeadLettersResponse.ByReasonEntry
+	(*timestamppb.Timestamp)(nil),      // 17: google.protobuf.Timestamp
+	(*Counters)(nil),                   // 18: doppel.v1.Counters
+	(*fieldmaskpb.FieldMask)(nil),      // 19: google.protobuf.FieldMask
 }
 var file_doppel_v1_fleet_proto_depIdxs = []int32{
 	2,  // 0: doppel.v1.Status.nodes:type_name -> doppel.v1.Node
 	3,  // 1: doppel.v1.Status.partitions:type_name -> doppel.v1.Partition
-	16, // 2: doppel.v1.Node.start_time:type_name -> google.protobuf.Timestamp
-	17, // 3: doppel.v1.Audit.totals:type_name -> doppel.v1.Counters
-	8,  // 4: doppel.v1.Audit.partitions:type_name -> doppel.v1.PartitionAudit
-	17, // 5: doppel.v1.Audit.twins:type_name -> doppel.v1.Counters
-	6,  // 6: doppel.v1.Audit.log:type_name -> doppel.v1.LogAudit
-	7,  // 7: doppel.v1.Audit.rows:type_name -> doppel.v1.RowsAudit
-	16, // 8: doppel.v1.DeadLetter.receive_time:type_name -> google.protobuf.Timestamp
-	18, // 9: doppel.v1.ListDeadLettersRequest.read_mask:type_name -> google.protobuf.FieldMask
-	9,  // 10: doppel.v1.ListDeadLettersResponse.dead_letters:type_name -> doppel.v1.DeadLetter
-	15, // 11: doppel.v1.ListDeadLettersResponse.by_reason:type_name -> doppel.v1.ListDeadLettersResponse.ByReasonEntry
-	14, // 12: doppel.v1.RedriveDeadLettersResponse.problems:type_name -> doppel.v1.RedriveProblem
+	17, // 2: doppel.v1.Node.start_time:type_name -> google.protobuf.Timestamp
+	18, // 3: doppel.v1.Audit.totals:type_name -> doppel.v1.Counters
+	9,  // 4: doppel.v1.Audit.partitions:type_name -> doppel.v1.PartitionAudit
+	18, // 5: doppel.v1.Audit.twins:type_name -> doppel.v1.Counters
+	7,  // 6: doppel.v1.Audit.log:type_name -> doppel.v1.LogAudit
+	8,  // 7: doppel.v1.Audit.rows:type_name -> doppel.v1.RowsAudit
+	17, // 8: doppel.v1.DeadLetter.receive_time:type_name -> google.protobuf.Timestamp
+	19, // 9: doppel.v1.ListDeadLettersRequest.read_mask:type_name -> google.protobuf.FieldMask
+	10, // 10: doppel.v1.ListDeadLettersResponse.dead_letters:type_name -> doppel.v1.DeadLetter
+	16, // 11: doppel.v1.ListDeadLettersResponse.by_reason:type_name -> doppel.v1.ListDeadLettersResponse.ByReasonEntry
+	15, // 12: doppel.v1.RedriveDeadLettersResponse.problems:type_name -> doppel.v1.RedriveProblem
 	0,  // 13: doppel.v1.FleetService.GetStatus:input_type -> doppel.v1.GetStatusRequest
-	4,  // 14: doppel.v1.FleetService.GetAudit:input_type -> doppel.v1.GetAuditRequest
-	10, // 15: doppel.v1.FleetService.ListDeadLetters:input_type -> doppel.v1.ListDeadLettersRequest
-	12, // 16: doppel.v1.FleetService.RedriveDeadLetters:input_type -> doppel.v1.RedriveDeadLettersRequest
+	5,  // 14: doppel.v1.FleetService.GetAudit:input_type -> doppel.v1.GetAuditRequest
+	11, // 15: doppel.v1.FleetService.ListDeadLetters:input_type -> doppel.v1.ListDeadLettersRequest
+	13, // 16: doppel.v1.FleetService.RedriveDeadLetters:input_type -> doppel.v1.RedriveDeadLettersRequest
 	1,  // 17: doppel.v1.FleetService.GetStatus:output_type -> doppel.v1.Status
-	5,  // 18: doppel.v1.FleetService.GetAudit:output_type -> doppel.v1.Audit
-	11, // 19: doppel.v1.FleetService.ListDeadLetters:output_type -> doppel.v1.ListDeadLettersResponse
-	13, // 20: doppel.v1.FleetService.RedriveDeadLetters:output_type -> doppel.v1.RedriveDeadLettersResponse
+	6,  // 18: doppel.v1.FleetService.GetAudit:output_type -> doppel.v1.Audit
+	12, // 19: doppel.v1.FleetService.ListDeadLetters:output_type -> doppel.v1.ListDeadLettersResponse
+	14, // 20: doppel.v1.FleetService.RedriveDeadLetters:output_type -> doppel.v1.RedriveDeadLettersResponse
 	17, // [17:21] is the sub-list for method output_type
 	13, // [13:17] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
@@ -1386,7 +1496,7 @@ func file_doppel_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doppel_v1_fleet_proto_rawDesc), len(file_doppel_v1_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -54,8 +54,11 @@ type Twin struct {
 	Owner           string                 `protobuf:"bytes,21,opt,name=owner,proto3" json:"owner,omitempty"` // node id
 	Epoch           uint64                 `protobuf:"varint,22,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Quarantined     bool                   `protobuf:"varint,23,opt,name=quarantined,proto3" json:"quarantined,omitempty"` // its code panicked; inputs go to the dead letters until released
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The log does not answer, so it is not known whether this is current: another node may own the twin by
+	// now, and the newest inputs may not be durable yet.
+	Stale         bool `protobuf:"varint,24,opt,name=stale,proto3" json:"stale,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Twin) Reset() {
@@ -245,6 +248,13 @@ func (x *Twin) GetEpoch() uint64 {
 func (x *Twin) GetQuarantined() bool {
 	if x != nil {
 		return x.Quarantined
+	}
+	return false
+}
+
+func (x *Twin) GetStale() bool {
+	if x != nil {
+		return x.Stale
 	}
 	return false
 }
@@ -1785,7 +1795,7 @@ var File_doppel_v1_twin_proto protoreflect.FileDescriptor
 
 const file_doppel_v1_twin_proto_rawDesc = "" +
 	"\n" +
-	"\x14doppel/v1/twin.proto\x12\tdoppel.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\a\n" +
+	"\x14doppel/v1/twin.proto\x12\tdoppel.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\a\n" +
 	"\x04Twin\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x18\n" +
@@ -1813,7 +1823,8 @@ const file_doppel_v1_twin_proto_rawDesc = "" +
 	"\bcounters\x18\x14 \x01(\v2\x13.doppel.v1.CountersR\bcounters\x12\x14\n" +
 	"\x05owner\x18\x15 \x01(\tR\x05owner\x12\x14\n" +
 	"\x05epoch\x18\x16 \x01(\x04R\x05epoch\x12 \n" +
-	"\vquarantined\x18\x17 \x01(\bR\vquarantined\x1a7\n" +
+	"\vquarantined\x18\x17 \x01(\bR\vquarantined\x12\x14\n" +
+	"\x05stale\x18\x18 \x01(\bR\x05stale\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aM\n" +
