@@ -1412,13 +1412,14 @@ const file_doppel_v1_fleet_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\tR\x06detail2\xa7\x03\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail2\x83\x04\n" +
 	"\fFleetService\x12O\n" +
 	"\tGetStatus\x12\x1b.doppel.v1.GetStatusRequest\x1a\x11.doppel.v1.Status\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/status\x12K\n" +
 	"\bGetAudit\x12\x1a.doppel.v1.GetAuditRequest\x1a\x10.doppel.v1.Audit\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/audit\x12q\n" +
 	"\x0fListDeadLetters\x12!.doppel.v1.ListDeadLettersRequest\x1a\".doppel.v1.ListDeadLettersResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/deadLetters\x12\x85\x01\n" +
-	"\x12RedriveDeadLetters\x12$.doppel.v1.RedriveDeadLettersRequest\x1a%.doppel.v1.RedriveDeadLettersResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/deadLetters:redriveB7Z5github.com/doppel-iot/doppel/proto/doppel/v1;doppelv1b\x06proto3"
+	"\x12RedriveDeadLetters\x12$.doppel.v1.RedriveDeadLettersRequest\x1a%.doppel.v1.RedriveDeadLettersResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/deadLetters:redrive\x12Z\n" +
+	"\tDrainNode\x12\x1b.doppel.v1.DrainNodeRequest\x1a\x0f.doppel.v1.Node\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/nodes/{id}:drainB7Z5github.com/doppel-iot/doppel/proto/doppel/v1;doppelv1b\x06proto3"
 
 var (
 	file_doppel_v1_fleet_proto_rawDescOnce sync.Once
@@ -1473,12 +1474,14 @@ var file_doppel_v1_fleet_proto_depIdxs = []int32{
 	5,  // 14: doppel.v1.FleetService.GetAudit:input_type -> doppel.v1.GetAuditRequest
 	11, // 15: doppel.v1.FleetService.ListDeadLetters:input_type -> doppel.v1.ListDeadLettersRequest
 	13, // 16: doppel.v1.FleetService.RedriveDeadLetters:input_type -> doppel.v1.RedriveDeadLettersRequest
-	1,  // 17: doppel.v1.FleetService.GetStatus:output_type -> doppel.v1.Status
-	6,  // 18: doppel.v1.FleetService.GetAudit:output_type -> doppel.v1.Audit
-	12, // 19: doppel.v1.FleetService.ListDeadLetters:output_type -> doppel.v1.ListDeadLettersResponse
-	14, // 20: doppel.v1.FleetService.RedriveDeadLetters:output_type -> doppel.v1.RedriveDeadLettersResponse
-	17, // [17:21] is the sub-list for method output_type
-	13, // [13:17] is the sub-list for method input_type
+	4,  // 17: doppel.v1.FleetService.DrainNode:input_type -> doppel.v1.DrainNodeRequest
+	1,  // 18: doppel.v1.FleetService.GetStatus:output_type -> doppel.v1.Status
+	6,  // 19: doppel.v1.FleetService.GetAudit:output_type -> doppel.v1.Audit
+	12, // 20: doppel.v1.FleetService.ListDeadLetters:output_type -> doppel.v1.ListDeadLettersResponse
+	14, // 21: doppel.v1.FleetService.RedriveDeadLetters:output_type -> doppel.v1.RedriveDeadLettersResponse
+	2,  // 22: doppel.v1.FleetService.DrainNode:output_type -> doppel.v1.Node
+	18, // [18:23] is the sub-list for method output_type
+	13, // [13:18] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
 	13, // [13:13] is the sub-list for extension extendee
 	0,  // [0:13] is the sub-list for field type_name

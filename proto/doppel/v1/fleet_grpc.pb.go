@@ -25,6 +25,7 @@ const (
 	FleetService_GetAudit_FullMethodName           = "/doppel.v1.FleetService/GetAudit"
 	FleetService_ListDeadLetters_FullMethodName    = "/doppel.v1.FleetService/ListDeadLetters"
 	FleetService_RedriveDeadLetters_FullMethodName = "/doppel.v1.FleetService/RedriveDeadLetters"
+	FleetService_DrainNode_FullMethodName          = "/doppel.v1.FleetService/DrainNode"
 )
 
 // FleetServiceClient is the client API for FleetService service.
@@ -35,6 +36,8 @@ type FleetServiceClient interface {
 	GetAudit(ctx context.Context, in *GetAuditRequest, opts ...grpc.CallOption) (*Audit, error)
 	ListDeadLetters(ctx context.Context, in *ListDeadLettersRequest, opts ...grpc.CallOption) (*ListDeadLettersResponse, error)
 	RedriveDeadLetters(ctx context.Context, in *RedriveDeadLettersRequest, opts ...grpc.CallOption) (*RedriveDeadLettersResponse, error)
+	// Takes partitions and MQTT share away from a node, so that it can be stopped without anybody noticing.
+	DrainNode(ctx context.Context, in *DrainNodeRequest, opts ...grpc.CallOption) (*Node, error)
 }
 
 type fleetServiceClient struct {
@@ -85,6 +88,16 @@ func (c *fleetServiceClient) RedriveDeadLetters(ctx context.Context, in *Redrive
 	return out, nil
 }
 
+func (c *fleetServiceClient) DrainNode(ctx context.Context, in *DrainNodeRequest, opts ...grpc.CallOption) (*Node, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Node)
+	err := c.cc.Invoke(ctx, FleetService_DrainNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // FleetServiceServer is the server API for FleetService service.
 // All implementations must embed UnimplementedFleetServiceServer
 // for forward compatibility.
@@ -93,6 +106,8 @@ type FleetServiceServer interface {
 	GetAudit(context.Context, *GetAuditRequest) (*Audit, error)
 	ListDeadLetters(context.Context, *ListDeadLettersRequest) (*ListDeadLettersResponse, error)
 	RedriveDeadLetters(context.Context, *RedriveDeadLettersRequest) (*RedriveDeadLettersResponse, error)
+	// Takes partitions and MQTT share away from a node, so that it can be stopped without anybody noticing.
+	DrainNode(context.Context, *DrainNodeRequest) (*Node, error)
 	mustEmbedUnimplementedFleetServiceServer()
 }
 
@@ -114,6 +129,9 @@ func (UnimplementedFleetServiceServer) ListDeadLetters(context.Context, *ListDea
 }
 func (UnimplementedFleetServiceServer) RedriveDeadLetters(context.Context, *RedriveDeadLettersRequest) (*RedriveDeadLettersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RedriveDeadLetters not implemented")
+}
+func (UnimplementedFleetServiceServer) DrainNode(context.Context, *DrainNodeRequest) (*Node, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainNode not implemented")
 }
 func (UnimplementedFleetServiceServer) mustEmbedUnimplementedFleetServiceServer() {}
 func (UnimplementedFleetServiceServer) testEmbeddedByValue()                      {}
@@ -208,6 +226,24 @@ func _FleetService_RedriveDeadLetters_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FleetService_DrainNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).DrainNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_DrainNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).DrainNode(ctx, req.(*DrainNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // FleetService_ServiceDesc is the grpc.ServiceDesc for FleetService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -230,6 +266,10 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RedriveDeadLetters",
 			Handler:    _FleetService_RedriveDeadLetters_Handler,
+		},
+		{
+			MethodName: "DrainNode",
+			Handler:    _FleetService_DrainNode_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

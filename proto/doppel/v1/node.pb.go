@@ -826,8 +826,8 @@ type DeliverResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Indexes of messages in the batch; empty: all of it.
-	Indexes       []uint32        `protobuf:"varint,2,rep,packed,name=indexes,proto3" json:"indexes,omitempty"`
-	Verdict       DeliveryVerdict `protobuf:"varint,3,opt,name=verdict,proto3,enum=doppel.v1.DeliveryVerdict" json:"verdict,omitempty"`
+	Indexes       []uint32        `protobuf:"varint,3,rep,packed,name=indexes,proto3" json:"indexes,omitempty"`
+	Verdict       DeliveryVerdict `protobuf:"varint,4,opt,name=verdict,proto3,enum=doppel.v1.DeliveryVerdict" json:"verdict,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -940,11 +940,11 @@ const file_doppel_v1_node_proto_rawDesc = "" +
 	"\x05topic\x18\b \x01(\tR\x05topic\x12\x1a\n" +
 	"\battempts\x18\t \x01(\rR\battemptsB\a\n" +
 	"\x05_bootB\x06\n" +
-	"\x04_seq\"q\n" +
+	"\x04_seq\"\x81\x01\n" +
 	"\x0fDeliverResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
-	"\aindexes\x18\x02 \x03(\rR\aindexes\x124\n" +
-	"\averdict\x18\x03 \x01(\x0e2\x1a.doppel.v1.DeliveryVerdictR\averdict*\xb0\x01\n" +
+	"\aindexes\x18\x03 \x03(\rR\aindexes\x124\n" +
+	"\averdict\x18\x04 \x01(\x0e2\x1a.doppel.v1.DeliveryVerdictR\averdictJ\x04\b\x02\x10\x03R\bverdicts*\xb0\x01\n" +
 	"\rRefusalReason\x12\x1e\n" +
 	"\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bREFUSAL_REASON_UNKNOWN_TYPE\x10\x01\x12!\n" +
