@@ -1,6 +1,10 @@
-// Package placement says which partition a device belongs to.
+// Package placement says which partition a device belongs to (placement.go), which node is to own each
+// partition (assign.go), and how that is written down (table.go).
 //
-// PURE: standard library only, no I/O, no clock.
+// It does not decide who owns a partition: the log does, and a Table is a hint of whom to ask and who
+// should try. Nor does it know how nodes agree on one (cluster/group).
+//
+// PURE: standard library only, no I/O, no clock, no goroutines.
 package placement
 
 // Partition is the partition of a device among n: the default partitioner of Kafka's own clients
