@@ -42,7 +42,7 @@ func (o *owner) passBarrier(ctx context.Context) {
 		return
 	}
 	b.asked, b.waiting, b.at, b.end = b.waiting, nil, o.now, -1
-	go func() {
+	o.host.cfg.Beside.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		_, end, err := o.host.cfg.Ingest.Bounds(ctx, o.p.id)
@@ -55,7 +55,7 @@ func (o *owner) passBarrier(ctx context.Context) {
 				b.end = end
 			}
 		})
-	}()
+	})
 }
 
 // gaps logs the gaps of c that were due at a time, one after another.

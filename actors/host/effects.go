@@ -41,7 +41,7 @@ func (o *owner) publishOne(ctx context.Context, place uint64, t Transition) {
 				o.published(place)
 			case ctx.Err() == nil:
 				o.log.Warn("alert transition not published, trying again", "device_id", t.Device, "offset", t.Offset, "err", err)
-				time.AfterFunc(republishAfter, func() {
+				o.host.after(republishAfter, func() {
 					o.p.box.call(func(current *owner) {
 						if current == o {
 							o.publishOne(ctx, place, t)

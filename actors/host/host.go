@@ -57,6 +57,7 @@ type Config struct {
 	// there answers nobody.
 	Mailbox, MailboxBytes, InFlight int
 	Observe                         Observe // nil: nobody
+	Beside                          Beside  // nil: goroutines and the system's timers
 	// BeforeStep is called with each device before its twin takes an input; nil: nobody. Tests make a
 	// twin panic with it.
 	BeforeStep func(device string)
@@ -126,6 +127,9 @@ func (c *Config) complete() error {
 	}
 	if c.InFlight == 0 {
 		c.InFlight = 8192
+	}
+	if c.Beside == nil {
+		c.Beside = goroutines{}
 	}
 	if c.Observe == nil {
 		c.Observe = func(Stage, time.Duration) {}

@@ -44,7 +44,7 @@ func (o *owner) follow(ctx context.Context) error {
 	}
 	f.in, f.target = make(chan []IngestRecord, 1), end
 	from := int64(o.src.Offset)
-	go func() {
+	o.host.cfg.Beside.Go(func() {
 		err := o.host.cfg.Ingest.Follow(ctx, o.p.id, from, func(recs []IngestRecord) error {
 			select {
 			case f.in <- recs:
@@ -61,7 +61,7 @@ func (o *owner) follow(ctx context.Context) error {
 				}
 			})
 		}
-	}()
+	})
 	return nil
 }
 
@@ -238,7 +238,7 @@ func (o *owner) wait(begin func(done func(error)), end func(error)) {
 				o.feed.stalled = false
 				return
 			}
-			time.AfterFunc(ingestRetry, func() {
+			o.host.after(ingestRetry, func() {
 				o.p.box.call(func(current *owner) {
 					if current == o {
 						o.feed.stalled = false

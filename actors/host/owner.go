@@ -21,7 +21,7 @@ var (
 )
 
 // owner is one epoch of a partition: everything in it dies with the epoch (O5). All of it belongs
-// to the goroutine of run.
+// to whoever steps its succession.
 type owner struct {
 	p    *partition
 	host *Host
@@ -38,6 +38,8 @@ type owner struct {
 	served   bool           // got as far as serving
 	began    int64          // when it began to serve
 	restart  bool           // the epoch ends as soon as nothing is in flight
+	leaving  bool           // the partition is to be let go
+	late     bool           // and the time for it is over
 
 	verified  int64 // when the log was last seen to have nothing of others behind our records
 	verifying bool
@@ -84,32 +86,6 @@ func (o *owner) Ack(n uint64, offset int64, err error) {
 	o.p.box.ack(ack{owner: o, n: n, offset: offset, err: err})
 }
 
-// run claims, restores and serves until the epoch or ctx ends.
-func (o *owner) run(ctx context.Context) error {
-	o.show(Claiming)
-	if err := o.claim(ctx); err != nil {
-		return err
-	}
-	o.show(Restoring)
-	emit, err := o.restore(ctx)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	if err := o.follow(ctx); err != nil {
-		return err
-	}
-	// What is in flight ends in order, also while leaving; but not even a log that hangs may hold us.
-	work, abandon := context.WithCancel(context.WithoutCancel(ctx))
-	defer abandon()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(leaveWithin, abandon) })()
-	o.begin(work, emit)
-	o.show(Serving)
-	o.log.DebugContext(ctx, "serving", "epoch", o.epoch, "twins", len(o.twins))
-	return o.serve(ctx, work)
-}
-
 // begin makes the restored twins live: their timers, the accounts, and what may not have been seen (S4).
 func (o *owner) begin(ctx context.Context, emit []lateEffects) {
 	o.served = true
@@ -128,33 +104,49 @@ func (o *owner) begin(ctx context.Context, emit []lateEffects) {
 }
 
 // claim appends a Claim; its offset is the epoch (O1).
-func (o *owner) claim(ctx context.Context) error {
+func (o *owner) claim(ctx context.Context) {
+	o.show(Claiming)
 	cfg := &o.host.cfg
 	o.event = codec.Event{
 		Kind: doppelv1.EventKind_EVENT_KIND_CLAIM, Now: o.host.cfg.Clock(),
 		Claim: &codec.Claim{Node: cfg.Node, Incarnation: cfg.Incarnation, Nonce: cfg.Nonce()},
 	}
 	cfg.Changelog.Append(ctx, o.p.id, []Record{{Value: codec.AppendEvent(nil, &o.event)}}, o)
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-o.p.box.wake:
-		}
-		o.refuseCalls()
-		for _, a := range o.p.box.takeAcks(nil) {
-			switch {
-			case a.owner != o:
-			case a.err != nil:
-				return fmt.Errorf("claim: %w: %w", errAppend, a.err)
-			case a.offset < 0:
-				return fmt.Errorf("claim: %w: offset unknown", errAppend)
-			default:
-				o.epoch, o.prev = uint64(a.offset), a.offset
-				return nil
-			}
+}
+
+// claimed looks whether the Claim has its answer.
+func (o *owner) claimed() (bool, error) {
+	o.refuseCalls()
+	for _, a := range o.p.box.takeAcks(nil) {
+		switch {
+		case a.owner != o:
+		case a.err != nil:
+			return false, fmt.Errorf("claim: %w: %w", errAppend, a.err)
+		case a.offset < 0:
+			return false, fmt.Errorf("claim: %w: offset unknown", errAppend)
+		default:
+			o.epoch, o.prev = uint64(a.offset), a.offset
+			return true, nil
 		}
 	}
+	return false, nil
+}
+
+// open restores and begins to serve. ctx ends with the epoch or when the owner is to leave, work some
+// time after that.
+func (o *owner) open(ctx, work context.Context) error {
+	o.show(Restoring)
+	emit, err := o.restore(ctx)
+	if err != nil {
+		return err
+	}
+	if err := o.follow(ctx); err != nil {
+		return err
+	}
+	o.begin(work, emit)
+	o.show(Serving)
+	o.log.DebugContext(ctx, "serving", "epoch", o.epoch, "twins", len(o.twins))
+	return nil
 }
 
 const (
@@ -164,35 +156,28 @@ const (
 	handOverWithin = 4 * time.Second
 )
 
-// serve takes turns until the epoch or ctx ends. At the end of ctx it takes no more input, waits for
-// what is in flight, so that devices get their acknowledgements, and leaves checkpoints and a floor (O9).
-// work ends some time after ctx, whatever is still in flight.
+// serve takes a turn and returns why the epoch ends, nil as long as it does not. At the end of ctx it
+// takes no more input, waits for what is in flight, so that devices get their acknowledgements, and leaves
+// checkpoints and a floor (O9). work ends some time after ctx, whatever is still in flight.
 func (o *owner) serve(ctx, work context.Context) error {
-	timer := time.NewTicker(time.Duration(wheelTick))
-	defer timer.Stop()
-	done := ctx.Done()
-	leaving := false
-	var deadline time.Time
-	for {
-		select {
-		case <-o.p.box.wake:
-		case <-timer.C:
-		case <-done:
-			done, leaving, deadline = nil, true, time.Now().Add(handOverWithin)
-		case <-work.Done():
-			return fmt.Errorf("%d records unacknowledged at shutdown: %w", o.pend.len(), ctx.Err())
-		}
-		o.turn(work, leaving || o.restart)
-		quiet := o.pend.len() == 0 && o.out.letters == 0
-		switch {
-		case o.stopped != nil:
-			return o.stopped
-		case quiet && o.restart:
-			return errRestart
-		case quiet && leaving && (o.handedOver(work) || time.Now().After(deadline)):
-			return ctx.Err()
-		}
+	if ctx.Err() != nil && !o.leaving {
+		o.leaving = true
+		o.host.after(handOverWithin, func() { o.p.box.call(func(*owner) { o.late = true }) })
 	}
+	if work.Err() != nil {
+		return fmt.Errorf("%d records unacknowledged at shutdown: %w", o.pend.len(), ctx.Err())
+	}
+	o.turn(work, o.leaving || o.restart)
+	quiet := o.pend.len() == 0 && o.out.letters == 0
+	switch {
+	case o.stopped != nil:
+		return o.stopped
+	case quiet && o.restart:
+		return errRestart
+	case quiet && o.leaving && (o.handedOver(work) || o.late):
+		return ctx.Err()
+	}
+	return nil
 }
 
 // handedOver works on the checkpoints and the floor of an owner that leaves, and says when they are kept.

@@ -2,8 +2,6 @@ package host
 
 import (
 	"context"
-	"errors"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 )
@@ -38,7 +36,7 @@ type partition struct {
 	box  *mailbox
 	view atomic.Pointer[View]
 
-	held int64 // samples of it that the accounts say are held; of the goroutine of run
+	held int64 // samples of it that the accounts say are held; of its succession
 }
 
 func newPartition(h *Host, id int32) *partition {
@@ -47,45 +45,26 @@ func newPartition(h *Host, id int32) *partition {
 	return p
 }
 
-// run serves the partition until ctx ends, with one owner after another (O5): an owner that lost its
-// epoch is thrown away whole and the next one starts from the log.
+// run serves the partition until ctx ends.
 func (p *partition) run(ctx context.Context) error {
-	const firstBackoff, maxBackoff = 50 * time.Millisecond, 5 * time.Second
-	log := p.host.log.With("partition", p.id)
-	backoff := firstBackoff
-	p.box.setShut(false)
-	defer p.turnAway()
-	for {
-		o, begin := newOwner(p), time.Now()
-		err := o.run(ctx)
-		o.discard()
-		p.view.Store(&View{ID: p.id, State: Idle})
-		p.giveBack(p.box.takeMessages(nil)) // another way may be open now
-		if ctx.Err() != nil {
-			if err != nil && !errors.Is(err, ctx.Err()) {
-				log.WarnContext(ctx, "partition left before everything was acknowledged", "epoch", o.epoch, "err", err)
-			}
-			return nil
-		}
-		if errors.Is(err, errRefuseToServe) {
-			return err
-		}
-		if errors.Is(err, errRestart) {
-			log.InfoContext(ctx, "partition restores itself", "epoch", o.epoch)
-			continue
-		}
-		if o.served && time.Since(begin) > 2*maxBackoff { // not one that fails at the same record again
-			backoff = firstBackoff
-		}
-		p.host.stats.Fenced.Add(1)
-		log.WarnContext(ctx, "epoch ended, claiming again", "epoch", o.epoch, "err", err, "backoff", backoff)
+	// What is in flight ends in order, also while leaving; but not even a log that hangs may hold us.
+	work, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+	defer context.AfterFunc(ctx, func() { p.host.after(leaveWithin, abandon) })()
+	tick := time.NewTicker(time.Duration(wheelTick))
+	defer tick.Stop()
+	s := newSuccession(p)
+	defer s.end()
+	for done := ctx.Done(); !s.step(ctx, work); {
 		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(backoff + rand.N(backoff)):
+		case <-p.box.wake:
+		case <-tick.C:
+		case <-done:
+			done = nil
+		case <-work.Done():
 		}
-		backoff = min(2*backoff, maxBackoff)
 	}
+	return s.err
 }
 
 // offer hands msgs to the owner that serves now.

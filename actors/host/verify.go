@@ -16,7 +16,7 @@ func (o *owner) verify(ctx context.Context) {
 		return
 	}
 	o.verifying = true
-	go func() {
+	o.host.cfg.Beside.Go(func() {
 		asking, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		_, end, err := o.host.cfg.Changelog.Bounds(asking, o.p.id)
@@ -38,5 +38,5 @@ func (o *owner) verify(ctx context.Context) {
 			}
 			o.prev = end - 1
 		})
-	}()
+	})
 }
