@@ -1,0 +1,177 @@
+package group
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+const (
+	// firstRest and longestRest bound the pause before joining is tried again.
+	firstRest   = 200 * time.Millisecond
+	longestRest = 2 * time.Second
+	// steps is how often joining goes on at once when the coordinator asks for another step of it.
+	steps = 8
+)
+
+// Run is the membership: it joins, keeps the session, takes part in every rebalance, and leaves when ctx
+// ends. Whatever goes wrong meanwhile is tried again, for as long as it takes.
+func (g *Group) Run(ctx context.Context) error {
+	cl, err := kgo.NewClient(g.opts...)
+	if err != nil {
+		return fmt.Errorf("group %s: %w", g.cfg.Group, err)
+	}
+	defer cl.Close()
+	g.client.Store(cl)
+	defer g.client.Store(nil)
+
+	var beating sync.WaitGroup
+	beating.Go(func() { g.beat(ctx, cl) })
+	g.attend(ctx, cl)
+	beating.Wait()
+	g.leave(context.WithoutCancel(ctx), cl)
+	return nil
+}
+
+// attend joins, again and again.
+func (g *Group) attend(ctx context.Context, cl *kgo.Client) {
+	trouble := trouble{log: g.cfg.Logger}
+	for rest, step := firstRest, 0; ctx.Err() == nil; {
+		err := g.join(ctx, cl)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			trouble.over()
+			rest, step = firstRest, 0
+			select {
+			case <-ctx.Done():
+			case <-g.kick:
+			}
+			continue
+		case another(err) && step < steps:
+			step++
+			continue
+		}
+		trouble.report(err)
+		step = 0
+		select {
+		case <-ctx.Done():
+		case <-time.After(rest/2 + rand.N(rest)):
+		}
+		rest = min(2*rest, longestRest)
+	}
+}
+
+// another reports whether err is the coordinator's way to ask for the next step.
+func another(err error) bool {
+	for _, e := range []error{kerr.MemberIDRequired, kerr.UnknownMemberID, kerr.RebalanceInProgress, kerr.IllegalGeneration} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// join takes part in one generation, and publishes its table.
+func (g *Group) join(ctx context.Context, cl *kgo.Client) error {
+	s, me := g.enter()
+	defer g.entered()
+
+	sent := time.Now()
+	resp, err := g.askJoin(ctx, cl, s, me)
+	if errors.Is(err, kerr.MemberIDRequired) {
+		g.sit(seat{member: resp.MemberID})
+		return err
+	}
+	if g.answered(s, sent, err); err != nil {
+		return err
+	}
+	s = seat{member: resp.MemberID, generation: resp.Generation}
+	g.sit(s)
+
+	var as []kmsg.SyncGroupRequestGroupAssignment
+	if resp.LeaderID == resp.MemberID {
+		pl := plan{topic: g.cfg.Topic, partitions: g.cfg.Partitions, log: g.cfg.Logger}
+		if as, err = pl.assignments(resp.Generation, resp.Members); err != nil {
+			return err
+		}
+	}
+	sent = time.Now()
+	got, err := g.askSync(ctx, cl, s, as)
+	if g.answered(s, sent, err); err != nil {
+		return err
+	}
+	return g.publish(got)
+}
+
+// enter is the seat to join with, and what to say.
+func (g *Group) enter() (seat, *doppelv1.GroupMember) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.joining = true
+	select {
+	case <-g.kick:
+	default:
+	}
+	m := &doppelv1.GroupMember{Node: g.cfg.Node, Incarnation: g.cfg.Incarnation, Capacity: uint32(g.capacity)}
+	if t := g.table.Load(); t != nil {
+		m.Generation = t.Generation
+		if in, _ := t.Member(g.cfg.Node); in.Incarnation == g.cfg.Incarnation {
+			m.Owned = t.Owned(g.cfg.Node)
+		}
+	}
+	return g.seat, m
+}
+
+func (g *Group) entered() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.joining = false
+}
+
+func (g *Group) sit(s seat) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.seat = s
+}
+
+// publish makes the table of an assignment the newest.
+func (g *Group) publish(assignment []byte) error {
+	t, doubled, err := readAssignment(assignment)
+	if err != nil {
+		return err
+	}
+	for _, id := range doubled {
+		g.cfg.Logger.Error("two nodes run under one id, only the one started last is used: stop one of them, or give it another node id and data directory",
+			"node", id, "group", g.cfg.Group)
+	}
+	if was := g.table.Load(); was != nil && t.Generation <= was.Generation {
+		return nil // the same again
+	}
+	g.table.Store(t)
+	g.cfg.Logger.Info("new assignment", "generation", t.Generation, "nodes", len(t.Members), "own", len(t.Owned(g.cfg.Node)))
+	g.cfg.OnTable(t)
+	return nil
+}
+
+// leave gives the seat up, so that the others need not wait for the session to run out.
+func (g *Group) leave(ctx context.Context, cl *kgo.Client) {
+	s := g.current()
+	g.sit(seat{})
+	if s.member == "" {
+		return
+	}
+	if err := g.askLeave(ctx, cl, s); err != nil {
+		g.cfg.Logger.Warn("left the group without its knowledge, it learns when the session runs out", "group", g.cfg.Group, "error", err)
+	}
+}
