@@ -37,6 +37,9 @@ type Broker struct {
 	work     context.Context //nolint:containedctx // the lifetime of Run, for goroutines started by verdicts
 	stop     context.CancelFunc
 
+	// leftovers are the peers whose connection is gone while the inlet still has messages of theirs.
+	leftovers sync.Map // *peer -> nil
+
 	held    atomic.Int64 // weight of all unacknowledged messages
 	watched atomic.Bool  // an ordinary subscriber may want telemetry
 	closing atomic.Bool

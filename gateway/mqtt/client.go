@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/eclipse/paho.golang/autopaho"
 
@@ -32,7 +31,8 @@ type Client struct {
 	manager atomic.Pointer[autopaho.ConnectionManager]
 	started atomic.Bool
 	close   sync.Once
-	closed  chan struct{}
+	closed  chan struct{} // by Close
+	ended   chan struct{} // by Run, at its end
 }
 
 // New makes a door to the broker of cfg. Nothing happens before Run.
@@ -42,7 +42,7 @@ func New(cfg Config, inlet Inlet, refuser Refuser, log *slog.Logger) (*Client, e
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{cfg: cfg, urls: urls, log: log, topics: newTopics(cfg.TopicRoot), closed: make(chan struct{})}
+	c := &Client{cfg: cfg, urls: urls, log: log, topics: newTopics(cfg.TopicRoot), closed: make(chan struct{}), ended: make(chan struct{})}
 	c.rejects = newRejects(c, c.topics, &c.stats)
 	c.sink = &sink{
 		inlet: inlet, refuser: refuser, reject: c.rejects,
@@ -73,7 +73,10 @@ func (c *Client) Run(ctx context.Context) error {
 	wg.Go(func() { c.rejects.run(work) })
 	wg.Go(func() { c.link.subscribeAll(work, c.subscriptions()) })
 
-	manager, err := autopaho.NewConnection(work, c.link.clientConfig(work))
+	defer close(c.ended)
+	connecting, enough := context.WithCancel(work)
+	defer enough()
+	manager, err := autopaho.NewConnection(work, c.link.clientConfig(work, connecting))
 	if err != nil {
 		return fmt.Errorf("connect to the broker: %w", err)
 	}
@@ -82,11 +85,11 @@ func (c *Client) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-c.closed:
 	}
-	return c.finish(work, manager)
+	return c.finish(work, manager, enough)
 }
 
-// finish acknowledges what was received, and disconnects.
-func (c *Client) finish(ctx context.Context, manager *autopaho.ConnectionManager) error {
+// finish acknowledges what was received, connects no more, and disconnects.
+func (c *Client) finish(ctx context.Context, manager *autopaho.ConnectionManager, enough func()) error {
 	if conn := c.link.conn.Load(); conn != nil {
 		conn.pause()
 	}
@@ -97,6 +100,7 @@ func (c *Client) finish(ctx context.Context, manager *autopaho.ConnectionManager
 			"messages", c.stats.Unacked.Load())
 	}
 	c.manager.Store(nil)
+	enough()
 	bound, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
 	defer cancel()
 	if err := manager.Disconnect(bound); err != nil {
@@ -130,33 +134,3 @@ func (c *Client) Stats() *Stats { return &c.stats }
 func (c *Client) Rejected(device string, reason twin.Reason, detail string) {
 	c.rejects.Rejected(device, reason, detail)
 }
-
-// Leave gives up this node's share for good: it unsubscribes, takes what the broker had already
-// assigned to it until nothing has come for half a second and all is acknowledged, and lets the
-// session end with the connection. Run is to be stopped afterwards.
-func (c *Client) Leave(ctx context.Context) error {
-	manager := c.manager.Load()
-	if manager == nil {
-		return ErrNotConnected
-	}
-	if err := c.link.unsubscribe(ctx, manager, c.subscriptions()); err != nil {
-		return fmt.Errorf("leave: %w", err)
-	}
-	for before := uint64(0); ; {
-		received := c.stats.received()
-		if received == before && c.stats.Unacked.Load() == 0 {
-			break
-		}
-		before = received
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("leave: %w", ctx.Err())
-		case <-time.After(leaveQuiet):
-		}
-	}
-	c.link.leaving.Store(true)
-	return nil
-}
-
-// leaveQuiet is how long nothing must come before a session is taken for empty.
-const leaveQuiet = 500 * time.Millisecond

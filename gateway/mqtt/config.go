@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -41,6 +42,10 @@ type Config struct {
 	Username, Password string
 	// TLS applies to encrypted URLs. Default: the system's roots.
 	TLS *tls.Config
+	// Permit, if not nil, is asked before every attempt to connect. It blocks until this node may hold
+	// its session, or ctx ends: a node that another may have taken for dead must not throw out who took
+	// over its session. Default: always.
+	Permit func(ctx context.Context) error
 	// ConnectTimeout bounds one attempt to connect. Default: 10 s.
 	ConnectTimeout time.Duration
 	// DrainTimeout bounds how long Run waits at its end for verdicts of what it has received.
@@ -88,6 +93,17 @@ func (c Config) check() ([]*url.URL, error) {
 		return nil, fmt.Errorf("mqtt limit %d: not positive", c.Limit)
 	}
 	return urls, nil
+}
+
+// permit waits until connecting is allowed.
+func (c Config) permit(ctx context.Context) error {
+	if c.Permit == nil {
+		return nil
+	}
+	if err := c.Permit(ctx); err != nil {
+		return fmt.Errorf("wait for the permit to connect: %w", err)
+	}
+	return nil
 }
 
 // sessionExpirySeconds in whole seconds; the largest value means never [MQTT 5 section 3.1.2.11.2].

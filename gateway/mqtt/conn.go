@@ -102,7 +102,13 @@ func (c *conn) next() error {
 	total := header + remaining
 	if first&typeMask != typePublish {
 		c.pass = total
-		return c.in.flush(c.ctx)
+		if err := c.in.flush(c.ctx); err != nil {
+			return err
+		}
+		if first&typeMask == typePingresp {
+			c.in.ledger.pong(c.in.w)
+		}
+		return nil
 	}
 	if total > c.br.Size() {
 		return c.huge(first, remaining, header)

@@ -77,6 +77,7 @@ func (h *hook) OnSessionEstablished(cl *mochi.Client, _ packets.Packet) {
 // OnDisconnect implements mochi's Hook.
 func (h *hook) OnDisconnect(cl *mochi.Client, _ error, _ bool) {
 	if p := h.peer(cl); p != nil {
+		h.broker.leftovers.Store(p, nil) // first: Clear must find it in one of the two
 		h.peers.Delete(cl)
 		p.close()
 		h.broker.stats.Connected.Add(-1)

@@ -31,6 +31,7 @@ type ledger struct {
 
 	mu      sync.Mutex
 	change  sync.Cond // room was made, everything was written, or the connection changed
+	marks             // what of it the broker had to send when asked
 	w       io.Writer // connection in force; nil: none
 	epoch   uint32
 	held    ring
@@ -43,6 +44,7 @@ func newLedger(limit, weight int, stats *Stats, observe Observer) *ledger {
 	l := &ledger{
 		limit: limit, weight: weight, stats: stats, observe: observe,
 		wakeWriter: make(chan struct{}, 1), wakeRetry: make(chan struct{}, 1),
+		marks: marks{wake: make(chan struct{}, 1)},
 	}
 	l.change.L = &l.mu
 	return l
@@ -57,6 +59,7 @@ func (l *ledger) reset(w io.Writer) {
 	l.stats.Unacked.Add(-int64(l.held.len()))
 	l.held.clear()
 	l.acks = l.acks[:0]
+	l.marks.reset()
 	l.change.Broadcast()
 }
 
@@ -76,6 +79,7 @@ func (l *ledger) push(w io.Writer, msgs []host.Message, ids []uint16) (int, erro
 		m.Token, m.Reply = l.token(seq), l
 		s.msg, s.id = *m, id
 		l.held.weighed(s)
+		l.owe(id)
 	}
 	l.stats.Unacked.Add(int64(n))
 	return n, nil
@@ -92,6 +96,7 @@ func (l *ledger) pushRefusal(w io.Writer, letter *host.DeadLetter, id uint16) (r
 	s.letter, s.id = letter, id
 	s.msg.Token, s.msg.ReceivedAt = l.token(seq), letter.ReceivedAt
 	l.held.weighed(s)
+	l.owe(id)
 	l.stats.Unacked.Add(1)
 	return refusal{letter: letter, token: s.msg.Token}, nil
 }
@@ -106,6 +111,7 @@ func (l *ledger) pushDone(w io.Writer, id uint16, receivedAt int64) error {
 	s, _ := l.held.push()
 	s.id, s.state, s.msg.ReceivedAt = id, done, receivedAt
 	l.held.weighed(s)
+	l.owe(id)
 	l.stats.Unacked.Add(1)
 	l.release()
 	l.mu.Unlock()
@@ -174,12 +180,14 @@ func (l *ledger) release() bool {
 				l.oldest = s.msg.ReceivedAt
 			}
 			l.acks = append(l.acks, typePuback, 2, byte(s.id>>8), byte(s.id))
+			l.due++
 		}
 		l.held.pop()
 		n++
 	}
 	if n > 0 {
 		l.stats.Unacked.Add(-int64(n))
+		l.marks.passed(l.held.head)
 		l.change.Broadcast()
 	}
 	return n > 0
@@ -217,6 +225,9 @@ func (l *ledger) writeAcks(ctx context.Context) {
 			}
 
 			l.mu.Lock()
+			if l.w == w {
+				l.paid += uint64(len(buf) / pubackLen)
+			}
 			spare, l.writing = buf, 0
 			l.change.Broadcast()
 			l.mu.Unlock()

@@ -19,6 +19,9 @@ const (
 	reconnectFloor   = 100 * time.Millisecond
 	reconnectDouble  = 6 // at most about 10 s
 	reconnectSettled = 10 * time.Second
+	// After another took our session over: about 1 s, if we are permitted to try at all; the longest,
+	// if nobody is there to tell us whether it was right to.
+	takenOverPermitted = 3
 )
 
 // link is one maintained connection to the broker: what autopaho needs to know, and what is known of
@@ -32,6 +35,9 @@ type link struct {
 
 	conn atomic.Pointer[conn]
 	up   chan *autopaho.ConnectionManager // a connection came up and wants subscribing; holds one
+	// quitting: no subscription is made any more. subscribing is held while one is.
+	quitting    atomic.Bool
+	subscribing sync.Mutex
 	// leaving makes the DISCONNECT end the session instead of keeping it.
 	leaving atomic.Bool
 
@@ -44,22 +50,30 @@ type link struct {
 	everUp     bool
 }
 
-// clientConfig for autopaho. ctx ends with the link.
-func (l *link) clientConfig(ctx context.Context) autopaho.ClientConfig {
+// clientConfig for autopaho. ctx ends with the link, connecting when it is to make no more connections.
+func (l *link) clientConfig(ctx, connecting context.Context) autopaho.ClientConfig {
 	c := autopaho.ClientConfig{
 		ServerUrls:            l.urls,
 		KeepAlive:             uint16(l.cfg.KeepAlive / time.Second),
 		SessionExpiryInterval: l.cfg.sessionExpirySeconds(),
 		ConnectTimeout:        l.cfg.ConnectTimeout,
 		ReconnectBackoff:      l.backoff,
-		ConnectPacketBuilder:  l.connectPacket,
+		// Made before each attempt and outside of its time limit, so it is the place to wait.
+		ConnectPacketBuilder: func(p *paho.Connect, u *url.URL) (*paho.Connect, error) {
+			if err := l.cfg.permit(connecting); err != nil {
+				return nil, err
+			}
+			return l.connectPacket(p, u)
+		},
 		AttemptConnection: func(_ context.Context, _ autopaho.ClientConfig, u *url.URL) (net.Conn, error) {
 			return l.attempt(ctx, u)
 		},
 		OnConnectionUp:   func(cm *autopaho.ConnectionManager, ack *paho.Connack) { l.onUp(ctx, cm, ack) },
 		OnConnectionDown: func() bool { l.onDown(ctx); return true },
 		OnConnectError: func(err error) {
-			l.log.WarnContext(ctx, "broker refused or unreachable", "error", err)
+			if connecting.Err() == nil {
+				l.log.WarnContext(ctx, "broker refused or unreachable", "error", err)
+			}
 		},
 		DisconnectPacketBuilder: l.disconnectPacket,
 		Errors:                  pahoLog{ctx: ctx, log: l.log, level: slog.LevelWarn},
@@ -175,7 +189,11 @@ const sessionTakenOver = 0x8E
 func (l *link) onServerDisconnect(ctx context.Context, d *paho.Disconnect) {
 	if d.ReasonCode == sessionTakenOver {
 		l.mu.Lock()
-		l.hurried = reconnectDouble // two live holders would throw each other out for ever
+		if l.cfg.Permit == nil {
+			l.hurried = reconnectDouble // two live holders would throw each other out for ever
+		} else {
+			l.hurried = max(l.hurried, takenOverPermitted)
+		}
 		l.since = time.Now()
 		l.mu.Unlock()
 		l.log.ErrorContext(ctx, "another client has connected with our client id", "client_id", l.cfg.ClientID)

@@ -44,6 +44,7 @@ type peer struct {
 	gone    bool   // hung up by us, or taken over; the reader has yet to notice
 	closed  bool
 	clock   int64
+	marks   []peerMark // by seq
 }
 
 func newPeer(b *Broker, cl *mochi.Client) *peer {
@@ -152,6 +153,7 @@ func (p *peer) release() {
 		return
 	}
 	p.broker.stats.Unacked.Add(-int64(n))
+	p.passMarks()
 	p.room.Broadcast()
 	if (len(p.acks) > 0 || p.cut) && !p.writer && !p.gone {
 		p.writer = p.broker.gate.start(p.write)
@@ -265,6 +267,7 @@ func (p *peer) close() {
 		}
 	}
 	p.release()
+	p.leaveIfEmpty()
 	p.room.Broadcast()
 }
 

@@ -11,10 +11,11 @@ import (
 
 // Control packet types in the high half of the first byte [MQTT 5 section 2.1.2].
 const (
-	typePublish = 0x30
-	typePuback  = 0x40
-	typePubrec  = 0x50
-	typeMask    = 0xF0
+	typePublish  = 0x30
+	typePuback   = 0x40
+	typePubrec   = 0x50
+	typePingresp = 0xD0
+	typeMask     = 0xF0
 )
 
 // Property identifiers a PUBLISH may carry [MQTT 5 section 3.3.2.3].

@@ -19,6 +19,7 @@ func newSession(l *ledger) *session { return &session{State: state.NewInMemory()
 // ConAckReceived puts the connection in force. It comes before anything is read from it but CONNACK.
 func (s *session) ConAckReceived(w io.Writer, connect *packets.Connect, ack *packets.Connack) error {
 	s.ledger.reset(w)
+	s.ledger.setWindow(connect.Properties, ack.Properties)
 	return s.State.ConAckReceived(w, connect, ack)
 }
 

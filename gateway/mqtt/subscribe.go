@@ -41,9 +41,9 @@ func (l *link) subscribeAll(ctx context.Context, subs []paho.SubscribeOptions) {
 func (l *link) subscribe(ctx context.Context, manager *autopaho.ConnectionManager, subs []paho.SubscribeOptions) {
 	epoch, _, _ := l.state()
 	for attempt := 0; ; attempt++ {
-		ack, err := manager.Subscribe(ctx, &paho.Subscribe{Subscriptions: subs})
-		if err == nil {
-			err = granted(ack.Reasons)
+		asked, err := l.trySubscribe(ctx, manager, subs)
+		if !asked {
+			return
 		}
 		if err == nil {
 			l.markSubscribed(epoch)
@@ -62,6 +62,20 @@ func (l *link) subscribe(ctx context.Context, manager *autopaho.ConnectionManage
 	}
 }
 
+// trySubscribe asks once, unless the node is leaving.
+func (l *link) trySubscribe(ctx context.Context, manager *autopaho.ConnectionManager, subs []paho.SubscribeOptions) (asked bool, err error) {
+	l.subscribing.Lock()
+	defer l.subscribing.Unlock()
+	if l.quitting.Load() {
+		return false, nil
+	}
+	ack, err := manager.Subscribe(ctx, &paho.Subscribe{Subscriptions: subs})
+	if err == nil {
+		err = granted(ack.Reasons)
+	}
+	return true, err
+}
+
 func granted(reasons []byte) error {
 	for i, r := range reasons {
 		if r != qosAsked {
@@ -71,13 +85,11 @@ func granted(reasons []byte) error {
 	return nil
 }
 
-func (l *link) unsubscribe(ctx context.Context, manager *autopaho.ConnectionManager, subs []paho.SubscribeOptions) error {
+// unsubscribe is the packet that ends them.
+func (c *Client) unsubscribe() *paho.Unsubscribe {
 	u := &paho.Unsubscribe{}
-	for i := range subs {
-		u.Topics = append(u.Topics, subs[i].Topic)
+	for _, s := range c.subscriptions() {
+		u.Topics = append(u.Topics, s.Topic)
 	}
-	if _, err := manager.Unsubscribe(ctx, u); err != nil {
-		return fmt.Errorf("unsubscribe: %w", err)
-	}
-	return nil
+	return u
 }
