@@ -1,0 +1,113 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/doppel-iot/doppel/actors/host"
+)
+
+// domain of the reasons in ErrorInfo.
+const domain = "doppel.v1.QueryService"
+
+// errorTable is how the host's errors travel: their reason, not their text, says which one it is.
+var errorTable = []struct {
+	err    error
+	code   codes.Code
+	reason string
+}{
+	{host.ErrUnknownDevice, codes.NotFound, "UNKNOWN_DEVICE"},
+	{host.ErrUnknownAlert, codes.NotFound, "UNKNOWN_ALERT"},
+	{host.ErrNotRetained, codes.OutOfRange, "NOT_RETAINED"},
+	{host.ErrFuture, codes.InvalidArgument, "FUTURE"},
+	{host.ErrUnavailable, codes.Unavailable, "NOT_SERVED"},
+	{host.ErrClosed, codes.Unavailable, "CLOSED"},
+}
+
+// toStatus is err as it leaves the node.
+func toStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, row := range errorTable {
+		if !errors.Is(err, row.err) {
+			continue
+		}
+		st := status.New(row.code, err.Error())
+		if d, failed := st.WithDetails(&errdetails.ErrorInfo{Reason: row.reason, Domain: domain}); failed == nil {
+			st = d
+		}
+		return st.Err()
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return status.Error(codes.Canceled, err.Error())
+	case errors.Is(err, context.DeadlineExceeded):
+		return status.Error(codes.DeadlineExceeded, err.Error())
+	}
+	if st, ok := status.FromError(err); ok {
+		return st.Err()
+	}
+	return status.Error(codes.Internal, err.Error())
+}
+
+// answered is an error that another node gave: its words, and which error of the host's it is.
+type answered struct {
+	text string
+	is   error
+}
+
+func (e *answered) Error() string { return e.text }
+func (e *answered) Unwrap() error { return e.is }
+
+// fromStatus is the inverse of toStatus. ok is false if err is no answer of the other node's: it was
+// not reached, or went away.
+func fromStatus(err error) (_ error, ok bool) {
+	st, isStatus := status.FromError(err)
+	if !isStatus {
+		return err, false
+	}
+	for _, d := range st.Details() {
+		info, isInfo := d.(*errdetails.ErrorInfo)
+		if !isInfo || info.GetDomain() != domain {
+			continue
+		}
+		for _, row := range errorTable {
+			if row.reason == info.GetReason() {
+				return &answered{text: st.Message(), is: row.err}, true
+			}
+		}
+	}
+	switch st.Code() {
+	case codes.Internal, codes.Unimplemented, codes.InvalidArgument, codes.NotFound, codes.FailedPrecondition, codes.PermissionDenied, codes.Unauthenticated, codes.ResourceExhausted:
+		return err, true
+	default:
+		return err, false
+	}
+}
+
+// unavailable names partitions that nobody could be asked about. It is a host.ErrUnavailable.
+func unavailable(ps []int32, why string) error {
+	slices.Sort(ps)
+	ps = slices.Compact(ps)
+	names := make([]string, 0, len(ps))
+	for _, p := range ps {
+		names = append(names, strconv.Itoa(int(p)))
+	}
+	which := "partition "
+	if len(names) > 1 {
+		which = "partitions "
+	}
+	if why != "" {
+		why = " (" + why + ")"
+	}
+	return fmt.Errorf("%s%s%s: %w", which, strings.Join(names, ", "), why, host.ErrUnavailable)
+}

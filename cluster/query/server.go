@@ -1,0 +1,247 @@
+package query
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/doppel-iot/doppel/actors/host"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+const (
+	// answerTwins is how many twins, and answerAlerts how many alerts, go into one message: with the
+	// largest of either it is far below the limit of a message.
+	answerTwins  = 64
+	answerAlerts = 512
+)
+
+// Part is the fleet as one node sees it by itself.
+type Part interface {
+	// Status is of this node and its own partitions.
+	Status(ctx context.Context) (*doppelv1.Status, error)
+	// Audit checks the accounts of this node and its own partitions.
+	Audit(ctx context.Context, deep bool) (*doppelv1.Audit, error)
+	// Drain takes partitions and MQTT share away from this node, or gives it its share again.
+	Drain(ctx context.Context, undo bool) (*doppelv1.Node, error)
+}
+
+// Changes tells which twins of this node change. Each call has a place of its own.
+type Changes interface {
+	// FollowChanges calls tell with the ids of twins that changed at this node since the place given
+	// (0, 0: from now on), and with the place behind them, until ctx ends, tell fails or the node
+	// leaves. It calls it at least every second, and at once at the start; anew says, in the first call,
+	// that it could not go on at that place.
+	FollowChanges(ctx context.Context, incarnation, seq uint64, tell func(incarnation, seq uint64, ids []string, anew bool) error) error
+}
+
+// Server answers other nodes.
+type Server struct {
+	doppelv1.UnimplementedQueryServiceServer
+	host    *host.Host
+	part    Part
+	changes Changes
+}
+
+// NewServer returns a Server of the partitions of h.
+func NewServer(h *host.Host, part Part, changes Changes) *Server {
+	return &Server{host: h, part: part, changes: changes}
+}
+
+// Register adds the service to the server that other nodes reach.
+func (s *Server) Register(r grpc.ServiceRegistrar) { doppelv1.RegisterQueryServiceServer(r, s) }
+
+// check refuses a partition that there is none of: the other node counts them otherwise.
+func (s *Server) check(p int32) error {
+	if p < 0 || int(p) >= len(s.host.Partitions()) {
+		return status.Errorf(codes.InvalidArgument, "there is no partition %d here", p)
+	}
+	return nil
+}
+
+// ReadTwins implements the service.
+func (s *Server) ReadTwins(req *doppelv1.ReadTwinsRequest, stream grpc.ServerStreamingServer[doppelv1.ReadTwinsResponse]) error {
+	for _, part := range req.GetPartitions() {
+		if err := s.check(part.GetPartition()); err != nil {
+			return err
+		}
+		twins, err := s.host.Twins(stream.Context(), part.GetPartition(), part.GetDevices())
+		if notServed(err) {
+			err, twins = stream.Send(&doppelv1.ReadTwinsResponse{NotServed: []int32{part.GetPartition()}}), nil
+		}
+		if err != nil {
+			return toStatus(err)
+		}
+		for len(twins) > 0 {
+			n := min(answerTwins, len(twins))
+			if err := stream.Send(&doppelv1.ReadTwinsResponse{Twins: twins[:n]}); err != nil {
+				return err
+			}
+			twins = twins[n:]
+		}
+	}
+	return nil
+}
+
+// ScanTwins implements the service.
+func (s *Server) ScanTwins(req *doppelv1.ScanTwinsRequest, stream grpc.ServerStreamingServer[doppelv1.ScanTwinsResponse]) error {
+	first := &doppelv1.ScanTwinsResponse{}
+	for _, part := range req.GetPartitions() {
+		if err := s.check(part.GetPartition()); err != nil {
+			return err
+		}
+		if !serves(s.host, part.GetPartition()) {
+			first.NotServed = append(first.NotServed, part.GetPartition())
+		}
+	}
+	if err := stream.Send(first); err != nil || len(first.GetNotServed()) > 0 {
+		return err
+	}
+	for _, part := range req.GetPartitions() {
+		err := walk(stream.Context(), s.host, part.GetPartition(), part.GetAfter(), func(p page) error {
+			for {
+				n := min(answerTwins, len(p.twins))
+				resp := &doppelv1.ScanTwinsResponse{Partition: p.partition, Twins: p.twins[:n], Done: p.done}
+				if err := stream.Send(resp); err != nil {
+					return err
+				}
+				if p.twins = p.twins[n:]; len(p.twins) == 0 {
+					return nil
+				}
+			}
+		})
+		if notServed(err) { // it moves; the others do not
+			err = stream.Send(&doppelv1.ScanTwinsResponse{NotServed: []int32{part.GetPartition()}})
+		}
+		if err != nil {
+			return toStatus(err)
+		}
+	}
+	return nil
+}
+
+// ReadAlerts implements the service.
+func (s *Server) ReadAlerts(req *doppelv1.ReadAlertsRequest, stream grpc.ServerStreamingServer[doppelv1.ReadAlertsResponse]) error {
+	for _, p := range req.GetPartitions() {
+		if err := s.check(p); err != nil {
+			return err
+		}
+		alerts, err := s.host.Alerts(stream.Context(), p)
+		if notServed(err) {
+			err, alerts = stream.Send(&doppelv1.ReadAlertsResponse{NotServed: []int32{p}}), nil
+		}
+		if err != nil {
+			return toStatus(err)
+		}
+		for len(alerts) > 0 {
+			n := min(answerAlerts, len(alerts))
+			if err := stream.Send(&doppelv1.ReadAlertsResponse{Alerts: alerts[:n]}); err != nil {
+				return err
+			}
+			alerts = alerts[n:]
+		}
+	}
+	return nil
+}
+
+// FindAlert implements the service.
+func (s *Server) FindAlert(ctx context.Context, req *doppelv1.FindAlertRequest) (*doppelv1.FindAlertResponse, error) {
+	resp := &doppelv1.FindAlertResponse{}
+	for _, p := range req.GetPartitions() {
+		if err := s.check(p); err != nil {
+			return nil, err
+		}
+		a, err := s.host.Alert(ctx, p, req.GetId())
+		switch {
+		case notServed(err):
+			resp.NotServed = append(resp.NotServed, p)
+		case err != nil:
+			return nil, toStatus(err)
+		case a != nil:
+			return &doppelv1.FindAlertResponse{Alert: a}, nil
+		}
+	}
+	return resp, nil
+}
+
+// ReadPast implements the service.
+func (s *Server) ReadPast(ctx context.Context, req *doppelv1.ReadPastRequest) (*doppelv1.ReadPastResponse, error) {
+	if err := s.check(req.GetPartition()); err != nil {
+		return nil, err
+	}
+	t, err := s.host.TwinAsOf(ctx, req.GetPartition(), req.GetDevice(), host.AsOf{Version: req.GetVersion(), Time: req.GetTimeUnixNano()})
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &doppelv1.ReadPastResponse{Twin: t}, nil
+}
+
+// ReplayLog implements the service.
+func (s *Server) ReplayLog(ctx context.Context, req *doppelv1.ReplayLogRequest) (*doppelv1.ReplayLogResponse, error) {
+	if err := s.check(req.GetPartition()); err != nil {
+		return nil, err
+	}
+	r, err := s.host.Replay(ctx, req.GetPartition(), req.GetDevice())
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &doppelv1.ReplayLogResponse{Replay: &doppelv1.ReplayTwinResponse{
+		Equal: r.Equal, Difference: r.Difference, StateHash: r.Hash, Inputs: r.Inputs, Start: r.Start.Kind, StartOffset: uint64(r.Start.Offset),
+		StartVersion: r.Start.Version, NextOffset: uint64(r.Next), Version: r.Version,
+	}}, nil
+}
+
+// Reset implements the service.
+func (s *Server) Reset(ctx context.Context, req *doppelv1.ResetRequest) (*doppelv1.ResetResponse, error) {
+	if err := s.check(req.GetPartition()); err != nil {
+		return nil, err
+	}
+	if err := s.host.Reset(ctx, req.GetPartition(), req.GetDevice()); err != nil {
+		return nil, toStatus(err)
+	}
+	return &doppelv1.ResetResponse{}, nil
+}
+
+// ReadStatus implements the service.
+func (s *Server) ReadStatus(ctx context.Context, _ *doppelv1.ReadStatusRequest) (*doppelv1.ReadStatusResponse, error) {
+	st, err := s.part.Status(ctx)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &doppelv1.ReadStatusResponse{Status: st}, nil
+}
+
+// ReadAudit implements the service.
+func (s *Server) ReadAudit(ctx context.Context, req *doppelv1.ReadAuditRequest) (*doppelv1.ReadAuditResponse, error) {
+	a, err := s.part.Audit(ctx, req.GetDeep())
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &doppelv1.ReadAuditResponse{Audit: a}, nil
+}
+
+// Drain implements the service.
+func (s *Server) Drain(ctx context.Context, req *doppelv1.DrainRequest) (*doppelv1.DrainResponse, error) {
+	n, err := s.part.Drain(ctx, req.GetUndo())
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &doppelv1.DrainResponse{Node: n}, nil
+}
+
+// errFollowEnded tells the other node that this one leaves; it may look again.
+var errFollowEnded = errors.New("the node tells of no more changes")
+
+// FollowChanges implements the service.
+func (s *Server) FollowChanges(req *doppelv1.FollowChangesRequest, stream grpc.ServerStreamingServer[doppelv1.FollowChangesResponse]) error {
+	err := s.changes.FollowChanges(stream.Context(), req.GetIncarnation(), req.GetSeq(), func(incarnation, seq uint64, ids []string, anew bool) error {
+		return stream.Send(&doppelv1.FollowChangesResponse{Incarnation: incarnation, Seq: seq, Ids: ids, Anew: anew})
+	})
+	if err == nil {
+		err = status.Error(codes.Unavailable, errFollowEnded.Error())
+	}
+	return toStatus(err)
+}
