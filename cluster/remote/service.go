@@ -1,0 +1,97 @@
+package remote
+
+import (
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+// exchangeDesc is NodeService.Exchange as the client sees it.
+var exchangeDesc = grpc.StreamDesc{StreamName: "Exchange", ClientStreams: true, ServerStreams: true}
+
+// Register adds NodeService to a server, which must have been made with ServerOptions. Stop ends the
+// streams, so call it before the server's GracefulStop.
+func (r *Remote) Register(s grpc.ServiceRegistrar) {
+	exchange := exchangeDesc
+	exchange.Handler = func(_ any, stream grpc.ServerStream) error { return r.serve(stream) }
+	desc := doppelv1.NodeService_ServiceDesc
+	desc.HandlerType = nil // frames come in, not what the generated interface takes
+	desc.Streams = []grpc.StreamDesc{exchange}
+	s.RegisterService(&desc, nil)
+}
+
+// serve reads the stream of another node until either ends it.
+func (r *Remote) serve(stream grpc.ServerStream) error {
+	r.mu.RLock()
+	if !r.started || r.stopping.Err() != nil {
+		r.mu.RUnlock()
+		return status.Error(codes.Unavailable, "node is stopping")
+	}
+	done := make(chan error, 1)
+	r.wg.Go(func() { done <- r.read(stream) })
+	r.mu.RUnlock()
+	select {
+	case err := <-done:
+		return err
+	case <-r.stopping.Done():
+	}
+	// Returning ends the stream, and with it the reading.
+	return status.Error(codes.Unavailable, "node is stopping")
+}
+
+func (r *Remote) read(stream grpc.ServerStream) error {
+	in := r.newInbound()
+	for {
+		var f frame
+		if err := stream.RecvMsg(&f); err != nil {
+			return endOf(err)
+		}
+		res, err := in.request(f.buf.ReadOnlyData())
+		f.buf.Free()
+		if err != nil {
+			return err
+		}
+		if res != nil {
+			if err := stream.SendMsg(res); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// request takes an ExchangeRequest and returns what to answer: refusals, or to one without messages
+// that it came.
+func (in *inbound) request(b []byte) (*doppelv1.ExchangeResponse, error) {
+	if in.from == "" {
+		// Only the first says who it is from, and it must.
+		from, _, err := parseRequest(b, func(*received) {})
+		if err != nil || from == "" {
+			return nil, status.Error(codes.InvalidArgument, "first request does not say who it is from")
+		}
+		in.from = from
+		in.r.alive(from)
+	}
+	in.r.heard.of(in.from).Store(time.Now().UnixNano())
+	n, err := in.take(b)
+	switch {
+	case err != nil:
+		return nil, status.Errorf(codes.InvalidArgument, "request is malformed: %v", err)
+	case n > 0 && len(in.refusals) == 0:
+		return nil, nil
+	}
+	return &doppelv1.ExchangeResponse{Refusals: in.refusals}, nil
+}
+
+// alive says that a node has just connected: so can we.
+func (r *Remote) alive(address string) {
+	r.mu.RLock()
+	p := r.peers[address]
+	r.mu.RUnlock()
+	if p != nil {
+		p.conn.ResetConnectBackoff()
+	}
+}
