@@ -19,8 +19,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/doppel-iot/doppel/cluster/placement"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
@@ -58,6 +56,7 @@ type Config struct {
 // Registry is this node's view of doppel.nodes.
 type Registry struct {
 	cfg Config
+	put time.Time // when its record was written last; of Run
 
 	mu       sync.Mutex
 	known    bool
@@ -99,6 +98,7 @@ func (r *Registry) Run(ctx context.Context) error {
 			}
 			return fmt.Errorf("follow the nodes: %w", err)
 		case <-t.C:
+			r.register(ctx, time.Now())
 			r.look(ctx, time.Now(), &adoptions)
 		}
 	}
@@ -143,20 +143,11 @@ func (r *Registry) Permit(ctx context.Context) error {
 	t := time.NewTicker(pace)
 	defer t.Stop()
 	var since time.Time // when everything but the others' knowledge was there
-	var put time.Time
 	for {
 		now := time.Now()
-		switch mayConnect, stands := r.may(now); {
-		case !mayConnect:
+		switch in, long, stands := r.joined(now); {
+		case !in || !stands || long < adopted:
 			since = time.Time{}
-		case !stands:
-			since = time.Time{}
-			if now.Sub(put) > time.Second {
-				if err := r.cfg.Log.PutNode(ctx, r.cfg.Record); err != nil {
-					r.cfg.Logger.WarnContext(ctx, "record of this node not written, trying again", "err", err)
-				}
-				put = now
-			}
 		default:
 			if since.IsZero() {
 				since = now
@@ -177,22 +168,23 @@ func (r *Registry) Permit(ctx context.Context) error {
 // node lets go as soon as it sees the table.
 const adopted = 500 * time.Millisecond
 
-// may says whether this node may connect, but for its record, and whether that stands.
-func (r *Registry) may(now time.Time) (mayConnect, stands bool) {
+// joined says whether this node is in the group, for how long, and whether its record stands.
+func (r *Registry) joined(now time.Time) (in bool, since time.Duration, stands bool) {
 	table := r.cfg.Table()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	id := r.cfg.Record.GetId()
 	if table == nil || !table.Has(id) || !r.cfg.Fresh() || r.left {
 		r.present = time.Time{}
-		return false, false
+		return false, 0, false
 	}
 	if r.present.IsZero() {
 		r.present = now
 	}
-	alone := len(table.Members) == 1
-	n := r.records[id]
-	return alone || now.Sub(r.present) > adopted, n.GetIncarnation() == r.cfg.Record.GetIncarnation()
+	if since = now.Sub(r.present); len(table.Members) == 1 {
+		since = adopted // nobody else is there to have adopted it
+	}
+	return true, since, r.records[id].GetIncarnation() == r.cfg.Record.GetIncarnation()
 }
 
 func (r *Registry) met() bool {
@@ -219,10 +211,17 @@ func (r *Registry) Withdraw(ctx context.Context) error {
 	return nil
 }
 
-// Register writes this node's record, so that others can reach it.
-func (r *Registry) Register(ctx context.Context) error {
-	if err := r.cfg.Log.PutNode(ctx, proto.CloneOf(r.cfg.Record)); err != nil {
-		return fmt.Errorf("record of this node: %w", err)
+// register writes this node's record where it does not stand: at the start, and after it was removed by a
+// node that took this one for dead.
+func (r *Registry) register(ctx context.Context, now time.Time) {
+	const again = time.Second // what was written takes a moment to be read
+	if in, _, stands := r.joined(now); !in || stands || now.Sub(r.put) < again {
+		return
 	}
-	return nil
+	r.put = now
+	ctx, cancel := context.WithTimeout(ctx, 2*again)
+	defer cancel()
+	if err := r.cfg.Log.PutNode(ctx, r.cfg.Record); err != nil {
+		r.cfg.Logger.WarnContext(ctx, "record of this node not written, trying again", "err", err)
+	}
 }
