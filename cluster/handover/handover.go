@@ -66,6 +66,8 @@ type Config struct {
 	Wire       Wire
 	// Fresh says that this node's session with the group is in force.
 	Fresh  func() bool
+	Clock  func() time.Time // default: the system's
+	Go     func(fn func())  // calls fn, which waits for the host, beside its caller (default: a goroutine)
 	Logger *slog.Logger
 
 	// AtOnce bounds the partitions that are between two owners at a time (default 8), Warming those
@@ -82,6 +84,12 @@ func (c Config) withDefaults() Config {
 	c.Silence = cmp.Or(c.Silence, time.Second)
 	c.Patience = cmp.Or(c.Patience, 8*time.Second)
 	c.Unasked = cmp.Or(c.Unasked, 15*time.Second)
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	if c.Go == nil {
+		c.Go = func(fn func()) { go fn() }
+	}
 	return c
 }
 
@@ -112,7 +120,7 @@ func New(cfg Config) (*Mover, error) {
 func (m *Mover) Table(t *placement.Table) {
 	m.mu.Lock()
 	if m.table == nil || t.Generation >= m.table.Generation {
-		m.table, m.since = t, time.Now()
+		m.table, m.since = t, m.cfg.Clock()
 	}
 	m.mu.Unlock()
 	m.Changed()
@@ -149,10 +157,13 @@ func (m *Mover) post(fn func(context.Context, time.Time)) {
 	m.Changed()
 }
 
+// Listen begins to take what other movers send. Run does it; a simulation calls it and Step instead.
+func (m *Mover) Listen() { m.cfg.Wire.Handle(Actor, m.receive) }
+
 // Run moves partitions until ctx ends, and then hands over everything that this node still has.
 func (m *Mover) Run(ctx context.Context) error {
 	const pace = 50 * time.Millisecond
-	m.cfg.Wire.Handle(Actor, m.receive)
+	m.Listen()
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	t := time.NewTicker(pace)
@@ -165,16 +176,21 @@ func (m *Mover) Run(ctx context.Context) error {
 		case <-t.C:
 		case <-m.kick:
 		}
-		now := time.Now()
-		m.mu.Lock()
-		events := m.events
-		m.events = nil
-		m.mu.Unlock()
-		for _, fn := range events {
-			fn(work, now)
-		}
-		m.reconcile(work, now)
+		m.Step(work)
 	}
+}
+
+// Step does what is due: on a change, and otherwise every 50 ms. What it begins ends with ctx.
+func (m *Mover) Step(ctx context.Context) {
+	now := m.cfg.Clock()
+	m.mu.Lock()
+	events := m.events
+	m.events = nil
+	m.mu.Unlock()
+	for _, fn := range events {
+		fn(ctx, now)
+	}
+	m.reconcile(ctx, now)
 }
 
 // releaseAll lets go of everything.

@@ -144,7 +144,7 @@ func (m *Mover) warm(ctx context.Context, s *slot, p int32, now time.Time) {
 	s.enter(warming, now)
 	ctx, s.cancel = context.WithCancel(ctx)
 	begun := s.since
-	go func() {
+	m.cfg.Go(func() {
 		err := m.cfg.Host.Warm(ctx, p)
 		m.post(func(_ context.Context, now time.Time) {
 			s := &m.slots[p]
@@ -156,7 +156,7 @@ func (m *Mover) warm(ctx context.Context, s *slot, p int32, now time.Time) {
 			}
 			s.phase, s.since = warm, now // its reading goes on
 		})
-	}()
+	})
 }
 
 // ask asks the node that serves p to let go of it.
@@ -196,7 +196,7 @@ func (m *Mover) asked(ctx context.Context, from string, p int32, generation int6
 // release lets go of p and tells address so; empty: nobody asked.
 func (m *Mover) release(ctx context.Context, s *slot, p int32, address string, generation int64, now time.Time) {
 	s.enter(releasing, now)
-	go func() {
+	m.cfg.Go(func() {
 		err := m.cfg.Host.Release(ctx, p) // bounded by itself
 		if err != nil {
 			m.cfg.Logger.Warn("partition let go before all of it was settled", "partition", p, "err", err)
@@ -205,7 +205,7 @@ func (m *Mover) release(ctx context.Context, s *slot, p int32, address string, g
 			m.tellReleased(address, p, generation)
 		}
 		m.post(func(_ context.Context, now time.Time) { m.slots[p].enter(absent, now) })
-	}()
+	})
 }
 
 func (m *Mover) tellReleased(address string, p int32, generation int64) {

@@ -107,5 +107,5 @@ func (p *Peers) Cleared() uint64 {
 func (p *Peers) Settled() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.known && p.clearance.settled(time.Now())
+	return p.known && p.clearance.settled(p.cfg.Clock())
 }

@@ -11,13 +11,18 @@ import (
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
-// Run sends heartbeats and answers those of others until ctx ends.
-func (p *Peers) Run(ctx context.Context) error {
+// Listen begins to take what other nodes send. Run does it; a simulation calls it, Beat and Clear instead.
+func (p *Peers) Listen() {
 	p.cfg.Wire.Handle(Actor, func(_ string, m proto.Message) {
 		if hb, ok := m.(*doppelv1.Heartbeat); ok {
-			p.receive(hb, time.Now())
+			p.receive(hb, p.cfg.Clock())
 		}
 	})
+}
+
+// Run sends heartbeats and answers those of others until ctx ends.
+func (p *Peers) Run(ctx context.Context) error {
+	p.Listen()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -27,7 +32,7 @@ func (p *Peers) Run(ctx context.Context) error {
 	t := time.NewTicker(p.cfg.Every)
 	defer t.Stop()
 	for {
-		p.beat(time.Now())
+		p.Beat()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -37,8 +42,9 @@ func (p *Peers) Run(ctx context.Context) error {
 	}
 }
 
-// beat sends a heartbeat to every other node. What cannot be sent is not missed: the next one says it again.
-func (p *Peers) beat(now time.Time) {
+// Beat sends a heartbeat to every other node. What cannot be sent is not missed: the next one says it again.
+func (p *Peers) Beat() {
+	now := p.cfg.Clock()
 	type letter struct {
 		address string
 		hb      *doppelv1.Heartbeat
@@ -102,16 +108,8 @@ type beatSeen struct{ incarnation, seq uint64 }
 func (p *Peers) clear(ctx context.Context) {
 	const pause = 20 * time.Millisecond
 	for {
-		seen, own := p.seen()
-		err := error(nil)
-		if p.cfg.Clear != nil {
-			err = p.cfg.Clear(ctx)
-		}
-		if err == nil {
-			p.cleared(seen, own)
-		}
 		wait := p.cfg.Every / 2
-		if err != nil {
+		if err := p.Clear(ctx); err != nil {
 			wait = pause
 		}
 		select {
@@ -120,6 +118,18 @@ func (p *Peers) clear(ctx context.Context) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// Clear asks this node's gateway once whether it is clear.
+func (p *Peers) Clear(ctx context.Context) error {
+	seen, own := p.seen()
+	if p.cfg.Clear != nil {
+		if err := p.cfg.Clear(ctx); err != nil {
+			return err
+		}
+	}
+	p.cleared(seen, own)
+	return nil
 }
 
 // seen are the newest heartbeats of all nodes.

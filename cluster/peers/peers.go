@@ -47,6 +47,7 @@ type Config struct {
 	// Changed is called, without blocking, when another node says that it serves something else than
 	// before; nil: nobody cares.
 	Changed func()
+	Clock   func() time.Time // default: the system's
 	Logger  *slog.Logger
 }
 
@@ -78,6 +79,9 @@ func New(cfg Config) (*Peers, error) {
 		return nil, errors.New("peers: node, wire and logger must be set")
 	}
 	cfg.Every = cmp.Or(cfg.Every, 100*time.Millisecond)
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
 	p := &Peers{
 		cfg: cfg, kick: make(chan struct{}, 1),
 		nodes: make(map[string]*peer), serves: make(map[int32]uint64),
@@ -170,7 +174,7 @@ func (p *Peers) Met(ids []string, within time.Duration) bool {
 	defer p.mu.Unlock()
 	for _, id := range ids {
 		n := p.nodes[id]
-		if n != nil && time.Since(n.heard) < within && !p.clearance.has(id) {
+		if n != nil && p.cfg.Clock().Sub(n.heard) < within && !p.clearance.has(id) {
 			return false
 		}
 	}

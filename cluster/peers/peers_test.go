@@ -135,7 +135,7 @@ func TestNothingIsClearedBeforeTheGatewaysAreKnown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.beat(time.Now())
+	p.Beat()
 	others, own := p.seen()
 	p.cleared(others, own)
 	if got := p.Cleared(); got != 0 || p.Settled() {
@@ -156,7 +156,7 @@ func TestARestartedGatewayHasClearedNothing(t *testing.T) {
 	p.Node("b", &doppelv1.NodeRecord{Id: "b", Address: "b"})
 	p.Known()
 	for range 5 {
-		p.beat(now)
+		p.Beat()
 	}
 	_, own := p.seen()
 	p.cleared(nil, own)
