@@ -38,12 +38,12 @@ func (h *handler) Send(_ *actor.PID, msg any, sender *actor.PID) {
 	if !ok {
 		return
 	}
-	from := h.pid.Address
+	from := h.pid.GetAddress()
 	if sender != nil {
-		from = sender.Address
+		from = sender.GetAddress()
 	}
 	if err := protect(func() { h.fn(from, m) }); err != nil {
-		h.r.log.Error("actor panicked", "actor", h.pid.ID, "err", err, "stack", err.stack)
+		h.r.log.Error("actor panicked", "actor", h.pid.GetID(), "err", err, "stack", err.stack)
 	}
 }
 
@@ -68,10 +68,10 @@ func (s *handlers) add(h *handler) error {
 	if m := s.byName.Load(); m != nil {
 		next = maps.Clone(*m)
 	}
-	if next[h.pid.ID] != nil {
-		return fmt.Errorf("actor %s is there already", h.pid.ID)
+	if next[h.pid.GetID()] != nil {
+		return fmt.Errorf("actor %s is there already", h.pid.GetID())
 	}
-	next[h.pid.ID] = h
+	next[h.pid.GetID()] = h
 	s.byName.Store(&next)
 	return nil
 }

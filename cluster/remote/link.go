@@ -121,15 +121,20 @@ func (p *peer) converse() (err error) {
 	})
 	defer watch.Stop()
 
-	after := connecting
+	after := down
 	defer func() {
-		if context.Cause(ctx) == errStalled { //nolint:errorlint // it is set here as it is
+		stalled := errors.Is(context.Cause(ctx), errStalled)
+		if stalled {
 			p.r.stats.Stalls.Add(1)
-			err, after = errStalled, down
+			err = errStalled
 		}
-		if p.become(after) == up {
+		if p.is(up) {
 			p.r.stats.Connected.Add(-1)
+			if !stalled {
+				after = connecting
+			}
 		}
+		p.become(after)
 	}()
 
 	stream, err := p.conn.NewStream(ctx, &exchangeDesc, doppelv1.NodeService_Exchange_FullMethodName, grpc.ForceCodecV2(newCodec()))
@@ -138,7 +143,7 @@ func (p *peer) converse() (err error) {
 	}
 	answered, ended := make(chan struct{}), make(chan error, 1)
 	go func() { ended <- p.listen(stream, watch, answered) }()
-	err = p.pump(ctx, stream, answered, ended)
+	err = p.pump(stream, answered, ended)
 	cancel(nil) // nothing, if the stream has a cause already
 	if err == nil {
 		return <-ended
@@ -172,7 +177,7 @@ func (p *peer) refused(refusals []*doppelv1.Refusal) {
 
 // pump sends: first who we are, then what is queued, and pings. It returns the error of ended, or
 // nil, if that is yet to come.
-func (p *peer) pump(ctx context.Context, stream grpc.ClientStream, answered <-chan struct{}, ended <-chan error) error {
+func (p *peer) pump(stream grpc.ClientStream, answered <-chan struct{}, ended <-chan error) error {
 	hello := protowire.AppendTag(nil, requestFrom, protowire.BytesType)
 	hello = protowire.AppendString(hello, p.r.cfg.Address)
 	if stream.SendMsg(&frame{mem.SliceBuffer(hello)}) != nil {
@@ -190,11 +195,12 @@ func (p *peer) pump(ctx context.Context, stream grpc.ClientStream, answered <-ch
 
 	ping := time.NewTicker(p.r.cfg.StallAfter / 4)
 	defer ping.Stop()
-	stopping := p.r.stopping.Done()
+	ask := &frame{mem.SliceBuffer(nil)}
+	flushed := false
 	for {
 		select { // before what is queued, however much that is
 		case <-ping.C:
-			if stream.SendMsg(&frame{mem.SliceBuffer(nil)}) != nil {
+			if stream.SendMsg(ask) != nil {
 				return nil
 			}
 		default:
@@ -205,26 +211,23 @@ func (p *peer) pump(ctx context.Context, stream grpc.ClientStream, answered <-ch
 			}
 			continue
 		}
-		select {
-		case <-p.wake:
-		case <-ping.C:
-			if stream.SendMsg(&frame{mem.SliceBuffer(nil)}) != nil {
-				return nil
-			}
-		case err := <-ended:
-			return err
-		case <-stopping:
+		if flushed {
 			// All is sent. That the peer ends the stream says that it has taken all.
 			if stream.CloseSend() != nil {
 				return nil
 			}
-			stopping = nil
-			select {
-			case err := <-ended:
-				return err
-			case <-ctx.Done():
+			return <-ended
+		}
+		select {
+		case <-p.wake:
+		case <-ping.C:
+			if stream.SendMsg(ask) != nil {
 				return nil
 			}
+		case err := <-ended:
+			return err
+		case <-p.r.stopping.Done():
+			flushed = true // once what was told before is taken
 		}
 	}
 }

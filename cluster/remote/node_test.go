@@ -148,12 +148,7 @@ func (n *node) is(address string, c condition) bool {
 	n.Remote.mu.RLock()
 	p := n.peers[address]
 	n.Remote.mu.RUnlock()
-	if p == nil {
-		return false
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.condition == c
+	return p != nil && p.is(c)
 }
 
 func mustTell(t testing.TB, n *node, address, name string, m proto.Message) {

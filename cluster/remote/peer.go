@@ -132,6 +132,12 @@ func (p *peer) done(n int) {
 	p.r.stats.Queued.Add(int64(-n))
 }
 
+func (p *peer) is(c condition) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.condition == c
+}
+
 // become changes the condition and returns the one before. Unless the peer is up now, what waits is
 // thrown away: its senders are told sooner than it could arrive, and tell again or elsewhere.
 func (p *peer) become(c condition) condition {

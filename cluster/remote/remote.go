@@ -129,7 +129,7 @@ var _ actor.Remoter = (*Remote)(nil)
 func New(cfg Config) *Remote {
 	cfg.complete()
 	r := &Remote{cfg: cfg, log: cfg.Logger, peers: map[string]*peer{}}
-	r.stopped, r.kill = context.WithCancel(context.Background())
+	r.stopped, r.kill = context.WithCancel(context.Background()) //nolint:gosec // Stop calls both
 	r.stopping, r.stop = context.WithCancel(r.stopped)
 	return r
 }
@@ -184,13 +184,13 @@ func (r *Remote) send(pid *actor.PID, msg any, sender *actor.PID) error {
 	}
 	from := ""
 	if sender != nil {
-		if sender.Address != r.cfg.Address {
+		if sender.GetAddress() != r.cfg.Address {
 			r.stats.Rejected.Add(1)
 			return ErrSender
 		}
-		from = sender.ID
+		from = sender.GetID()
 	}
-	return r.tell(pid.Address, envelope{target: pid.ID, sender: from, message: m})
+	return r.tell(pid.GetAddress(), envelope{target: pid.GetID(), sender: from, message: m})
 }
 
 // Tell sends m to the actor called name of the node at address, which may be this one. It does not

@@ -35,8 +35,8 @@ func TestMessagesArriveInOrder(t *testing.T) {
 	if got := in.from[0]; got != a.Address() {
 		t.Errorf("from %s, want %s", got, a.Address())
 	}
-	if got, max := a.Stats().Batches.Load(), uint64(n/2); got > max {
-		t.Errorf("%d batches for %d messages, want at most %d", got, n, max)
+	if got, most := a.Stats().Batches.Load(), uint64(n/2); got > most {
+		t.Errorf("%d batches for %d messages, want at most %d", got, n, most)
 	}
 	eventually(t, "nothing is queued", func() bool { return a.Stats().Queued.Load() == 0 })
 }

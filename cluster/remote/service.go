@@ -10,6 +10,9 @@ import (
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
+// maxAddress bounds what a node may call itself: a DNS name and a port.
+const maxAddress = 253 + len(":65535")
+
 // exchangeDesc is NodeService.Exchange as the client sees it.
 var exchangeDesc = grpc.StreamDesc{StreamName: "Exchange", ClientStreams: true, ServerStreams: true}
 
@@ -69,7 +72,7 @@ func (in *inbound) request(b []byte) (*doppelv1.ExchangeResponse, error) {
 	if in.from == "" {
 		// Only the first says who it is from, and it must.
 		from, _, err := parseRequest(b, func(*received) {})
-		if err != nil || from == "" {
+		if err != nil || from == "" || len(from) > maxAddress {
 			return nil, status.Error(codes.InvalidArgument, "first request does not say who it is from")
 		}
 		in.from = from
