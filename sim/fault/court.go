@@ -31,7 +31,7 @@ const (
 // sit gathers the evidence and judges it. Its error is evidence that could not be had.
 func (c *court) sit(ctx context.Context) error {
 	defer func() {
-		for _, complaint := range c.rig.node.complaints() {
+		for _, complaint := range c.rig.nodes[0].complaints() {
 			c.verdict.add("%s", complaint)
 		}
 	}()

@@ -14,6 +14,9 @@ const (
 	Kafka     Subject = "kafka"
 	QuestDB   Subject = "questdb"
 	Mosquitto Subject = "mosquitto"
+	// Cluster is all nodes of one, and Tester this process as they see it.
+	Cluster Subject = "cluster"
+	Tester  Subject = "tester"
 
 	DeviceLink  Subject = "devices-broker"
 	BrokerLink  Subject = "node-broker"
@@ -34,6 +37,15 @@ const (
 	Stall     Kind = "stall"      // nothing passes, nothing breaks
 	StallUp   Kind = "stall up"   // nothing reaches the server
 	StallDown Kind = "stall down" // nothing comes back from it
+
+	LossUp    Kind = "loss up" // some of what goes to the server is lost
+	LossDown  Kind = "loss down"
+	DelayUp   Kind = "delay up" // what goes to the server is slow
+	DelayDown Kind = "delay down"
+
+	// What happens to a cluster.
+	Rolling Kind = "rolling restart" // its nodes end on SIGTERM and start again, one after another
+	Scale   Kind = "scale to one"    // all but one leave, and come back later
 
 	Unanswered Kind = "produce unanswered" // the whole request arrives, its answer does not
 	Torn       Kind = "produce torn"       // half of the request arrives

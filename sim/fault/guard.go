@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// guard ends the processes of a rig when this process dies without doing so, however it dies: a shell of
+// guard ends the processes of a rig, and deletes its network namespaces, when this process dies without doing so, however it dies: a shell of
 // its own that wakes when the pipe to it closes.
 type guard struct {
 	cmd  *exec.Cmd
@@ -18,7 +18,10 @@ const guardScript = `cat >/dev/null
 for pid in "$0"/*/pid; do
   dir=${pid%/pid} pid=$(cat "$pid") || continue
   [ "$(readlink "/proc/$pid/cwd")" != "$dir" ] || kill -9 "-$pid"
-done`
+done
+[ ! -e "$0/namespaces" ] || while read -r name; do
+  [ ! -e "/run/netns/$name" ] || ip netns del "$name"
+done <"$0/namespaces"`
 
 func startGuard(dir string) (*guard, error) {
 	cmd := exec.Command("sh", "-c", guardScript, dir) //nolint:noctx,gosec // it outlives every context; our own directory

@@ -42,6 +42,10 @@ func (in *injector) one(ctx context.Context, f Fault) {
 		err = in.process(ctx, p, f)
 	} else if l := in.rig.links[f.Subject]; l != nil {
 		l.strike(ctx, f)
+	} else if c := in.rig.cables[f.Subject]; c != nil {
+		err = c.strike(ctx, f)
+	} else if f.Subject == Cluster && len(in.rig.nodes) > 1 {
+		err = in.cluster(ctx, f)
 	} else {
 		err = fmt.Errorf("this rig has no %s", f.Subject)
 	}
@@ -74,9 +78,7 @@ func (in *injector) process(ctx context.Context, p *process, f Fault) error {
 		p.pause(ctx, f.For)
 		return nil
 	case Kill, Terminate:
-		if f.Subject == Node {
-			in.rig.node.doom()
-		}
+		in.doom(f.Subject)
 		if ended = p.end(f.Kind); ctx.Err() != nil {
 			return ended
 		}
@@ -85,6 +87,15 @@ func (in *injector) process(ctx context.Context, p *process, f Fault) error {
 	}
 	sleep(ctx, f.For)
 	return errors.Join(ended, p.run(ctx))
+}
+
+// doom notes that a node is about to be ended; others need no such note.
+func (in *injector) doom(s Subject) {
+	for _, n := range in.rig.nodes {
+		if n.name == s {
+			n.doom()
+		}
+	}
 }
 
 // end kills it or asks it to end.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,7 +23,9 @@ type node struct {
 
 	binary string
 	args   []string
-	http   string // address of readiness and metrics
+	grpc   string   // address of the API
+	http   string   // address of readiness and metrics
+	before []string // command line that the node is run by, as by a namespace
 
 	mu        sync.Mutex // guards what follows
 	doomed    map[int]bool
@@ -35,9 +38,9 @@ type node struct {
 // restartAfter is how long a node that ended by itself stays away.
 const restartAfter = 500 * time.Millisecond
 
-func newNode(dir, binary, httpAddr string, args []string) *node {
-	n := &node{binary: binary, args: args, http: httpAddr, doomed: make(map[int]bool)}
-	n.process = process{name: Node, dir: dir, start: func(context.Context) error { return n.launch() }}
+func newNode(name Subject, dir, binary, grpcAddr, httpAddr string, args []string) *node {
+	n := &node{binary: binary, args: args, grpc: grpcAddr, http: httpAddr, doomed: make(map[int]bool)}
+	n.process = process{name: name, dir: dir, start: func(context.Context) error { return n.launch() }}
 	return n
 }
 
@@ -59,8 +62,9 @@ func (n *node) launch() error {
 	if err != nil {
 		return fmt.Errorf("node: %w", err)
 	}
-	defer log.Close()                        //nolint:errcheck // the process has its own
-	cmd := exec.Command(n.binary, n.args...) //nolint:noctx,gosec // ended by signals alone; the binary under test
+	defer log.Close() //nolint:errcheck // the process has its own
+	line := append(append(slices.Clone(n.before), n.binary), n.args...)
+	cmd := exec.Command(line[0], line[1:]...) //nolint:noctx,gosec // ended by signals alone; the binary under test
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.Env = n.dir, log, log, cleanEnv()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := os.RemoveAll(filepath.Join(n.dir, addressesFile)); err != nil {

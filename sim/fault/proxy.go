@@ -18,6 +18,8 @@ type Proxy struct {
 	upstream string
 	up, down gate // towards the server, and back
 	produce  *surgeon
+	// gates are those of a client's connections, where clients are told apart; nil: up and down.
+	gates func(client net.Conn) (up, down *gate)
 
 	mu     sync.Mutex // guards what follows
 	pairs  map[*pair]struct{}
@@ -30,17 +32,23 @@ type Proxy struct {
 // NewProxy listens on a free port of loopback and leads to upstream, HOST:PORT. Nobody needs to listen
 // there yet. It can hit produce requests if it speaks Kafka.
 func NewProxy(ctx context.Context, upstream string, kafka bool) (*Proxy, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("proxy: %w", err)
-	}
-	p := &Proxy{listener: l, upstream: upstream, pairs: make(map[*pair]struct{})}
+	p := &Proxy{upstream: upstream}
 	if kafka {
 		p.produce = &surgeon{}
 	}
+	return p, p.open(ctx)
+}
+
+// open listens and begins to serve.
+func (p *Proxy) open(ctx context.Context) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("proxy: %w", err)
+	}
+	p.listener, p.pairs = l, make(map[*pair]struct{})
 	p.running.Go(p.accept)
-	return p, nil
+	return nil
 }
 
 // Addr is where it listens.
@@ -123,7 +131,11 @@ func (p *Proxy) serve(client net.Conn) {
 		delete(p.pairs, c)
 		p.mu.Unlock()
 	}()
-	if refused || !p.up.pass(c.done) {
+	up, down := &p.up, &p.down
+	if p.gates != nil {
+		up, down = p.gates(client)
+	}
+	if refused || !up.pass(c.done) {
 		return
 	}
 	d := net.Dialer{Timeout: 10 * time.Second}
@@ -134,12 +146,12 @@ func (p *Proxy) serve(client net.Conn) {
 	var both sync.WaitGroup
 	both.Go(func() {
 		if p.produce != nil {
-			p.produce.copy(c, &p.up)
+			p.produce.copy(c, up)
 		} else {
-			forward(c.server, c.client, &p.up, c, nil)
+			forward(c.server, c.client, up, c, nil)
 		}
 	})
-	both.Go(func() { forward(c.client, c.server, &p.down, c, &c.muted) })
+	both.Go(func() { forward(c.client, c.server, down, c, &c.muted) })
 	both.Wait()
 }
 
@@ -153,7 +165,7 @@ func forward(to, from *net.TCPConn, g *gate, c *pair, muted *atomic.Bool) {
 		}
 		n, err := from.Read(buf)
 		if n > 0 {
-			if !g.pass(c.done) {
+			if !g.hold(c.done) || !g.pass(c.done) {
 				return
 			}
 			if muted != nil && muted.Load() {
@@ -244,49 +256,4 @@ func tcp(c net.Conn) *net.TCPConn {
 		panic(fmt.Sprintf("proxy: %T is no TCP connection", c))
 	}
 	return t
-}
-
-// gate lets bytes pass, or makes them wait.
-type gate struct {
-	mu   sync.Mutex
-	wait chan struct{} // nil: open
-}
-
-func (g *gate) shut() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.wait == nil {
-		g.wait = make(chan struct{})
-	}
-}
-
-func (g *gate) open() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.wait != nil {
-		close(g.wait)
-		g.wait = nil
-	}
-}
-
-// pass waits until the gate is open; false: done came first.
-func (g *gate) pass(done <-chan struct{}) bool {
-	for {
-		g.mu.Lock()
-		wait := g.wait
-		g.mu.Unlock()
-		if wait == nil {
-			select {
-			case <-done:
-				return false
-			default:
-				return true
-			}
-		}
-		select {
-		case <-wait:
-		case <-done:
-			return false
-		}
-	}
 }

@@ -22,6 +22,8 @@ const (
 	Embedded Target = "embedded"
 	Real     Target = "real"
 	Broker   Target = "broker"
+	// ClusterOf3 is three nodes on Kafka and Mosquitto.
+	ClusterOf3 Target = "cluster"
 )
 
 // Menu are the faults of a target.
@@ -44,10 +46,13 @@ type Rig struct {
 	HTTP    string
 	Kafka   string // as readers reach it
 	QuestDB string // URL; empty: none
+	Network string // what a cluster's is made of
 
-	node      *node
+	nodes     []*node
 	processes map[Subject]*process
 	links     map[Subject]*link
+	cables    map[Subject]*cable // of a cluster
+	wiring    wiring             // of a cluster
 	guard     *guard
 }
 
@@ -61,16 +66,11 @@ type link struct {
 // NewRig starts a target in a directory below dir, with the doppel command binary. root is the root of the
 // repository.
 func NewRig(ctx context.Context, target Target, root, dir, binary string) (*Rig, error) {
-	whole, err := filepath.EvalSymlinks(dir)
+	r, err := emptyRig(dir)
 	if err != nil {
-		return nil, fmt.Errorf("rig: %w", err)
-	}
-	r := &Rig{Dir: whole, processes: make(map[Subject]*process), links: make(map[Subject]*link)}
-	if r.guard, err = startGuard(whole); err != nil {
 		return nil, err
 	}
-	// Ports need no seed: nothing depends on them, and two rigs must not draw the same.
-	ports := device.NewRandom(rand.Uint64(), 0)
+	ports := device.NewRandom(seedOfPorts(), 0)
 	args := []string{"run", "--data-dir", "data", "--node-id", "tortured", "--addresses-file", addressesFile, "--grpc-addr", "", "--http-addr", ""}
 	grpc, err1 := freePort(ctx, ports)
 	http, err2 := freePort(ctx, ports)
@@ -96,14 +96,28 @@ func NewRig(ctx context.Context, target Target, root, dir, binary string) (*Rig,
 	return r, nil
 }
 
+// emptyRig has nothing yet but its guard.
+func emptyRig(dir string) (*Rig, error) {
+	whole, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, fmt.Errorf("rig: %w", err)
+	}
+	r := &Rig{Dir: whole, processes: make(map[Subject]*process), links: make(map[Subject]*link)}
+	if r.guard, err = startGuard(whole); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// seedOfPorts is new each time: nothing depends on them, and two rigs must not draw the same.
+func seedOfPorts() uint64 { return rand.Uint64() }
+
 func (r *Rig) startNode(ctx context.Context, binary string, args []string) error {
-	dir, err := r.folder(Node)
+	n, err := r.addNode(Node, binary, r.GRPC, r.HTTP, args)
 	if err != nil {
 		return err
 	}
-	r.node = newNode(dir, binary, r.HTTP, args)
-	r.processes[Node] = &r.node.process
-	if err := r.node.run(ctx); err != nil {
+	if err := n.run(ctx); err != nil {
 		return err
 	}
 	if !r.Ready(ctx) {
@@ -112,9 +126,28 @@ func (r *Rig) startNode(ctx context.Context, binary string, args []string) error
 	return nil
 }
 
-// Ready waits until the node serves.
+// addNode prepares a node; it is not started.
+func (r *Rig) addNode(s Subject, binary, grpc, http string, args []string) (*node, error) {
+	dir, err := r.folder(s)
+	if err != nil {
+		return nil, err
+	}
+	n := newNode(s, dir, binary, grpc, http, args)
+	r.nodes = append(r.nodes, n)
+	r.processes[s] = &n.process
+	return n, nil
+}
+
+// Ready waits until every node serves.
 func (r *Rig) Ready(ctx context.Context) bool {
-	return await(ctx, startLimit, func() bool { return r.node.ready(ctx) })
+	return await(ctx, startLimit, func() bool {
+		for _, n := range r.nodes {
+			if !n.ready(ctx) {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 func (r *Rig) folder(s Subject) (string, error) {
@@ -137,7 +170,7 @@ func (r *Rig) proxy(ctx context.Context, s Subject, upstream string) (*Proxy, er
 
 // LogTail is the end of what the node said.
 func (r *Rig) LogTail() string {
-	text, err := os.ReadFile(r.node.logFile())
+	text, err := os.ReadFile(r.nodes[0].logFile())
 	if err != nil {
 		return err.Error()
 	}
@@ -146,14 +179,17 @@ func (r *Rig) LogTail() string {
 
 // Close ends every process and link.
 func (r *Rig) Close() {
-	if r.node != nil {
-		r.node.close()
+	for _, n := range r.nodes {
+		n.close()
 	}
 	for _, p := range r.processes {
 		_ = p.kill() // the guard tries again
 	}
 	for _, l := range r.links {
 		l.Close()
+	}
+	if r.wiring != nil {
+		r.wiring.close()
 	}
 	r.guard.close()
 }

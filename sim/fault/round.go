@@ -101,7 +101,7 @@ func (r *Round) Run(ctx context.Context) (*Outcome, error) {
 	if err := c.sit(ctx); err != nil {
 		v.add("%v", err)
 	}
-	o.Starts = rig.node.failedStarts()
+	o.Starts = rig.nodes[0].failedStarts()
 	o.Findings, o.Took = v.findings, time.Since(start)
 	return o, nil
 }

@@ -19,7 +19,7 @@ var (
 	seedFlag   = flag.Uint64("seed", 0, "seed of the first round, each further round takes the next (0: from the clock)")
 	roundsFlag = flag.Int("rounds", 0, "rounds, each a system started anew (0: 1; with -long: 10 embedded, 5 real)")
 	faultsFlag = flag.Int("faults", 0, "crash points of a round (0: a few; with -long: 20 embedded, 10 real)")
-	targetFlag = flag.String("target", "", "embedded, real or broker (default: embedded and real)")
+	targetFlag = flag.String("target", "", "embedded, real, broker or cluster (default: embedded and real)")
 	longFlag   = flag.Bool("long", false, "the long form: 200 crash points embedded, 50 real")
 	binaryFlag = flag.String("binary", "", "the doppel command to torture (default: built from this tree)")
 )

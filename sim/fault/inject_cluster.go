@@ -1,0 +1,52 @@
+package fault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// cluster lets a fault happen to the nodes of a cluster together.
+func (in *injector) cluster(ctx context.Context, f Fault) error {
+	switch f.Kind {
+	case Rolling:
+		return in.rolling(ctx, f.For)
+	case Scale:
+		return in.scale(ctx, f.For)
+	default:
+		return fmt.Errorf("%s does not happen to clusters", f.Kind)
+	}
+}
+
+// rolling restarts one node after another, each once the one before serves again and a while has passed.
+func (in *injector) rolling(ctx context.Context, between time.Duration) error {
+	var errs []error
+	for _, n := range in.rig.nodes {
+		errs = append(errs, in.process(ctx, &n.process, Fault{Subject: n.name, Kind: Terminate}))
+		if !await(ctx, startLimit, func() bool { return n.ready(ctx) }) {
+			errs = append(errs, fmt.Errorf("%s is not ready within %v after a restart", n.name, startLimit))
+		}
+		sleep(ctx, between)
+	}
+	return errors.Join(errs...)
+}
+
+// scale lets all nodes but the first leave, one after another, and come back after a while.
+func (in *injector) scale(ctx context.Context, away time.Duration) error {
+	var errs []error
+	some := in.rig.nodes[1:]
+	for _, n := range some {
+		n.fault.Lock()
+		defer n.fault.Unlock()
+		in.doom(n.name)
+		errs = append(errs, n.terminate())
+	}
+	sleep(ctx, away)
+	for _, n := range some {
+		if ctx.Err() == nil {
+			errs = append(errs, n.run(ctx))
+		}
+	}
+	return errors.Join(errs...)
+}
