@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -101,7 +102,7 @@ func New(cfg Config) (*Group, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	opts := append(cfg.Connection[:len(cfg.Connection):len(cfg.Connection)], transport()...)
+	opts := slices.Concat(cfg.Connection, transport())
 	if err := kgo.ValidateOpts(opts...); err != nil {
 		return nil, fmt.Errorf("group %s: %w", cfg.Group, err)
 	}

@@ -69,7 +69,7 @@ func (g *Group) askSync(ctx context.Context, cl *kgo.Client, s seat, as []kmsg.S
 	defer cancel()
 	req := kmsg.NewPtrSyncGroupRequest()
 	req.Group, req.MemberID, req.Generation = g.cfg.Group, s.member, s.generation
-	req.ProtocolType, req.Protocol = kmsg.StringPtr(protocolType), kmsg.StringPtr(protocolName)
+	req.ProtocolType, req.Protocol = new(protocolType), new(protocolName)
 	req.GroupAssignment = as
 	resp, err := req.RequestWith(ctx, cl)
 	if err == nil {
@@ -100,7 +100,7 @@ func (g *Group) askLeave(ctx context.Context, cl *kgo.Client, s seat) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	m := kmsg.NewLeaveGroupRequestMember()
-	m.MemberID, m.Reason = s.member, kmsg.StringPtr("the node stops")
+	m.MemberID, m.Reason = s.member, new("the node stops")
 	req := kmsg.NewPtrLeaveGroupRequest()
 	req.Group, req.MemberID, req.Members = g.cfg.Group, s.member, []kmsg.LeaveGroupRequestMember{m}
 	resp, err := req.RequestWith(ctx, cl)

@@ -88,6 +88,28 @@ func passing(err error) bool {
 	return !errors.Is(err, ErrTruncated) && !errors.Is(err, kgo.ErrClientClosed)
 }
 
+// bounds asks for the first offset and the one behind the last, and again as long as the failure may pass.
+func (f *fetcher) bounds(ctx context.Context) (start, end int64, err error) {
+	c := &Client{cl: f.cl}
+	for {
+		start, err = c.offset(ctx, f.topic, f.partition, listStart)
+		if err == nil {
+			end, err = c.offset(ctx, f.topic, f.partition, listEnd)
+		}
+		switch {
+		case err == nil:
+			return start, end, nil
+		case ctx.Err() != nil:
+			return 0, 0, ctx.Err()
+		case !passing(err):
+			return 0, 0, err
+		}
+		if err := rest(ctx, fetchRetry); err != nil {
+			return 0, 0, err
+		}
+	}
+}
+
 func (f *fetcher) try(ctx context.Context, next int64) ([]byte, error) {
 	if f.leader == nil {
 		if err := f.find(ctx); err != nil {
