@@ -257,15 +257,20 @@ func (o *owner) discard() {
 	}
 	o.replies.flush()
 	o.refuseCalls()
+	o.giveBackRest()
+	o.sendBack(o.unsettled)
+	for _, c := range o.twins {
+		o.host.engine.Registry.Remove(&c.pid)
+	}
+}
+
+// giveBackRest gives back the messages that were taken from the mailbox and not looked at.
+func (o *owner) giveBackRest() {
 	for i := range o.todo {
 		o.replies.add(o.todo[i].Reply, o.todo[i].Token, NotOwner)
 	}
 	o.todo = nil
 	o.replies.flush()
-	o.sendBack(o.unsettled)
-	for _, c := range o.twins {
-		o.host.engine.Registry.Remove(&c.pid)
-	}
 }
 
 func (o *owner) refuseCalls() {

@@ -7,6 +7,6 @@ var (
 	ErrUnknownDevice = errors.New("no such device")
 	ErrUnknownAlert  = errors.New("no such alert")
 	ErrUnavailable   = errors.New("the partition is being restored or moved")
-	ErrClosed        = errors.New("the node is shutting down")
+	ErrClosed        = errors.New("the partition is not served by this node")
 	ErrSaturated     = errors.New("the partition takes no messages: what it has does not become durable")
 )

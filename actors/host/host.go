@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/anthdm/hollywood/actor"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/codec"
@@ -29,6 +28,15 @@ type Config struct {
 	Alerts      AlertLog
 	Rows        RowSink  // nil: no time series store
 	Watchers    Watchers // nil: nobody watches
+	Gateways    Gateways // nil: none whose messages could be under way
+
+	// Engine that knows the twins; nil: one of the host's own.
+	Engine *actor.Engine
+	// Served is told whenever a partition begins or ends to be served; it must not block.
+	Served func(p int32, epoch uint64, serving bool)
+	// Assigned says whether this node is to own a partition, as far as it can know now. It is asked before
+	// every claim, and one is put off until it says so (O5). Nil: it is.
+	Assigned func(p int32) bool
 
 	// Rejected tells a device that a message of it was refused; it must not block.
 	Rejected func(device string, r twin.Reason, detail string)
@@ -71,7 +79,10 @@ type Host struct {
 	engine *actor.Engine
 	parts  []*partition
 	stats  Stats
+	failed chan error // the first partition that refuses to serve
 
+	// launch serves a partition until ctx ends, or work at the latest, and then calls over.
+	launch   func(ctx, work context.Context, p *partition, over func(error))
 	stepHook func(*cell) // faults in tests
 }
 
@@ -80,11 +91,13 @@ func New(cfg Config) (*Host, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	engine, err := actor.NewEngine(actor.NewEngineConfig())
-	if err != nil {
-		return nil, fmt.Errorf("actor engine: %w", err)
+	if cfg.Engine == nil {
+		var err error
+		if cfg.Engine, err = actor.NewEngine(actor.NewEngineConfig()); err != nil {
+			return nil, fmt.Errorf("actor engine: %w", err)
+		}
 	}
-	h := &Host{cfg: cfg, log: cfg.Logger, engine: engine}
+	h := &Host{cfg: cfg, log: cfg.Logger, engine: cfg.Engine, failed: make(chan error, 1), launch: launch}
 	if cfg.BeforeStep != nil {
 		h.stepHook = func(c *cell) { cfg.BeforeStep(c.id()) }
 	}
@@ -134,20 +147,16 @@ func (c *Config) complete() error {
 	if c.Observe == nil {
 		c.Observe = func(Stage, time.Duration) {}
 	}
+	if c.Served == nil {
+		c.Served = func(int32, uint64, bool) {}
+	}
+	if c.Assigned == nil {
+		c.Assigned = func(int32) bool { return true }
+	}
 	if c.Rejected == nil {
 		c.Rejected = func(string, twin.Reason, string) {}
 	}
 	return nil
-}
-
-// Serve owns partitions ids until ctx ends: it claims, restores and serves each, and claims again
-// after losing an epoch. It returns when all of them have let go.
-func (h *Host) Serve(ctx context.Context, ids []int32) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for _, id := range ids {
-		g.Go(func() error { return h.parts[id].run(ctx) })
-	}
-	return g.Wait()
 }
 
 // Stats are the accounts of this node.
@@ -193,12 +202,16 @@ func (h *Host) Refuse(ctx context.Context, d DeadLetter, done func(error)) {
 	})
 }
 
-// Restored reports how many of the served partitions serve, for readiness.
+// Restored reports how many of the partitions that this node owns serve, for readiness.
 func (h *Host) Restored() (serving, total int) {
 	for _, p := range h.parts {
+		if !p.owned() {
+			continue
+		}
+		total++
 		if p.view.Load().State == Serving {
 			serving++
 		}
 	}
-	return serving, len(h.parts)
+	return serving, total
 }

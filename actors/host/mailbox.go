@@ -11,10 +11,13 @@ import (
 type mailbox struct {
 	wake chan struct{} // capacity 1: something is there
 
+	nobody sync.Mutex // held while calls run that find nobody
+
 	mu    sync.Mutex
 	msgs  []Message
 	size  int  // bytes of msgs
 	shut  bool // nobody will look into it: no message enters
+	ended bool // nobody will take calls and acknowledgements either
 	calls []func(*owner)
 	acks  []ack
 	limit room
@@ -49,16 +52,60 @@ func (m *mailbox) setShut(shut bool) (left []Message) {
 	return left
 }
 
+// open begins a time in which somebody looks into the mailbox.
+func (m *mailbox) open() {
+	m.nobody.Lock() // a call that runs still comes to its end first
+	defer m.nobody.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.shut, m.ended = false, false
+}
+
+// end ends it. Calls that wait, and those to come, find nobody; acknowledgements are for nobody.
+func (m *mailbox) end() {
+	m.nobody.Lock()
+	defer m.nobody.Unlock()
+	m.mu.Lock()
+	calls := m.calls
+	m.calls, m.acks, m.ended = nil, nil, true
+	m.mu.Unlock()
+	for _, call := range calls {
+		call(nil)
+	}
+}
+
 // call runs fn on the partition's goroutine. fn gets nil when nobody serves the partition.
 func (m *mailbox) call(fn func(*owner)) {
+	if m.enqueue(fn) {
+		m.signal()
+		return
+	}
+	m.nobody.Lock()
+	if m.enqueue(fn) { // opened meanwhile
+		m.nobody.Unlock()
+		m.signal()
+		return
+	}
+	defer m.nobody.Unlock()
+	fn(nil)
+}
+
+func (m *mailbox) enqueue(fn func(*owner)) bool {
 	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ended {
+		return false
+	}
 	m.calls = append(m.calls, fn)
-	m.mu.Unlock()
-	m.signal()
+	return true
 }
 
 func (m *mailbox) ack(a ack) {
 	m.mu.Lock()
+	if m.ended {
+		m.mu.Unlock()
+		return
+	}
 	m.acks = append(m.acks, a)
 	first := len(m.acks) == 1
 	m.mu.Unlock()

@@ -161,7 +161,7 @@ const (
 // checkpoints and a floor (O9). work ends some time after ctx, whatever is still in flight.
 func (o *owner) serve(ctx, work context.Context) error {
 	if ctx.Err() != nil && !o.leaving {
-		o.leaving = true
+		o.leave()
 		o.host.after(handOverWithin, func() { o.p.box.call(func(*owner) { o.late = true }) })
 	}
 	if work.Err() != nil {
@@ -220,7 +220,19 @@ func (o *owner) turn(ctx context.Context, leaving bool) {
 		o.flushState(ctx)
 	}
 	o.replies.flush()
+	if o.leaving {
+		o.show(Leaving)
+		return
+	}
 	o.show(Serving)
+}
+
+// leave takes no more messages: those that wait find another way, now and not at the end.
+func (o *owner) leave() {
+	o.leaving = true
+	o.giveBackRest()
+	o.p.giveBack(o.p.box.setShut(true))
+	o.show(Leaving)
 }
 
 // takeInput takes from both paths. What was acknowledged into ingest before the claim comes first, so

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -15,6 +16,7 @@ const (
 	Claiming  PartitionState = "claiming"
 	Restoring PartitionState = "restoring"
 	Serving   PartitionState = "serving"
+	Leaving   PartitionState = "leaving" // takes no more messages, and answers queries still
 )
 
 // View is what a partition shows of itself; taken at the end of a turn.
@@ -27,7 +29,12 @@ type View struct {
 	Online     int64
 	OpenAlerts int64
 	Next       int64 // offset behind the last released record
+	Ingest     int64 // offset in doppel.ingest behind what is handled
+	Unsettled  bool  // messages may be stranded at a gateway: gaps wait longer
 }
+
+// answers says whether there is an owner that queries may ask.
+func (v *View) answers() bool { return v.State == Serving || v.State == Leaving }
 
 // partition is a slot of the node: its mailbox outlives the owners that serve it one after another.
 type partition struct {
@@ -36,19 +43,32 @@ type partition struct {
 	box  *mailbox
 	view atomic.Pointer[View]
 
+	mu     sync.Mutex
+	tenure *tenure // nil: another node's
+	again  bool    // to be owned again when the tenure that ends is over
+
 	held int64 // samples of it that the accounts say are held; of its succession
 }
 
 func newPartition(h *Host, id int32) *partition {
 	p := &partition{id: id, host: h, box: newMailbox(room{h.cfg.Mailbox, h.cfg.MailboxBytes})}
 	p.view.Store(&View{ID: id, State: Idle})
+	p.box.setShut(true)
 	return p
 }
 
-// run serves the partition until ctx ends.
-func (p *partition) run(ctx context.Context) error {
+// show publishes a view, and tells of a change of what is served.
+func (p *partition) show(v *View) {
+	old := p.view.Swap(v)
+	if was, is := old.answers(), v.answers(); was != is {
+		p.host.cfg.Served(p.id, uint64(max(old.Epoch, v.Epoch)), is)
+	}
+}
+
+// run serves the partition until ctx ends, and leaves in order, or at once when patience ends.
+func (p *partition) run(ctx, patience context.Context) error {
 	// What is in flight ends in order, also while leaving; but not even a log that hangs may hold us.
-	work, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	work, abandon := context.WithCancel(patience)
 	defer abandon()
 	defer context.AfterFunc(ctx, func() { p.host.after(leaveWithin, abandon) })()
 	tick := time.NewTicker(time.Duration(wheelTick))
@@ -78,8 +98,14 @@ func (p *partition) offer(ctx context.Context, msgs []Message, patience time.Dur
 // progress changes as long as records are released.
 func (p *partition) progress() int64 { return p.view.Load().Next }
 
-// turnAway gives the messages that no owner will look at back to their doors.
-func (p *partition) turnAway() { p.giveBack(p.box.setShut(true)) }
+// turnAway gives the messages that no owner will look at back to their doors, and answers the calls. The
+// next owner of its samples counts them.
+func (p *partition) turnAway() {
+	p.giveBack(p.box.setShut(true))
+	p.box.end()
+	p.host.stats.takeOver(-p.held)
+	p.held = 0
+}
 
 func (p *partition) giveBack(msgs []Message) {
 	var replies replyBatch

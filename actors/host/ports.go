@@ -63,6 +63,17 @@ type Ingest interface {
 	Append(ctx context.Context, p int32, m *Message, done func(error))
 }
 
+// Gateways are the doors of all nodes, and what they hold (rule P2). Safe for concurrent use; cheap.
+type Gateways interface {
+	// Mark puts a mark now: it is cleared when every gateway has released, or made durable in ingest,
+	// all that its broker had sent it by now.
+	Mark() uint64
+	// Cleared: all marks up to it are cleared.
+	Cleared() uint64
+	// Settled is false while some gateway is long in clearing: it is gone and not replaced yet.
+	Settled() bool
+}
+
 // Needs are what a restore of a partition needs: everything below may be removed.
 type Needs struct {
 	Changelog Cursor

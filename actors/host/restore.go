@@ -277,8 +277,8 @@ func (o *owner) show(state PartitionState) {
 		return
 	}
 	o.shown = shown{o.n, o.released, len(o.idle.passive), state, o.now}
-	o.p.view.Store(&View{
+	o.p.show(&View{
 		ID: o.p.id, State: state, Epoch: int64(o.epoch),
-		Twins: int64(len(o.twins) + len(o.idle.passive)), Passive: int64(len(o.idle.passive)), Online: o.twinsOn, OpenAlerts: int64(o.alerts.open), Next: o.prev + 1,
+		Twins: int64(len(o.twins) + len(o.idle.passive)), Passive: int64(len(o.idle.passive)), Online: o.twinsOn, OpenAlerts: int64(o.alerts.open), Next: o.prev + 1, Ingest: int64(o.src.Offset),
 	})
 }

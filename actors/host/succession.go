@@ -30,7 +30,7 @@ type succession struct {
 }
 
 func newSuccession(p *partition) *succession {
-	p.box.setShut(false)
+	p.box.open()
 	return &succession{p: p, ready: true, backoff: firstBackoff}
 }
 
@@ -44,7 +44,7 @@ func (s *succession) step(ctx, work context.Context) (over bool) {
 		switch {
 		case ctx.Err() != nil:
 			return true
-		case !s.ready:
+		case !s.ready, !s.p.host.cfg.Assigned(s.p.id): // asked again at the next tick
 			return false
 		}
 		s.begin(ctx)
@@ -85,7 +85,7 @@ func (s *succession) close(ctx context.Context, err error) (over bool) {
 	s.drop()
 	o.discard()
 	s.o, s.epoch = nil, nil
-	p.view.Store(&View{ID: p.id, State: Idle})
+	p.show(&View{ID: p.id, State: Idle})
 	p.giveBack(p.box.takeMessages(nil)) // another way may be open now
 	switch {
 	case ctx.Err() != nil:
@@ -119,7 +119,7 @@ func (s *succession) end() {
 		s.drop()
 		s.o.discard()
 		s.o = nil
-		s.p.view.Store(&View{ID: s.p.id, State: Idle})
+		s.p.show(&View{ID: s.p.id, State: Idle})
 	}
 	s.p.turnAway()
 }
