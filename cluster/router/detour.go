@@ -27,10 +27,21 @@ type Ingest interface {
 type detour struct {
 	waiting atomic.Int32 // messages, changed under mu
 
+	shunned atomic.Pointer[shunned]
+
 	mu       sync.Mutex
 	bytes    int
 	overtake bool // waiting for it was in vain; until it is empty nobody does again
 	change   chan struct{}
+	strays   []stray // from flights, entered and not appended yet
+	straying bool    // a goroutine appends them
+}
+
+// shunned is a node that said not to serve the partition. For a moment it is believed, whatever the
+// routes say: they follow.
+type shunned struct {
+	address string
+	until   time.Time
 }
 
 const (
@@ -38,10 +49,13 @@ const (
 	overtakeAfter = time.Second
 	// lookAgain is how long a full slow path is waited for before the fast one is tried again.
 	lookAgain = 100 * time.Millisecond
+	// shunFor is how long a node gets nothing of a partition that it does not serve.
+	shunFor = 50 * time.Millisecond
 )
 
-// route hands the messages of one partition over, by whichever way takes them.
-func (r *Router) route(ctx context.Context, p int32, msgs []host.Message) error {
+// route hands the messages of one partition over, by whichever way takes them. begin is when they were
+// delivered, for messages to other nodes.
+func (r *Router) route(ctx context.Context, begin time.Time, p int32, msgs []host.Message) error {
 	if r.cfg.Ingest == nil {
 		if err := r.cfg.Owners.Push(ctx, p, msgs); err != nil {
 			busy(msgs)
@@ -51,7 +65,7 @@ func (r *Router) route(ctx context.Context, p int32, msgs []host.Message) error 
 	}
 	d := &r.detours[p]
 	for {
-		err := r.fast(ctx, p, d, msgs)
+		err := r.fast(ctx, begin, p, d, msgs)
 		switch {
 		case err == nil:
 			return nil
@@ -64,16 +78,20 @@ func (r *Router) route(ctx context.Context, p int32, msgs []host.Message) error 
 			return nil
 		}
 		d.wait(ctx, lookAgain, func() bool { return d.hasRoom(&r.cfg) })
+		begin = time.Now()
 	}
 }
 
 // fast offers msgs to the owner, behind what is on the slow path.
-func (r *Router) fast(ctx context.Context, p int32, d *detour, msgs []host.Message) error {
+func (r *Router) fast(ctx context.Context, begin time.Time, p int32, d *detour, msgs []host.Message) error {
+	if to := r.owner(p); !to.Local {
+		return r.patientHop(ctx, begin, p, to.Address, msgs)
+	}
 	if d.waiting.Load() > 0 {
 		if err := r.cfg.Owners.Takes(p, r.cfg.Patience); err != nil {
 			return err
 		}
-		d.letPass(ctx)
+		d.letPass(ctx, overtakeAfter)
 	}
 	return r.cfg.Owners.Offer(ctx, p, msgs, r.cfg.Patience)
 }
@@ -87,28 +105,80 @@ func (r *Router) slow(ctx context.Context, p int32, d *detour, msgs []host.Messa
 			return i
 		}
 		r.stats.waiting.Add(1)
-		r.cfg.Ingest.Append(ctx, p, &m, func(err error) {
-			d.leave(&m)
-			r.stats.waiting.Add(-1)
-			v := host.Released
-			if err == nil {
-				r.stats.slow[why].Add(1)
-			} else {
-				v = host.Busy // the door keeps it and asks for a way again
-				r.stats.failed.Add(1)
-			}
-			m.Reply.Done([]uint64{m.Token}, v)
-		})
+		r.append(ctx, p, d, &m, why)
 	}
 	return len(msgs)
+}
+
+// append makes m durable, which has entered d.
+func (r *Router) append(ctx context.Context, p int32, d *detour, m *host.Message, why reason) {
+	r.cfg.Ingest.Append(ctx, p, m, func(err error) {
+		d.leave(m)
+		r.stats.waiting.Add(-1)
+		v := host.Released
+		if err == nil {
+			r.stats.slow[why].Add(1)
+		} else {
+			v = host.Busy // the door keeps it and asks for a way again
+			r.stats.failed.Add(1)
+		}
+		m.Reply.Done([]uint64{m.Token}, v)
+	})
+}
+
+// take is slow for one message of a flight; it does not block.
+func (d *detour) take(r *Router, s *stray) bool {
+	if r.cfg.Ingest == nil || !d.enter(&s.msg, &r.cfg) {
+		return false
+	}
+	r.stats.waiting.Add(1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.strays = append(d.strays, *s)
+	if !d.straying {
+		d.straying = true
+		go d.stray(r)
+	}
+	return true
+}
+
+// stray appends what was taken until there is nothing more.
+func (d *detour) stray(r *Router) {
+	for {
+		d.mu.Lock()
+		list := d.strays
+		d.strays = nil
+		d.straying = len(list) > 0
+		d.mu.Unlock()
+		if len(list) == 0 {
+			return
+		}
+		for i := range list {
+			r.append(context.Background(), list[i].part, d, &list[i].msg, list[i].why)
+		}
+	}
+}
+
+// shun notes that a node does not serve the partition.
+func (d *detour) shun(address string, now time.Time) {
+	d.shunned.Store(&shunned{address, now.Add(shunFor)})
+}
+
+func (d *detour) shuns(address string, now time.Time) bool {
+	s := d.shunned.Load()
+	return s != nil && s.address == address && now.Before(s.until)
 }
 
 // reason says why the fast path is closed.
 func (r *Router) reason(p int32, err error) reason {
 	switch {
-	case errors.Is(err, host.ErrSaturated):
+	case errors.Is(err, host.ErrSaturated), errors.Is(err, errNoRoom):
 		return saturated
-	case r.cfg.Owners.Partition(p).State == host.Idle:
+	case errors.Is(err, errUnknownOwner):
+		return unknownOwner
+	case errors.Is(err, errMoving):
+		return moving
+	case errors.Is(err, errDown), r.cfg.Owners.Partition(p).State == host.Idle:
 		return down
 	}
 	return restoring
@@ -152,12 +222,19 @@ func (d *detour) fits(cfg *Config) bool {
 	return int(d.waiting.Load()) < cfg.Window && d.bytes < cfg.WindowBytes
 }
 
-// letPass waits until nothing is on the slow path, as long as that is worth it.
-func (d *detour) letPass(ctx context.Context) {
+// behind says that messages are to wait for those on the slow path.
+func (d *detour) behind() bool {
+	if d.waiting.Load() == 0 {
+		return false
+	}
 	d.mu.Lock()
-	overtake := d.overtake
-	d.mu.Unlock()
-	if overtake || d.wait(ctx, overtakeAfter, func() bool { return d.waiting.Load() == 0 }) {
+	defer d.mu.Unlock()
+	return !d.overtake
+}
+
+// letPass waits until nothing is on the slow path, as long as that is worth it.
+func (d *detour) letPass(ctx context.Context, limit time.Duration) {
+	if !d.behind() || d.wait(ctx, limit, func() bool { return d.waiting.Load() == 0 }) {
 		return
 	}
 	d.mu.Lock()

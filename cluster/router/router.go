@@ -1,14 +1,17 @@
 // Package router takes device messages to the owner of their partition: by the fast path into its
 // mailbox, or, while there is none that takes them, by the slow path into doppel.ingest (detour.go).
 //
-// Today every partition is owned by this node. The door that delivered a message keeps it until its
-// Reply is called (rule G1), so a router may refuse (host.NotOwner, host.Busy) at any time: the door
-// delivers again, and the way is chosen anew.
+// The owner may be another node: then the router of that node takes the messages (inbox.go) and sends
+// their verdicts back. It never sends them on, so a message hops once at most. The door that delivered
+// a message keeps it until its Reply is called (rule G1), so a router may refuse (host.NotOwner,
+// host.Busy) at any time: the door delivers again, and the way is chosen anew.
 package router
 
 import (
 	"cmp"
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,12 +40,36 @@ type Config struct {
 	// Window bounds the messages of a partition on the slow path that are not durable yet (default
 	// 1,024), WindowBytes what they may weigh (default 2 MiB, and one message on top).
 	Window, WindowBytes int
+
+	// Wire reaches other nodes; nil: this node serves all there is. It needs Ingest and Route.
+	Wire Wire
+	// Route says where a partition is served. It is asked for every batch and must not block.
+	Route func(p int32) Route
+	// Linger is how long messages for a node wait for others (default 1 ms; negative: not at all), and
+	// verdicts twice that.
+	Linger time.Duration
+	// PeerWindow bounds the messages on their way to one node, without a verdict (default 8,192),
+	// PeerWindowBytes what they may weigh (default 8 MiB); one batch may pass them.
+	PeerWindow, PeerWindowBytes int
+	// RoomWithin is how long a Deliver waits for what is in the way of its messages for other nodes
+	// (default 100 ms); then they take the slow path. So do those that are not in the mailbox of their
+	// owner AcceptWithin after they were delivered (default 250 ms), those with a node of which nothing
+	// was heard for SilentAfter (default 300 ms), and those without a verdict after VerdictWithin
+	// (default 10 s). Together RoomWithin and AcceptWithin stay below the time a gap is held open.
+	RoomWithin, AcceptWithin, SilentAfter, VerdictWithin time.Duration
 }
 
 func (c Config) withDefaults() Config {
 	c.Patience = cmp.Or(c.Patience, time.Second)
 	c.Window = cmp.Or(c.Window, 1024)
 	c.WindowBytes = cmp.Or(c.WindowBytes, 2<<20)
+	c.Linger = cmp.Or(c.Linger, time.Millisecond)
+	c.PeerWindow = cmp.Or(c.PeerWindow, 8192)
+	c.PeerWindowBytes = cmp.Or(c.PeerWindowBytes, 8<<20)
+	c.RoomWithin = cmp.Or(c.RoomWithin, 100*time.Millisecond)
+	c.AcceptWithin = cmp.Or(c.AcceptWithin, 250*time.Millisecond)
+	c.SilentAfter = cmp.Or(c.SilentAfter, 300*time.Millisecond)
+	c.VerdictWithin = cmp.Or(c.VerdictWithin, 10*time.Second)
 	return c
 }
 
@@ -52,42 +79,87 @@ type Router struct {
 	detours []detour
 	stats   Stats
 	sorters sync.Pool
+	answers sync.Pool
+	inbox   *inbox // nil: no wire
+
+	peersMu sync.RWMutex
+	peers   map[string]*peer // by address
+	closed  bool
 }
 
-// New returns a Router.
+// New returns a Router. With a wire it takes messages from other nodes from now on, until Close.
 func New(cfg Config) *Router {
 	cfg = cfg.withDefaults()
-	r := &Router{cfg: cfg, detours: make([]detour, cfg.Partitions)}
+	r := &Router{cfg: cfg, detours: make([]detour, cfg.Partitions), peers: make(map[string]*peer)}
 	r.sorters.New = func() any { return &sorter{heads: make([]int32, cfg.Partitions)} }
+	r.answers.New = func() any { return new(answers) }
+	if cfg.Wire != nil {
+		r.inbox = newInbox(r)
+		cfg.Wire.Handle(inboxName, r.inbox.take)
+		cfg.Wire.Handle(outboxName, r.hear)
+	}
 	return r
 }
 
-// Stats are the accounts of the slow path.
+// Close ends the ways to and from other nodes: what is on one goes back to its door, and other nodes
+// get the verdicts that are due and no more. The rest of the Router goes on.
+func (r *Router) Close() {
+	if r.cfg.Wire == nil {
+		return
+	}
+	r.peersMu.Lock()
+	r.closed = true
+	peers := slices.Collect(maps.Values(r.peers))
+	r.peersMu.Unlock()
+	for _, p := range peers {
+		p.close()
+	}
+	r.inbox.close()
+}
+
+// Stats are the accounts of the slow path and of the ways between nodes.
 func (r *Router) Stats() *Stats { return &r.stats }
+
+// owner is where partition p is served.
+func (r *Router) owner(p int32) Route {
+	if r.cfg.Wire == nil {
+		return Route{Local: true}
+	}
+	return r.cfg.Route(p)
+}
 
 // sorter is scratch: messages sorted by partition, in their order within each.
 type sorter struct {
 	heads []int32 // of each partition: count, then start
 	parts []int32 // of each message
 	out   []host.Message
+	in    []host.Message // from another node, unsorted
+	later []span
 }
 
 // Deliver hands msgs to their partitions, in order within each, waiting while neither way of one has
 // room. After an error the messages not yet handed over got the verdict host.Busy.
 func (r *Router) Deliver(ctx context.Context, msgs []host.Message) error {
+	var begin time.Time
+	if r.cfg.Wire != nil {
+		begin = time.Now()
+	}
 	if len(msgs) == 1 {
-		return r.route(ctx, placement.Partition(msgs[0].Device, r.cfg.Partitions), msgs)
+		return r.route(ctx, begin, placement.Partition(msgs[0].Device, r.cfg.Partitions), msgs)
 	}
 	s := r.sorters.Get().(*sorter) //nolint:errcheck,forcetypeassert // the pool holds nothing else
 	defer r.put(s)
 	s.sort(msgs, r.cfg.Partitions)
+	if r.cfg.Wire != nil {
+		return r.spread(ctx, begin, s)
+	}
 	start := int32(0)
 	for p := range r.cfg.Partitions {
 		end := s.heads[p]
 		if end == start {
 			continue
 		}
-		if err := r.route(ctx, p, s.out[start:end]); err != nil {
+		if err := r.route(ctx, begin, p, s.out[start:end]); err != nil {
 			busy(s.out[end:])
 			return err
 		}
@@ -122,6 +194,8 @@ func (s *sorter) sort(msgs []host.Message, n int32) {
 
 func (r *Router) put(s *sorter) {
 	clear(s.out)
+	clear(s.in)
+	s.in, s.later = s.in[:0], s.later[:0]
 	r.sorters.Put(s)
 }
 

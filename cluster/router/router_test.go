@@ -94,7 +94,7 @@ func start(t *testing.T, log interface{ Addr() string }, change func(*host.Confi
 		}
 	})
 	t.Cleanup(n.stop)
-	eventually(t, "all partitions serve", func() bool { s, total := h.Restored(); return s == total })
+	eventually(t, "all partitions serve", func() bool { s, _ := h.Restored(); return s == partitions })
 	return n
 }
 
