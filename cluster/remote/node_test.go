@@ -12,6 +12,8 @@ import (
 	"github.com/anthdm/hollywood/actor"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/proto"
 
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
@@ -67,6 +69,7 @@ func startNodeOn(t testing.TB, l net.Listener, address string, change ...func(*C
 	}
 	n.server = grpc.NewServer(n.ServerOptions()...)
 	n.Register(n.server)
+	healthv1.RegisterHealthServer(n.server, health.NewServer())
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

@@ -96,4 +96,3 @@ func (p *proxy) cut() {
 	}
 	p.conns = nil
 }
-

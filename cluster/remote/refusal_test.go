@@ -1,0 +1,277 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
+
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+// unknown is a message of a type that is linked into no node.
+func unknown(t *testing.T) proto.Message {
+	t.Helper()
+	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
+		Name: proto.String("future.proto"), Package: proto.String("future"), Syntax: proto.String("proto3"),
+		MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("Novelty")}},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dynamicpb.NewMessage(file.Messages().Get(0))
+}
+
+// reason is a refusal without what is only for people.
+type reason struct {
+	id  uint64
+	why doppelv1.RefusalReason
+}
+
+func reasons(refusals []*doppelv1.Refusal) (s []reason) {
+	for _, r := range refusals {
+		s = append(s, reason{r.GetId(), r.GetReason()})
+	}
+	return s
+}
+
+// TestRefusedAlone: of each ten messages some cannot be delivered; the rest are, in order.
+func TestRefusedAlone(t *testing.T) {
+	a, b := startNode(t), startNode(t)
+	in := b.inbox("inbox")
+	b.Handle("broken", func(string, proto.Message) { panic("on purpose") })
+	a.connected(t, b.Address())
+
+	var want []uint64
+	for i := range 100 {
+		n := uint64(i + 1)
+		switch n % 10 {
+		case 3:
+			mustTell(t, a, b.Address(), "inbox", unknown(t))
+		case 5:
+			mustTell(t, a, b.Address(), "nobody", beat(n))
+		case 6:
+			mustTell(t, a, b.Address(), "no/body", beat(n))
+		case 7:
+			mustTell(t, a, b.Address(), "broken", beat(n))
+		default:
+			mustTell(t, a, b.Address(), "inbox", beat(n))
+			want = append(want, n)
+		}
+	}
+	eventually(t, "the good ones arrived", func() bool { return in.len() == len(want) })
+	if diff := cmp.Diff(want, in.seqs()); diff != "" {
+		t.Errorf("delivered (-want +got):\n%s", diff)
+	}
+	eventually(t, "all refusals came back", func() bool { return len(a.refusals()) == 40 })
+	wantReasons := []reason{
+		{3, doppelv1.RefusalReason_REFUSAL_REASON_UNKNOWN_TYPE},
+		{5, doppelv1.RefusalReason_REFUSAL_REASON_UNKNOWN_TARGET},
+		{6, doppelv1.RefusalReason_REFUSAL_REASON_UNKNOWN_TARGET},
+		{7, doppelv1.RefusalReason_REFUSAL_REASON_FAILED},
+	}
+	if diff := cmp.Diff(wantReasons, reasons(a.refusals()[:4]), cmp.AllowUnexported(reason{})); diff != "" {
+		t.Errorf("refusals (-want +got):\n%s", diff)
+	}
+	for i, want := range []string{"future.Novelty", "nobody", "no/body", "panic: on purpose"} {
+		if got := a.refusals()[i].GetDetail(); got != want {
+			t.Errorf("detail %q, want %q", got, want)
+		}
+	}
+	if got := a.Stats().Refused.Load(); got != 40 {
+		t.Errorf("counted %d refused, want 40", got)
+	}
+	if got := b.Stats().Refusals.Load(); got != 40 {
+		t.Errorf("counted %d refusals, want 40", got)
+	}
+	if got := a.Stats().Connects.Load(); got != 1 {
+		t.Errorf("%d streams, want 1", got)
+	}
+}
+
+// exchange opens a stream to n with the generated client.
+func exchange(t *testing.T, n *node) grpc.BidiStreamingClient[doppelv1.ExchangeRequest, doppelv1.ExchangeResponse] {
+	t.Helper()
+	conn, err := grpc.NewClient(n.Address(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	s, err := doppelv1.NewNodeServiceClient(conn).Exchange(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func sealed(t *testing.T, id uint64, target string, m proto.Message) *doppelv1.Envelope {
+	t.Helper()
+	b, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &doppelv1.Envelope{Id: id, Target: target, Type: string(m.ProtoReflect().Descriptor().FullName()), Message: b}
+}
+
+// TestGeneratedClientIsUnderstood: what is on the wire is what node.proto says.
+func TestGeneratedClientIsUnderstood(t *testing.T) {
+	n := startNode(t)
+	in := n.inbox("inbox")
+	s := exchange(t, n)
+	bad := sealed(t, 2, "inbox", beat(2))
+	bad.Message = []byte{0xff}
+	text := sealed(t, 3, "inbox", beat(3))
+	text.Message = []byte{0x0a, 1, 0xff} // a string that is not UTF-8
+	req := &doppelv1.ExchangeRequest{From: "elsewhere:1", Envelopes: []*doppelv1.Envelope{
+		sealed(t, 1, "inbox", beat(1)), bad, text, {Id: 4}, sealed(t, 5, "inbox", beat(5)),
+	}}
+	// Fields of a later version do not disturb.
+	req.ProtoReflect().SetUnknown(protoreflect.RawFields{0x78, 1})
+	req.Envelopes[0].ProtoReflect().SetUnknown(protoreflect.RawFields{0x7a, 1, 'x'})
+	if err := s.Send(req); err != nil {
+		t.Fatal(err)
+	}
+	res, err := s.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []reason{
+		{2, doppelv1.RefusalReason_REFUSAL_REASON_NOT_DECODABLE},
+		{3, doppelv1.RefusalReason_REFUSAL_REASON_NOT_DECODABLE},
+		{4, doppelv1.RefusalReason_REFUSAL_REASON_UNKNOWN_TYPE},
+	}
+	if diff := cmp.Diff(want, reasons(res.GetRefusals()), cmp.AllowUnexported(reason{})); diff != "" {
+		t.Errorf("refusals (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]uint64{1, 5}, in.seqs()); diff != "" {
+		t.Errorf("delivered (-want +got):\n%s", diff)
+	}
+	if got := in.from[0]; got != "elsewhere:1" {
+		t.Errorf("from %q, want elsewhere:1", got)
+	}
+	if err := s.Send(&doppelv1.ExchangeRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if res, err := s.Recv(); err != nil || len(res.GetRefusals()) > 0 {
+		t.Errorf("a ping was answered with %v, %v", res, err)
+	}
+}
+
+// TestAnonymousStreamIsEnded: nobody is delivered for who does not say who he is.
+func TestAnonymousStreamIsEnded(t *testing.T) {
+	n := startNode(t)
+	in := n.inbox("inbox")
+	for _, from := range []string{"", strings.Repeat("x", maxAddress+1)} {
+		s := exchange(t, n)
+		req := &doppelv1.ExchangeRequest{From: from, Envelopes: []*doppelv1.Envelope{sealed(t, 1, "inbox", beat(1))}}
+		if err := s.Send(req); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Recv(); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("got %v, want InvalidArgument", err)
+		}
+	}
+	if in.len() > 0 {
+		t.Error("it was delivered all the same")
+	}
+}
+
+// rawRequest is sent as it is.
+type rawRequest []byte
+
+// TestMalformedRequestEndsItsStreamOnly: any prefix of a request, and the request with any byte
+// changed, harm nobody.
+func TestMalformedRequestEndsItsStreamOnly(t *testing.T) {
+	n := startNode(t)
+	n.inbox("inbox")
+	good, err := proto.Marshal(&doppelv1.ExchangeRequest{From: "elsewhere:1", Envelopes: []*doppelv1.Envelope{sealed(t, 1, "inbox", beat(1))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	requests := []rawRequest{}
+	for i := range good {
+		requests = append(requests, good[:i])
+		for _, flip := range []byte{0x01, 0x80, 0xff} {
+			b := append(rawRequest(nil), good...)
+			b[i] ^= flip
+			requests = append(requests, b)
+		}
+	}
+	malformed := 0
+	for _, b := range requests {
+		in := n.newInbound()
+		if _, err := in.request(b); err != nil {
+			malformed++
+		}
+	}
+	if malformed == 0 {
+		t.Error("none of the requests was found malformed: nothing is proven")
+	}
+}
+
+func TestTellRefusesWhatCannotTravel(t *testing.T) {
+	a, b := startNode(t, func(c *Config) { c.MaxMessage = 64 << 10 }), startNode(t)
+	in := b.inbox("inbox")
+	a.connected(t, b.Address())
+	for _, c := range []struct {
+		name   string
+		target string
+		m      proto.Message
+		want   error
+	}{
+		{"too large", "inbox", padded(64 << 10), ErrTooLarge},
+		{"nil", "inbox", nil, ErrNotProto},
+		{"not UTF-8", "inbox", &doppelv1.Heartbeat{Node: "\xff"}, nil},
+		{"name not UTF-8", "in\xffbox", beat(1), nil},
+	} {
+		err := a.Tell(b.Address(), c.target, c.m)
+		if err == nil || c.want != nil && !errors.Is(err, c.want) {
+			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
+		}
+	}
+	if err := a.Tell("", "inbox", beat(1)); err == nil {
+		eventually(t, "no address is no peer", func() bool { return errors.Is(a.Tell("", "inbox", beat(1)), ErrDown) })
+	}
+	mustTell(t, a, b.Address(), "inbox", padded(60<<10))
+	mustTell(t, a, b.Address(), "inbox", (*doppelv1.Heartbeat)(nil)) // an empty one
+	mustTell(t, a, b.Address(), "inbox", beat(9))
+	eventually(t, "the next ones arrive", func() bool { return in.len() == 3 })
+	if got := in.seqs()[2]; got != 9 {
+		t.Errorf("got message %d, want 9", got)
+	}
+	if got := len(a.refusals()); got != 0 {
+		t.Errorf("%d messages were refused by the peer, want 0", got)
+	}
+}
+
+// TestLargestMessageTravels: what Tell takes, the other node takes.
+func TestLargestMessageTravels(t *testing.T) {
+	a, b := startNode(t), startNode(t)
+	in := b.inbox("inbox")
+	a.connected(t, b.Address())
+	for range 5 {
+		for _, m := range []proto.Message{beat(1), padded(4<<20 - 100)} {
+			eventually(t, "there is room", func() bool {
+				err := a.Tell(b.Address(), "inbox", m)
+				if err != nil && !errors.Is(err, ErrFull) {
+					t.Fatal(err)
+				}
+				return err == nil
+			})
+		}
+	}
+	eventually(t, "all arrived", func() bool { return in.len() == 10 })
+}
