@@ -26,7 +26,7 @@ type urgency uint8
 
 const (
 	idle   urgency = iota // it is empty
-	soon                  // after Config.Linger
+	soon                  // Config.Linger after the last time
 	urgent                // now
 )
 
@@ -60,6 +60,7 @@ type peer struct {
 
 	flush, sweep *time.Timer
 	flushing     urgency
+	flushed      time.Time
 	sweeping     bool // sweep is armed
 	spare        []*flight
 }
@@ -125,17 +126,17 @@ func (p *peer) enter(begin time.Time, part int32, msgs []host.Message) error {
 	return nil
 }
 
-// arm sees to it that the queue is sent: at once, when it has enough for a request. Under mu, like all
-// below.
+// arm sees to it that the queue is sent: at once, if it has enough for a request or nothing was sent
+// for a while. Under mu, like all below.
 func (p *peer) arm() {
 	switch enough := len(p.queue) > 1 || len(p.queue[0].msgs) >= flushMessages; {
 	case p.flushing == urgent || p.flushing == soon && !enough:
-	case enough || p.r.cfg.Linger < 0:
+	case enough:
 		p.flushing = urgent
 		p.flush.Reset(0)
 	default:
 		p.flushing = soon
-		p.flush.Reset(p.r.cfg.Linger)
+		p.flush.Reset(max(p.r.cfg.Linger-time.Since(p.flushed), 0))
 	}
 }
 
@@ -279,7 +280,7 @@ func (p *peer) pop() *flight {
 			return f
 		}
 	}
-	p.flushing = idle
+	p.flushing, p.flushed = idle, time.Now()
 	return nil
 }
 

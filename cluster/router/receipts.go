@@ -23,7 +23,8 @@ const (
 // receipts are the messages of one node that have no verdict yet, and the verdicts on their way back
 // to it: it is their Reply. A token is the slot of a receipt and the index of the message.
 //
-// Verdicts wait a moment for each other and travel together, whatever request they are about.
+// Verdicts that come soon after others wait for more and travel together, whatever request they are
+// about.
 type receipts struct {
 	r       *Router
 	address string
@@ -41,6 +42,7 @@ type receipts struct {
 	unsaid []claim // in order of at
 	timer  *time.Timer
 	wake   time.Time // when it fires; zero: not armed
+	told   time.Time // when it fired last
 	closed bool
 }
 
@@ -136,7 +138,7 @@ func (of *receipts) Done(tokens []uint64, v host.Verdict) {
 		}
 	}
 	of.due.verdicts[end] = due
-	of.arm(time.Now().Add(max(2*of.r.cfg.Linger, 0)))
+	of.arm(of.told.Add(2 * of.r.cfg.Linger))
 }
 
 // inquire answers a node that waits for verdicts.
@@ -168,9 +170,9 @@ func (of *receipts) tell() {
 	of.sender.Lock()
 	defer of.sender.Unlock()
 	of.mu.Lock()
-	of.wake = time.Time{}
+	of.wake, of.told = time.Time{}, time.Now()
 	of.due, of.telling = of.telling, of.due
-	accepted := of.ripe(time.Now())
+	accepted := of.ripe(of.told)
 	of.mu.Unlock()
 
 	of.send(accepted, doppelv1.DeliveryVerdict_DELIVERY_VERDICT_ACCEPTED)
