@@ -44,6 +44,8 @@ type assembly struct {
 	door        door
 	api         *api.API
 	fleet       *fleet
+	cluster     *cluster // nil: this node is alone
+	left        bool     // the MQTT session of this node is empty and ends with its connection
 }
 
 // build opens and starts everything, what others need first. Listeners that people use are bound
@@ -53,7 +55,7 @@ func (a *assembly) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{a.openData, a.openLog, a.openRows, a.keepLog} {
+	for _, step := range []func(context.Context) error{a.openData, a.openLog, a.openRows, a.keepLog, a.openCluster} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -68,11 +70,12 @@ func (a *assembly) build(ctx context.Context) error {
 	if err := a.openDoors(hub, grpcListener, httpListener); err != nil {
 		return err
 	}
-	if err := a.register(ctx); err != nil {
+	if err := a.startCluster(ctx); err != nil {
 		return err
 	}
 	a.life.start("sweep", a.sweep)
-	a.life.start("mqtt", a.door.Run) // last to start, first to stop: input ends before its way does
+	a.life.closer("record", a.withdraw) // when the session has ended
+	a.life.start("mqtt", a.door.Run)    // last to start, first to stop: input ends before its way does
 	return nil
 }
 
@@ -87,7 +90,7 @@ func (a *assembly) listen(ctx context.Context) (grpcListener, httpListener net.L
 	}
 	a.life.closer("http listener", func() error { return ignoreClosed(httpListener.Close()) })
 	a.addrs.GRPC, a.addrs.HTTP = grpcListener.Addr().String(), httpListener.Addr().String()
-	return grpcListener, httpListener, nil
+	return grpcListener, httpListener, a.listenNode(ctx)
 }
 
 func ignoreClosed(err error) error {
@@ -198,6 +201,12 @@ func (a *assembly) openHost(hub *api.Hub) (err error) {
 	if a.embedded != nil {
 		cfg.Retention = a.storage
 	}
+	if c := a.cluster; c != nil {
+		if cfg.Engine, err = c.remote.NewEngine(); err != nil {
+			return err
+		}
+		cfg.Served, cfg.Assigned, cfg.Gateways = c.served, c.mover.Assigned, c.peers
+	}
 	if a.adjust != nil {
 		a.adjust(&cfg)
 	}
@@ -206,24 +215,18 @@ func (a *assembly) openHost(hub *api.Hub) (err error) {
 		return err
 	}
 	a.host = h
-	all := make([]int32, cfg.Partitions)
-	for i := range all {
-		all[i] = int32(i)
-	}
-	a.life.start("partitions", func(ctx context.Context) error { return h.Serve(ctx, all) })
 	return nil
 }
 
-// register tells the cluster how to reach this node, before it subscribes to anything.
-func (a *assembly) register(ctx context.Context) error {
-	address := a.cfg.Advertise
-	if address == "" {
-		address = a.cfg.NodeAddr
+// record is how others reach this node, and where its messages wait if it dies.
+func (a *assembly) record() *doppelv1.NodeRecord {
+	n := &doppelv1.NodeRecord{
+		Id: a.id, Address: a.advertised(), Incarnation: a.incarnation, Version: Version(), StartTime: time.Now().UnixNano(),
 	}
-	return a.storage.PutNode(ctx, &doppelv1.NodeRecord{
-		Id: a.id, Address: address, MqttClientId: a.mqttClientID(), Incarnation: a.incarnation,
-		Version: Version(), StartTime: time.Now().UnixNano(),
-	})
+	if !a.cfg.embeddedBroker() {
+		n.MqttClientId = a.mqttClientID()
+	}
+	return n
 }
 
 // mqttClientID is this node's name at a real broker, the same after every start.

@@ -29,6 +29,7 @@ type Config struct {
 
 	TopicPrefix string
 	Partitions  int32 // 0: 8 embedded, 64 on Kafka
+	Capacity    int   // weight of this node in the assignment of partitions
 
 	GRPCAddr, HTTPAddr, MQTTAddr, KafkaAddr, NodeAddr string
 	Advertise                                         string
@@ -60,6 +61,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.MQTTRoot, "topic-root", "devices", "first level of the devices' MQTT topics")
 	fs.StringVar(&c.TopicPrefix, "topic-prefix", "doppel.", "prefix of the Kafka topics")
 	fs.Int32Var(&c.Partitions, "partitions", 0, "partitions, fixed when the topics are made (default 8 embedded, 64 on Kafka)")
+	fs.IntVar(&c.Capacity, "capacity", 1, "weight of this node: of two nodes, one with 2 gets two thirds of the partitions; 0: none")
 	fs.StringVar(&c.GRPCAddr, "grpc-addr", "127.0.0.1:9090", "where gRPC listens")
 	fs.StringVar(&c.HTTPAddr, "http-addr", "127.0.0.1:8080", "where JSON, the page, metrics and health listen")
 	fs.StringVar(&c.MQTTAddr, "mqtt-addr", "127.0.0.1:1883", "where the embedded broker listens")
@@ -115,6 +117,9 @@ func (c *Config) Validate() error {
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if c.Partitions < 0 || c.Partitions > 4096 {
 		bad("partitions: %d is out of range, want 1 to 4096", c.Partitions)
+	}
+	if c.Capacity < 0 || c.Capacity > 1000 {
+		bad("capacity: %d is out of range, want 0 to 1000", c.Capacity)
 	}
 	if c.UnknownDevices != "accept" && c.UnknownDevices != "dead-letter" {
 		bad("unknown-devices: %q is neither accept nor dead-letter", c.UnknownDevices)

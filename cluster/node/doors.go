@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -31,6 +32,9 @@ func (a *assembly) openDoors(hub *api.Hub, grpcListener, httpListener net.Listen
 		}
 	}
 	a.metrics.registry.MustRegister(collector)
+	if a.cluster != nil {
+		a.metrics.registry.MustRegister(clusterAccounts{a})
+	}
 	var err error
 	a.api, err = api.New(api.Config{
 		Twins: reader, Past: reader, Alerts: reader, Fleet: a.fleet, Rules: a.fleet,
@@ -66,15 +70,15 @@ const drainWithin = 5 * time.Second
 
 // openMQTT makes the MQTT door; build starts it.
 func (a *assembly) openMQTT(ctx context.Context) error {
-	inlet := router.New(router.Config{Owners: a.host, Partitions: a.storage.Partitions(), Ingest: a.storage.Ingest()})
-	a.router = inlet
-	observe := mqtt.Observer{
-		Received: func(_ int, took time.Duration) { a.metrics.observe(stageReceive, took) },
-		Acked:    func(age time.Duration) { a.metrics.observe(stagePuback, age) },
+	cfg := router.Config{Owners: a.host, Partitions: a.storage.Partitions(), Ingest: a.storage.Ingest()}
+	if c := a.cluster; c != nil {
+		cfg.Route, cfg.Wire = c.route, c.remote
 	}
+	inlet := router.New(cfg)
+	a.router = inlet
 	log := a.log.With("component", "mqtt")
 	if a.cfg.embeddedBroker() {
-		broker, err := mqtt.NewBroker(mqtt.BrokerConfig{Address: a.cfg.MQTTAddr, DrainTimeout: drainWithin, TopicRoot: a.cfg.MQTTRoot, Observe: observe}, inlet, a.host, log)
+		broker, err := mqtt.NewBroker(mqtt.BrokerConfig{Address: a.cfg.MQTTAddr, DrainTimeout: drainWithin, TopicRoot: a.cfg.MQTTRoot, Observe: a.observer()}, inlet, a.host, log)
 		if err != nil {
 			return fmt.Errorf("mqtt-addr: %w", err)
 		}
@@ -83,15 +87,31 @@ func (a *assembly) openMQTT(ctx context.Context) error {
 		}
 		a.addrs.MQTT, a.door = broker.Addr().String(), broker
 	} else {
-		client, err := mqtt.New(mqtt.Config{
-			URLs: a.cfg.MQTT, ClientID: a.mqttClientID(), DrainTimeout: drainWithin, Group: a.cfg.Group, TopicRoot: a.cfg.MQTTRoot, Observe: observe,
-		}, inlet, a.host, log)
+		client, err := mqtt.New(a.mqttConfig(), inlet, a.host, log)
 		if err != nil {
 			return fmt.Errorf("mqtt: %w", err)
 		}
 		a.door = client
 	}
 	return nil
+}
+
+// mqttConfig is that of this node's session with real brokers.
+func (a *assembly) mqttConfig() mqtt.Config {
+	cfg := mqtt.Config{
+		URLs: a.cfg.MQTT, ClientID: a.mqttClientID(), DrainTimeout: drainWithin, Group: a.cfg.Group, TopicRoot: a.cfg.MQTTRoot, Observe: a.observer(),
+	}
+	if a.cluster != nil {
+		cfg.Permit = a.cluster.registry.Permit
+	}
+	return cfg
+}
+
+func (a *assembly) observer() mqtt.Observer {
+	return mqtt.Observer{
+		Received: func(_ int, took time.Duration) { a.metrics.observe(stageReceive, took) },
+		Acked:    func(age time.Duration) { a.metrics.observe(stagePuback, age) },
+	}
 }
 
 // logPatience is how long the log may take to answer a probe before the node is not ready.
@@ -103,6 +123,9 @@ func (a *assembly) ready() error {
 		if err := a.embedded.Err(); err != nil {
 			return fmt.Errorf("the log takes no records: %w", err)
 		}
+	}
+	if c := a.cluster; c != nil && !c.group.Table().Has(a.id) {
+		return errors.New("not in the group of nodes yet")
 	}
 	if serving, total := a.host.Restored(); serving < total {
 		return fmt.Errorf("%d of %d partitions serve", serving, total)

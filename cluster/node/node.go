@@ -43,6 +43,7 @@ type Node struct {
 type door interface {
 	Run(ctx context.Context) error
 	Ready() error
+	Clear(ctx context.Context) error
 	Sweep(ctx context.Context) error
 	Rejected(device string, reason twin.Reason, detail string)
 }
@@ -78,6 +79,7 @@ func (n *Node) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		n.log.InfoContext(ctx, "stopping")
+		a.leave(context.WithoutCancel(ctx))
 		return nil
 	case err := <-l.failed:
 		return err
