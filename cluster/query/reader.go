@@ -92,38 +92,39 @@ type missed struct {
 
 // ask puts a question about partitions to those who serve them, all at the same time. fn puts it to
 // one of them and says which partitions it did not reach; these are tried once more if their route
-// has changed since, and are the host.ErrUnavailable that ask returns otherwise. fn is called from
-// several goroutines.
+// has changed since, and are the host.ErrUnavailable that ask returns otherwise, after it has asked
+// about the others. fn is called from several goroutines.
 func (r *Reader) ask(ctx context.Context, ps []int32, fn func(ctx context.Context, to Route, ps []int32) (missed, error)) error {
 	tried := make(map[int32]Route, len(ps))
-	why := ""
+	var lost missed
 	for round := 0; len(ps) > 0; round++ {
 		groups := make(map[Route][]int32)
-		var left []int32
 		for _, p := range ps {
 			to := r.cfg.Route(p)
 			if before, again := tried[p]; round == 2 || again && before == to || !to.Local && to.Address == "" {
-				left = append(left, p)
+				lost.partitions = append(lost.partitions, p)
 				continue
 			}
 			tried[p] = to
 			groups[to] = append(groups[to], p)
 		}
-		if len(left) > 0 {
-			return unavailable(left, why)
-		}
-		var again missed
-		var err error
-		if ps, again, err = r.askGroups(ctx, groups, fn); err != nil {
+		m, err := r.askGroups(ctx, groups, fn)
+		if err != nil {
 			return err
 		}
-		why = again.why
+		ps = m.partitions
+		if m.why != "" {
+			lost.why = m.why
+		}
+	}
+	if len(lost.partitions) > 0 {
+		return unavailable(lost.partitions, lost.why)
 	}
 	return nil
 }
 
 // askGroups puts a question to each of those who serve partitions, and returns what was not reached.
-func (r *Reader) askGroups(ctx context.Context, groups map[Route][]int32, fn func(context.Context, Route, []int32) (missed, error)) ([]int32, missed, error) {
+func (r *Reader) askGroups(ctx context.Context, groups map[Route][]int32, fn func(context.Context, Route, []int32) (missed, error)) (missed, error) {
 	var (
 		wg  sync.WaitGroup
 		mu  sync.Mutex
@@ -153,7 +154,7 @@ func (r *Reader) askGroups(ctx context.Context, groups map[Route][]int32, fn fun
 		wg.Go(one)
 	}
 	wg.Wait()
-	return sum.partitions, sum, bad
+	return sum, bad
 }
 
 // client is a connection to the node of an address.

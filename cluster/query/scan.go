@@ -132,9 +132,9 @@ func (s *scan) take(p page) {
 	}
 }
 
-func (s *scan) open(ctx context.Context, groups map[Route][]int32) (sources []source, sum missed, _ error) {
+func (s *scan) open(ctx context.Context, groups map[Route][]int32) (sources []source, _ missed, _ error) {
 	var mu sync.Mutex
-	ps, m, err := s.r.askGroups(ctx, groups, func(_ context.Context, to Route, ps []int32) (missed, error) {
+	sum, err := s.r.askGroups(ctx, groups, func(_ context.Context, to Route, ps []int32) (missed, error) {
 		slices.Sort(ps)
 		var from source
 		var m missed
@@ -158,7 +158,7 @@ func (s *scan) open(ctx context.Context, groups map[Route][]int32) (sources []so
 		}
 		return m, nil
 	})
-	return sources, missed{ps, m.why}, err
+	return sources, sum, err
 }
 
 func (s *scan) local(ps []int32) (source, missed) {

@@ -3,17 +3,25 @@ package api
 import (
 	"cmp"
 	"context"
-	"math"
+	"errors"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/doppel-iot/doppel/actors/host"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
-// alertsRead is how many transitions a watch takes from the ring at a time.
-const alertsRead = 64
+const (
+	// alertsRead is how many transitions a watch takes from the ring at a time, readMost how many it
+	// reads of the log.
+	alertsRead = 64
+	readMost   = 1024
+	// tailPatience is how long a watch waits for a node that does not follow the log yet.
+	tailPatience = 5 * time.Second
+)
 
 // alertWatch is one WatchAlerts call. It lives on the goroutine of the call.
 type alertWatch struct {
@@ -28,48 +36,62 @@ type alertWatch struct {
 	waiter  *waiter
 	at      uint64 // next entry of the ring
 	seen    vector // every transition up to it was sent or did not match
+	partial bool   // some of a snapshot was sent, and not all
 }
 
 // WatchAlerts sends the open alerts, then every transition once and in the order of its device,
-// none merged. A subscriber that falls behind by more than the ring holds is told so and starts
-// over.
+// none merged. A token of any node leads to where it was taken, as long as doppel.alerts has what
+// followed; else the subscriber is told so and starts over.
 func (s *alertService) WatchAlerts(req *doppelv1.WatchAlertsRequest, stream grpc.ServerStreamingServer[doppelv1.WatchAlertsResponse]) error {
 	w, err := s.newWatch(req, stream)
 	if err != nil {
 		return err
 	}
-	var incarnation uint64
+	defer w.pulse.stop()
+	defer s.hub.transitions.forget(w.waiter)
+	var from alertsPlace
 	resumes := req.GetResumeToken() != ""
 	if resumes {
-		if incarnation, w.seen, err = parseAlertsToken(req.GetResumeToken()); err != nil {
+		if from, err = parseAlertsToken(req.GetResumeToken()); err != nil {
 			return err
 		}
 	}
-	defer w.pulse.stop()
-	defer s.hub.transitions.forget(w.waiter)
+	if err := s.hub.awaitTail(w.ctx); err != nil {
+		return err
+	}
 	if err := stream.SendHeader(nil); err != nil {
 		return err
 	}
-	if !resumes {
-		w.at, w.seen = s.hub.transitions.head()
-		if err := w.snapshot(); err != nil {
-			return err
-		}
-		return w.run()
-	}
-	at, ok := s.hub.transitions.resume(w.seen)
+	w.at, w.seen = s.hub.transitions.behind()
 	switch {
-	case incarnation != s.hub.incarnation:
-		err = w.startOver(unknown, "the token is of another node or of this one before it restarted")
-	case !ok:
-		err = w.startOver(unknown, "the token is too old: transitions behind it are no longer kept")
+	case !resumes || from.partial && from.log == s.hub.log.Load():
+		err = w.snapshot()
+	case from.log != s.hub.log.Load() || len(from.seen) != len(w.seen):
+		err = w.startOver("the token is of another log of alerts")
 	default:
-		w.at = at
+		w.seen = from.seen
+		err = w.resume()
 	}
 	if err != nil {
 		return err
 	}
 	return w.run()
+}
+
+// awaitTail waits until the node follows the log.
+func (h *Hub) awaitTail(ctx context.Context) error {
+	t := time.NewTimer(tailPatience)
+	defer t.Stop()
+	select {
+	case <-h.tailing:
+		return nil
+	case <-t.C:
+		return errNoTail
+	case <-h.done:
+		return errHubClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (s *alertService) newWatch(req *doppelv1.WatchAlertsRequest, stream grpc.ServerStreamingServer[doppelv1.WatchAlertsResponse]) (*alertWatch, error) {
@@ -105,8 +127,8 @@ func (w *alertWatch) run() error {
 	var buf [alertsRead]transition
 	for {
 		n, ok := w.s.hub.transitions.read(buf[:], w.at, w.waiter)
-		if !ok {
-			if err := w.startOver(w.at, "the subscriber was too slow"); err != nil {
+		if !ok { // the subscriber is slow: the log knows what the ring does not any more
+			if err := w.resume(); err != nil {
 				return err
 			}
 			continue
@@ -126,55 +148,87 @@ func (w *alertWatch) run() error {
 			return err
 		}
 		if why == wakeHeartbeat {
-			err := w.emit(&doppelv1.WatchAlertsResponse{Event: &doppelv1.WatchAlertsResponse_Heartbeat{Heartbeat: &emptypb.Empty{}}})
-			if err != nil {
+			if err := w.beat(); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// pass sends the transitions that match. What the token already covered is passed over.
+func (w *alertWatch) beat() error {
+	return w.emit(&doppelv1.WatchAlertsResponse{Event: &doppelv1.WatchAlertsResponse_Heartbeat{Heartbeat: &emptypb.Empty{}}})
+}
+
+// resume takes the watch to where the ring goes on behind what it has seen, and sends what lies
+// before that from the log.
+func (w *alertWatch) resume() error {
+	hub := w.s.hub
+	for {
+		at, ok := hub.transitions.resume(w.seen)
+		if ok {
+			w.at = at
+			return nil
+		}
+		_, head := hub.transitions.behind()
+		if len(head) != len(w.seen) {
+			return w.startOver("doppel.alerts is another one")
+		}
+		for !w.seen.reaches(head) {
+			trs, err := hub.told(w.ctx, w.seen, head)
+			if errors.Is(err, host.ErrNotRetained) {
+				return w.startOver("the token is too old: transitions behind it are no longer kept")
+			}
+			if err != nil {
+				return err
+			}
+			if err := w.pass(trs); err != nil {
+				return err
+			}
+			if len(trs) < readMost { // that was all
+				for p := range head {
+					w.seen[p].next = max(w.seen[p].next, head[p].next)
+				}
+			}
+		}
+	}
+}
+
+// pass sends the transitions that match, and were not seen.
 func (w *alertWatch) pass(trs []transition) error {
-	for _, tr := range trs {
-		if w.seen.covers(tr.partition, tr.at) {
+	for i := range trs {
+		if !w.seen.fresh(&trs[i]) {
 			continue
 		}
-		w.seen[tr.partition] = tr.at
-		ok, err := w.wants(tr.alert)
+		ok, err := w.wants(trs[i].alert)
 		if err != nil {
 			return err
 		}
 		if !ok {
 			continue
 		}
-		if err := w.emit(&doppelv1.WatchAlertsResponse{Event: &doppelv1.WatchAlertsResponse_Transition{Transition: tr.alert}}); err != nil {
+		if err := w.emit(&doppelv1.WatchAlertsResponse{Event: &doppelv1.WatchAlertsResponse_Transition{Transition: trs[i].alert}}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// unknown stands for a position that is no longer known.
-const unknown = math.MaxUint64
-
-// startOver tells of a gap that began at a position of the ring, and sends a fresh snapshot.
-func (w *alertWatch) startOver(from uint64, reason string) error {
-	w.at, w.seen = w.s.hub.transitions.head()
-	missed := uint64(0)
-	if from != unknown {
-		missed = w.at - from
-	}
-	err := w.emit(&doppelv1.WatchAlertsResponse{Event: &doppelv1.WatchAlertsResponse_Gap{Gap: &doppelv1.Gap{Missed: missed, Reason: reason}}})
+// startOver tells of a gap and sends a fresh snapshot, once it is to be had.
+func (w *alertWatch) startOver(reason string) error {
+	w.at, w.seen = w.s.hub.transitions.behind()
+	w.partial = true // the token of the gap leads to a snapshot
+	err := w.emit(&doppelv1.WatchAlertsResponse{Event: &doppelv1.WatchAlertsResponse_Gap{Gap: &doppelv1.Gap{Reason: reason}}})
 	if err != nil {
 		return err
 	}
-	return w.snapshot()
+	return w.pulse.untilAvailable(w.ctx, w.snapshot, w.beat)
 }
 
 // snapshot sends the open alerts, oldest first. The position was taken before: a transition
 // meanwhile is in the snapshot and comes again behind it.
 func (w *alertWatch) snapshot() error {
+	w.at, w.seen = w.s.hub.transitions.behind()
+	w.partial = true
 	alerts, err := w.s.alerts.Alerts(w.ctx)
 	if err != nil {
 		return err
@@ -200,6 +254,7 @@ func (w *alertWatch) snapshot() error {
 			return err
 		}
 	}
+	w.partial = false
 	return w.emit(&doppelv1.WatchAlertsResponse{Event: &doppelv1.WatchAlertsResponse_SnapshotDone{SnapshotDone: &emptypb.Empty{}}})
 }
 
@@ -220,7 +275,7 @@ func (w *alertWatch) wants(a *doppelv1.Alert) (bool, error) {
 }
 
 func (w *alertWatch) emit(m *doppelv1.WatchAlertsResponse) error {
-	m.ResumeToken = alertsToken(w.s.hub.incarnation, w.seen)
+	m.ResumeToken = alertsPlace{log: w.s.hub.log.Load(), seen: w.seen, partial: w.partial}.token()
 	if err := w.send(m); err != nil {
 		return err
 	}

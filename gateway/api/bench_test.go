@@ -9,17 +9,19 @@ import (
 	"time"
 
 	"github.com/doppel-iot/doppel/actors/alert"
-	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/gateway/api/apitest"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
-// What a transition costs a partition, and how long until the last of many subscribers has it.
-func BenchmarkAlertChanged(b *testing.B) {
+// What a transition costs who tells it, and how long until the last of many subscribers has it.
+func BenchmarkTransition(b *testing.B) {
 	for _, subs := range []int{0, 1, 1000} {
 		b.Run(fmt.Sprintf("watchers=%d", subs), func(b *testing.B) {
-			h := NewHub(HubConfig{})
-			f := apitest.NewFleet(h)
+			l := &apitest.AlertLog{}
+			h := NewHub(HubConfig{Alerts: l})
+			f := apitest.NewFleet(h, l)
+			run(b, h)
 			a, err := New(Config{Twins: f, Alerts: f, Fleet: f, Hub: h, Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				b.Fatal(err)
@@ -35,18 +37,20 @@ func BenchmarkAlertChanged(b *testing.B) {
 				})
 			}
 			got.Wait() // snapshot_done
-			tr := host.Transition{Device: "device-1", Alert: alert.Alert{ID: 1, Rule: "builtin.zscore", State: alert.Firing}}
+			a1 := alert.Alert{ID: 1, Rule: "builtin.zscore", State: alert.Firing}
+			tr := transition{at: nowhere, alert: codec.Alert("device-1", &a1)}
 			var spent time.Duration
 			b.ReportAllocs()
 			for b.Loop() {
 				got.Add(subs)
-				tr.Offset++
+				tr.at.offset++
+				tr.next++
 				start := time.Now()
-				h.AlertChanged(&tr)
+				h.transitions.add(tr)
 				spent += time.Since(start)
 				got.Wait()
 			}
-			b.ReportMetric(float64(spent.Nanoseconds())/float64(b.N), "ns-partition/op")
+			b.ReportMetric(float64(spent.Nanoseconds())/float64(b.N), "ns-tail/op")
 			h.Close()
 			ended.Wait()
 		})
@@ -78,7 +82,7 @@ func BenchmarkTwinChanged(b *testing.B) {
 func BenchmarkListTwins(b *testing.B) {
 	hub := NewHub(HubConfig{})
 	defer hub.Close()
-	f := &many{Fleet: apitest.NewFleet(hub)}
+	f := &many{Fleet: apitest.NewFleet(hub, &apitest.AlertLog{})}
 	for i := range 10_000 {
 		f.twins = append(f.twins, apitest.Twin(fmt.Sprintf("d%05d", i), i))
 	}

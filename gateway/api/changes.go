@@ -43,6 +43,7 @@ type changeShard struct {
 type changedTwin struct {
 	id  string
 	seq uint64 // latest change
+	own bool   // it happened at this node
 }
 
 type change struct {
@@ -54,8 +55,8 @@ func (c *changes) shard(id string) *changeShard {
 	return &c.shards[xxhash.Sum64String(id)%changeShards]
 }
 
-// note enters a change. It keeps no part of id.
-func (c *changes) note(id string) {
+// note enters a change, of this node's own or another's. It keeps no part of id.
+func (c *changes) note(id string, own bool) {
 	s := c.shard(id)
 	s.mu.Lock()
 	dev, ok := s.byID[id]
@@ -69,7 +70,7 @@ func (c *changes) note(id string) {
 		s.byID[id] = dev
 	}
 	seq := c.seq.Add(1)
-	s.devs[dev].seq = seq
+	s.devs[dev].seq, s.devs[dev].own = seq, own
 	s.log = append(s.log, change{seq: seq, dev: dev})
 	if len(s.log) > 2*len(s.devs)+1024 {
 		s.compact()
@@ -179,10 +180,10 @@ func (c *changes) amongIDs(buf, ids []string, after uint64) []string {
 }
 
 // since appends to buf at most sinceChunk twins of shard i whose latest change lies in
-// (after, upTo]. done is false if there are more behind next.
+// (after, upTo], own: only of this node's. done is false if there are more behind next.
 //
 // A twin that changes again while a reader walks is met by the reader's next walk.
-func (c *changes) since(i int, buf []string, after, upTo uint64) (_ []string, next uint64, done bool) {
+func (c *changes) since(i int, buf []string, after, upTo uint64, own bool) (_ []string, next uint64, done bool) {
 	s := &c.shards[i]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -194,7 +195,7 @@ func (c *changes) since(i int, buf []string, after, upTo uint64) (_ []string, ne
 		if n == sinceChunk {
 			return buf, s.log[from+n-1].seq, false
 		}
-		if d := s.devs[e.dev]; d.seq == e.seq {
+		if d := s.devs[e.dev]; d.seq == e.seq && (d.own || !own) {
 			buf = append(buf, d.id)
 		}
 	}

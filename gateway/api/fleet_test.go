@@ -23,6 +23,7 @@ type world struct {
 	*apitest.Fleet
 	letters *apitest.Letters
 	hub     *Hub
+	log     *apitest.AlertLog
 	api     *API
 	conn    *grpc.ClientConn
 	twins   doppelv1.TwinServiceClient
@@ -32,8 +33,13 @@ type world struct {
 
 func newWorld(t *testing.T, cfg HubConfig) *world {
 	t.Helper()
+	log := &apitest.AlertLog{}
+	if cfg.Alerts == nil {
+		cfg.Alerts = log
+	}
 	hub := NewHub(cfg)
-	f := apitest.NewFleet(hub)
+	f := apitest.NewFleet(hub, log)
+	run(t, hub)
 	letters := &apitest.Letters{}
 	a, err := New(Config{Twins: f, Past: f, Alerts: f, Fleet: f, Rules: f, DeadLetters: letters, Resets: f, Hub: hub, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -60,9 +66,22 @@ func newWorld(t *testing.T, cfg HubConfig) *world {
 		}
 	})
 	return &world{
-		Fleet: f, letters: letters, hub: hub, api: a, conn: conn,
+		Fleet: f, letters: letters, hub: hub, log: log, api: a, conn: conn,
 		twins: doppelv1.NewTwinServiceClient(conn), alerts: doppelv1.NewAlertServiceClient(conn), fleet: doppelv1.NewFleetServiceClient(conn),
 	}
+}
+
+// run has a hub follow its log until the test ends.
+func run(t testing.TB, h *Hub) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // eventually polls cond for at most ten seconds.

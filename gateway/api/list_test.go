@@ -179,7 +179,7 @@ func TestListTwinsErrors(t *testing.T) {
 		"token cut":         {&doppelv1.ListTwinsRequest{PageToken: token[:8]}, "page_token"},
 		"token of filter":   {&doppelv1.ListTwinsRequest{PageToken: token, Filter: "online"}, "page_token"},
 		"token of order":    {&doppelv1.ListTwinsRequest{PageToken: token, OrderBy: "seq"}, "page_token"},
-		"token of a watch":  {&doppelv1.ListTwinsRequest{PageToken: twinsToken(1, 2)}, "page_token"},
+		"token of a watch":  {&doppelv1.ListTwinsRequest{PageToken: twinsPlace{1, 2, false}.token()}, "page_token"},
 		"token of too much": {&doppelv1.ListTwinsRequest{PageToken: string(make([]byte, maxToken+1))}, "page_token"},
 	} {
 		t.Run(name, func(t *testing.T) {

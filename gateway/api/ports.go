@@ -21,7 +21,8 @@ import (
 type Twins interface {
 	// Twin returns one twin, or host.ErrUnknownDevice.
 	Twin(ctx context.Context, id string) (*doppelv1.Twin, error)
-	// Twins returns those of the ids that exist, in any order.
+	// Twins returns those of the ids that exist, in any order. With a host.ErrUnavailable come those
+	// that could be read.
 	Twins(ctx context.Context, ids []string) ([]*doppelv1.Twin, error)
 	// EachTwin calls fn, from the caller's goroutine, once for every twin in any order until fn
 	// returns false. fn may block (it writes to a network), so no partition may wait for it.
@@ -39,7 +40,7 @@ type Past interface {
 	Replay(ctx context.Context, id string) (host.Replay, error)
 }
 
-// Alerts reads alerts. A transition told to the Hub must already be visible here.
+// Alerts reads alerts. A transition that stands in the AlertLog must already be visible here.
 type Alerts interface {
 	// Alerts returns the open ones and those resolved within 24 h, in any order.
 	Alerts(ctx context.Context) ([]*doppelv1.Alert, error)

@@ -1,76 +1,115 @@
 package api
 
 import (
-	"maps"
+	"slices"
 	"sync"
 
+	"github.com/doppel-iot/doppel/actors/host"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
-// place is where a transition stands in its partition's log.
+// place is the cause of a transition in the changelog of its partition.
 type place struct {
 	offset int64
 	index  int32
 }
 
+// nowhere is in front of every place.
+var nowhere = place{offset: -1}
+
 func (a place) before(b place) bool {
 	return a.offset < b.offset || a.offset == b.offset && a.index < b.index
 }
 
-// vector is a place per partition: all up to it is behind the reader. An absent partition: nothing
-// of it was seen in this incarnation.
-type vector map[int32]place
-
-func (v vector) covers(p int32, at place) bool {
-	seen, ok := v[p]
-	return ok && !seen.before(at)
+// mark is how far a reader has come in a partition: what doppel.alerts has there below next was seen,
+// and of its transitions those up to at count no more.
+type mark struct {
+	next int64
+	at   place
 }
 
-func (v vector) clone() vector {
-	c := make(vector, len(v))
-	maps.Copy(c, v)
-	return c
+// vector has a mark of every partition.
+type vector []mark
+
+// fresh notes that a transition was passed, and says whether it is one that was not seen before.
+// Only causes that grow count: a node that was late to learn that it owns a partition no more, or one
+// that restored it, tells again what others told before (E1, E2).
+func (v vector) fresh(t *transition) bool {
+	m := &v[t.partition]
+	m.next = max(m.next, t.next)
+	if !m.at.before(t.at) {
+		return false
+	}
+	m.at = t.at
+	return true
+}
+
+// reaches says whether v has come as far as other everywhere.
+func (v vector) reaches(other vector) bool {
+	for p := range other {
+		if v[p].next < other[p].next {
+			return false
+		}
+	}
+	return true
 }
 
 // transition is one entry of the ring. alert is shared by all readers: nobody changes it.
 type transition struct {
 	partition int32
+	next      int64 // offset in doppel.alerts behind it
 	at        place
 	alert     *doppelv1.Alert
 }
 
-// transitions keeps the latest alert transitions in order of arrival, which within a partition is
-// the order of its log. Readers go through it at their own pace; one that falls behind the ring's
-// size has a gap.
+func transitionOf(t *host.Published) transition {
+	return transition{partition: t.Partition, next: t.At + 1, at: place{t.Offset, int32(t.Index)}, alert: t.Alert}
+}
+
+// transitions keeps the latest alert transitions in the order in which they came out of doppel.alerts,
+// which within a partition is that of their causes. Readers go through it at their own pace; one that
+// falls behind reads the log by itself until it has caught up.
 type transitions struct {
 	mu      sync.Mutex
 	ring    []transition
 	size    uint64
+	base    uint64 // number of the oldest entry
 	next    uint64 // number of the next entry; entry n stands at n % size
-	last    vector // newest place entered, per partition
-	evicted vector // newest place overwritten, per partition
+	head    vector // of the tail that fills the ring
+	covered vector // the ring has all that lies behind it
 	armed   []*waiter
 }
 
-func newTransitions(size int) *transitions {
-	return &transitions{size: uint64(size), last: vector{}, evicted: vector{}}
+func newTransitions(size int) *transitions { return &transitions{size: uint64(size)} }
+
+// restart empties the ring: what follows begins at v. Its readers look into the log.
+func (t *transitions) restart(v vector) {
+	t.mu.Lock()
+	t.ring = nil
+	t.next += t.size // behind every reader, also one that has seen all
+	t.next -= t.next % t.size
+	t.base = t.next
+	t.head, t.covered = slices.Clone(v), slices.Clone(v)
+	armed := t.armed
+	t.armed = nil
+	t.mu.Unlock()
+	ringEach(armed)
 }
 
-// add enters a transition and wakes those who wait. A place that is not behind the partition's
-// newest was told before (its partition was restored in between) and is left out.
+// add enters a transition, unless it was told before, and wakes those who wait.
 func (t *transitions) add(tr transition) {
 	t.mu.Lock()
-	if t.last.covers(tr.partition, tr.at) {
+	if int(tr.partition) >= len(t.head) || !t.head.fresh(&tr) {
 		t.mu.Unlock()
 		return
 	}
-	t.last[tr.partition] = tr.at
-	if t.next < t.size {
+	if t.next-t.base < t.size {
 		t.ring = append(t.ring, tr)
 	} else {
 		slot := &t.ring[t.next%t.size]
-		t.evicted[slot.partition] = slot.at
+		t.covered[slot.partition] = mark{slot.next, slot.at}
 		*slot = tr
+		t.base++
 	}
 	t.next++
 	armed := t.armed
@@ -79,32 +118,34 @@ func (t *transitions) add(tr transition) {
 	ringEach(armed)
 }
 
-// oldest is the number of the oldest entry. Caller holds mu.
-func (t *transitions) oldest() uint64 {
-	if t.next < t.size {
-		return 0
-	}
-	return t.next - t.size
-}
-
-// head is the position behind the newest entry.
-func (t *transitions) head() (uint64, vector) {
+// reached notes that the tail has come to offsets, whatever stands in front of them.
+func (t *transitions) reached(offsets []int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.next, t.last.clone()
+	for p, next := range offsets {
+		t.head[p].next = max(t.head[p].next, next)
+	}
 }
 
-// resume is the position of a reader that has seen all up to v; false if some of what follows was
-// overwritten.
+// behind is the position behind the newest entry, and how far the tail has come there.
+func (t *transitions) behind() (uint64, vector) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.next, slices.Clone(t.head)
+}
+
+// resume is a position for a reader that has come as far as v, who skips what it has seen; false if
+// the ring no longer has all that follows.
 func (t *transitions) resume(v vector) (uint64, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for p, at := range t.evicted {
-		if !v.covers(p, at) {
-			return 0, false
-		}
+	if !v.reaches(t.covered) {
+		return 0, false
 	}
-	return t.oldest(), true
+	if v.reaches(t.head) {
+		return t.next, true
+	}
+	return t.base, true
 }
 
 // read fills buf from position at on; false if what stood there was overwritten. If there is
@@ -112,7 +153,7 @@ func (t *transitions) resume(v vector) (uint64, bool) {
 func (t *transitions) read(buf []transition, at uint64, w *waiter) (n int, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if at < t.oldest() {
+	if at < t.base {
 		return 0, false
 	}
 	for n < len(buf) && at < t.next {

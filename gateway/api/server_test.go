@@ -70,7 +70,7 @@ func TestRequestsAreLimited(t *testing.T) {
 func TestNewNeedsItsPorts(t *testing.T) {
 	hub := NewHub(HubConfig{})
 	defer hub.Close()
-	f := apitest.NewFleet(hub)
+	f := apitest.NewFleet(hub, &apitest.AlertLog{})
 	full := Config{Twins: f, Alerts: f, Fleet: f, Hub: hub, Log: slog.New(slog.DiscardHandler)}
 	if _, err := New(full); err != nil {
 		t.Error(err)

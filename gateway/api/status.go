@@ -31,6 +31,7 @@ var errorTable = []struct {
 	{err: host.ErrUnavailable, code: codes.Unavailable, retry: retryAfter},
 	{err: host.ErrClosed, code: codes.Unavailable, retry: retryAfter},
 	{err: errHubClosed, code: codes.Unavailable, retry: retryAfter},
+	{err: errNoTail, code: codes.Unavailable, retry: retryAfter},
 	{err: errFilterCost, code: codes.ResourceExhausted},
 	{err: context.Canceled, code: codes.Canceled},
 	{err: context.DeadlineExceeded, code: codes.DeadlineExceeded},

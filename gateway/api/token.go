@@ -3,8 +3,6 @@ package api
 import (
 	"encoding/base64"
 	"encoding/binary"
-	"maps"
-	"slices"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -18,8 +16,8 @@ const (
 	tokenLetters = 'l'
 )
 
-// maxToken is longer than any token of ours.
-const maxToken = 16 << 10
+// maxToken is longer than any token of ours: of alerts it has some bytes for each partition.
+const maxToken = 64 << 10
 
 func sealToken(kind byte, content []byte) string {
 	b := make([]byte, 0, 1+len(content)+4)
@@ -48,46 +46,69 @@ func openToken(field string, kind byte, token string) ([]byte, error) {
 	return content[1:], nil
 }
 
-func twinsToken(incarnation, seq uint64) string {
-	b := binary.LittleEndian.AppendUint64(make([]byte, 0, 18), incarnation)
-	return sealToken(tokenTwins, binary.AppendUvarint(b, seq))
+// twinsPlace is what a token of WatchTwins says.
+type twinsPlace struct {
+	incarnation, seq uint64
+	partial          bool // in the middle of a snapshot
 }
 
-func parseTwinsToken(token string) (incarnation, seq uint64, err error) {
+func (t twinsPlace) token() string {
+	b := binary.LittleEndian.AppendUint64(make([]byte, 0, 20), t.incarnation)
+	b = binary.AppendUvarint(b, t.seq)
+	return sealToken(tokenTwins, appendBool(b, t.partial))
+}
+
+func parseTwinsToken(token string) (t twinsPlace, err error) {
 	b, err := openToken("resume_token", tokenTwins, token)
 	if err != nil {
-		return 0, 0, err
+		return t, err
 	}
 	r := tokenReader{b: b}
-	incarnation, seq = r.fixed64(), r.uvarint()
-	return incarnation, seq, r.end("resume_token")
+	t.incarnation, t.seq, t.partial = r.fixed64(), r.uvarint(), r.bool()
+	return t, r.end("resume_token")
 }
 
-func alertsToken(incarnation uint64, v vector) string {
-	b := binary.LittleEndian.AppendUint64(make([]byte, 0, 16+8*len(v)), incarnation)
-	b = binary.AppendUvarint(b, uint64(len(v)))
-	for _, p := range slices.Sorted(maps.Keys(v)) {
-		at := v[p]
-		b = binary.AppendUvarint(b, uint64(uint32(p)))
-		b = binary.AppendUvarint(b, uint64(at.offset))
-		b = binary.AppendUvarint(b, uint64(uint32(at.index)))
+// alertsPlace is what a token of WatchAlerts says: it means the same on every node.
+type alertsPlace struct {
+	log     uint64 // names the log of alerts
+	seen    vector
+	partial bool // in the middle of a snapshot
+}
+
+func (t alertsPlace) token() string {
+	b := binary.LittleEndian.AppendUint64(make([]byte, 0, 24+9*len(t.seen)), t.log)
+	b = appendBool(b, t.partial)
+	b = binary.AppendUvarint(b, uint64(len(t.seen)))
+	for _, m := range t.seen {
+		b = binary.AppendUvarint(b, uint64(m.next))
+		b = binary.AppendUvarint(b, uint64(m.at.offset+1))
+		b = binary.AppendUvarint(b, uint64(uint32(m.at.index)))
 	}
 	return sealToken(tokenAlerts, b)
 }
 
-func parseAlertsToken(token string) (incarnation uint64, v vector, err error) {
+func parseAlertsToken(token string) (t alertsPlace, err error) {
 	b, err := openToken("resume_token", tokenAlerts, token)
 	if err != nil {
-		return 0, nil, err
+		return t, err
 	}
 	r := tokenReader{b: b}
-	incarnation = r.fixed64()
-	v = vector{}
+	t.log, t.partial = r.fixed64(), r.bool()
 	for n := r.uvarint(); n > 0 && !r.bad; n-- {
-		p := int32(r.uvarint())
-		v[p] = place{offset: int64(r.uvarint()), index: int32(r.uvarint())}
+		m := mark{next: int64(r.uvarint()), at: place{offset: int64(r.uvarint()) - 1, index: int32(r.uvarint())}}
+		if m.next < 0 || m.at.before(nowhere) {
+			r.bad = true
+		}
+		t.seen = append(t.seen, m)
 	}
-	return incarnation, v, r.end("resume_token")
+	return t, r.end("resume_token")
+}
+
+func appendBool(b []byte, v bool) []byte {
+	if v {
+		return append(b, 1)
+	}
+	return append(b, 0)
 }
 
 // tokenReader reads the content of a token; the first failure sticks.
@@ -114,6 +135,12 @@ func (r *tokenReader) fixed64() uint64 {
 	v := binary.LittleEndian.Uint64(r.b)
 	r.b = r.b[8:]
 	return v
+}
+
+func (r *tokenReader) bool() bool {
+	v := r.uvarint()
+	r.bad = r.bad || v > 1
+	return v == 1
 }
 
 func (r *tokenReader) bytes() []byte {

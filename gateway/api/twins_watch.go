@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -28,7 +30,11 @@ type twinWatch struct {
 	mask   mask
 	pulse  *pulse
 	waiter *waiter
+	looked uint64 // every change up to it was looked at
 	cursor uint64 // every change up to it was sent
+	// owed are twins that changed and could not be read, because their partitions move.
+	owed    map[string]struct{}
+	partial bool // some of a snapshot was sent, and not all
 }
 
 // WatchTwins sends the twins asked for as they are, then their changes, merged to at most ten
@@ -49,24 +55,24 @@ func (s *twinService) WatchTwins(req *doppelv1.WatchTwinsRequest, stream grpc.Se
 	if err != nil {
 		return err
 	}
-	var incarnation, cursor uint64
+	var from twinsPlace
 	resumes := req.GetResumeToken() != ""
 	if resumes {
-		if incarnation, cursor, err = parseTwinsToken(req.GetResumeToken()); err != nil {
+		if from, err = parseTwinsToken(req.GetResumeToken()); err != nil {
 			return err
 		}
 	}
-	if err := s.hub.joinTwins(); err != nil {
-		return err
-	}
-	defer s.hub.leaveTwins()
 
 	w := &twinWatch{
 		s: s, ctx: stream.Context(), send: stream.Send,
 		ids: unique(req.GetIds()), match: match, mask: m,
-		pulse: newPulse(every, s.hub.done), waiter: newWaiter(), cursor: cursor,
+		pulse: newPulse(every, s.hub.done), waiter: newWaiter(), looked: from.seq, cursor: from.seq,
 	}
 	defer w.pulse.stop()
+	if err := s.hub.joinTwins(w.ctx, w.waiter); err != nil {
+		return err
+	}
+	defer s.hub.leaveTwins(w.waiter)
 	if len(w.ids) > 0 {
 		s.hub.changes.watchIDs(w.waiter, w.ids)
 		defer s.hub.changes.unwatchIDs(w.waiter, w.ids)
@@ -76,47 +82,42 @@ func (s *twinService) WatchTwins(req *doppelv1.WatchTwinsRequest, stream grpc.Se
 	if err := stream.SendHeader(nil); err != nil {
 		return err
 	}
-	reason := ""
-	if resumes {
-		reason = s.hub.twinsGap(incarnation, cursor)
-	}
-	return w.run(!resumes || reason != "", reason)
-}
-
-// twinsGap says why a token can't be resumed from; empty: it can.
-func (h *Hub) twinsGap(incarnation, cursor uint64) string {
 	switch {
-	case incarnation != h.incarnation:
-		return "the token is of another node or of this one before it restarted"
-	case cursor < h.floor.Load() || cursor > h.changes.seq.Load():
-		return "the token is too old: changes were not recorded since"
-	default:
-		return ""
+	case !resumes:
+		err = w.snapshot()
+	case from.incarnation != s.hub.incarnation || from.seq > s.hub.changes.seq.Load():
+		err = w.startOver("the token is of another node or of this one before it restarted")
+	case from.partial:
+		err = w.snapshot()
 	}
+	if err != nil {
+		return err
+	}
+	return w.run()
 }
 
-func (w *twinWatch) run(snapshot bool, gap string) error {
-	if gap != "" {
-		w.cursor = w.s.hub.changes.seq.Load()
-		err := w.emit(&doppelv1.WatchTwinsResponse{Event: &doppelv1.WatchTwinsResponse_Gap{Gap: &doppelv1.Gap{Reason: gap}}})
-		if err != nil {
-			return err
-		}
-	}
-	if snapshot {
-		if err := w.snapshot(); err != nil {
-			return err
-		}
-	}
+func (w *twinWatch) run() error {
 	for {
 		w.arm()
-		if upTo := w.s.hub.changes.seq.Load(); upTo > w.cursor {
+		if reason := w.s.hub.lostSince(w.cursor); reason != "" {
+			if err := w.startOver(reason); err != nil {
+				return err
+			}
+			continue
+		}
+		if upTo := w.s.hub.changes.seq.Load(); upTo > w.looked || len(w.owed) > 0 {
 			began := time.Now()
 			sent, err := w.round(upTo)
 			if err != nil {
 				return err
 			}
-			if sent {
+			switch {
+			case len(w.owed) > 0:
+				if err := w.pulse.restBeating(w.ctx, availableEvery, w.beat); err != nil {
+					return err
+				}
+				continue
+			case sent:
 				if err := w.pulse.rest(w.ctx, began.Add(watchPace)); err != nil {
 					return err
 				}
@@ -128,12 +129,26 @@ func (w *twinWatch) run(snapshot bool, gap string) error {
 			return err
 		}
 		if why == wakeHeartbeat {
-			err := w.emit(&doppelv1.WatchTwinsResponse{Event: &doppelv1.WatchTwinsResponse_Heartbeat{Heartbeat: &emptypb.Empty{}}})
-			if err != nil {
+			if err := w.beat(); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+func (w *twinWatch) beat() error {
+	return w.emit(&doppelv1.WatchTwinsResponse{Event: &doppelv1.WatchTwinsResponse_Heartbeat{Heartbeat: &emptypb.Empty{}}})
+}
+
+// startOver tells of a gap and sends a fresh snapshot, once it is to be had.
+func (w *twinWatch) startOver(reason string) error {
+	w.cursor = w.s.hub.changes.seq.Load()
+	w.partial = true // the token of the gap leads to a snapshot
+	err := w.emit(&doppelv1.WatchTwinsResponse{Event: &doppelv1.WatchTwinsResponse_Gap{Gap: &doppelv1.Gap{Reason: reason}}})
+	if err != nil {
+		return err
+	}
+	return w.pulse.untilAvailable(w.ctx, w.snapshot, w.beat)
 }
 
 // arm has the bell rung by the next change. It comes before the look at the counter, so that no
@@ -149,6 +164,7 @@ func (w *twinWatch) arm() {
 // snapshot sends the twins as they are. Changes meanwhile come again behind it.
 func (w *twinWatch) snapshot() error {
 	w.cursor = w.s.hub.changes.seq.Load()
+	w.looked, w.owed, w.partial = w.cursor, nil, true
 	one := func(t *doppelv1.Twin) error {
 		w.mask.prune(t.ProtoReflect())
 		return w.emit(&doppelv1.WatchTwinsResponse{Event: &doppelv1.WatchTwinsResponse_Snapshot{Snapshot: t}})
@@ -175,21 +191,31 @@ func (w *twinWatch) snapshot() error {
 			}
 		}
 	}
+	w.partial = false
 	return w.emit(&doppelv1.WatchTwinsResponse{Event: &doppelv1.WatchTwinsResponse_SnapshotDone{SnapshotDone: &emptypb.Empty{}}})
 }
 
-// round sends what changed since the cursor, up to a number, and moves the cursor there.
+// round sends what changed since the last one, up to a number, and what is owed. The cursor moves
+// there unless something is owed still: a token must not pass that over.
 func (w *twinWatch) round(upTo uint64) (sent bool, err error) {
 	r := twinRound{w: w}
+	owed := slices.Collect(maps.Keys(w.owed))
+	w.owed = nil
+	if err := r.fetch(owed); err != nil {
+		return false, err
+	}
 	if len(w.ids) > 0 {
-		err = r.fetch(w.s.hub.changes.amongIDs(nil, w.ids, w.cursor))
+		err = r.fetch(w.s.hub.changes.amongIDs(nil, w.ids, w.looked))
 	} else {
 		err = r.all(upTo)
 	}
 	if err != nil {
 		return false, err
 	}
-	w.cursor = upTo
+	w.looked = upTo
+	if len(w.owed) == 0 {
+		w.cursor = upTo
+	}
 	// The last message, held back until now, is the first whose token covers the round.
 	if r.held != nil {
 		err = w.emit(r.held)
@@ -199,7 +225,7 @@ func (w *twinWatch) round(upTo uint64) (sent bool, err error) {
 
 // emit sends a message with the token of what was sent in full before it.
 func (w *twinWatch) emit(m *doppelv1.WatchTwinsResponse) error {
-	m.ResumeToken = twinsToken(w.s.hub.incarnation, w.cursor)
+	m.ResumeToken = twinsPlace{incarnation: w.s.hub.incarnation, seq: w.cursor, partial: w.partial}.token()
 	if err := w.send(m); err != nil {
 		return err
 	}
@@ -216,8 +242,8 @@ type twinRound struct {
 func (r *twinRound) all(upTo uint64) error {
 	var buf []string
 	for shard := range changeShards {
-		for after, done := r.w.cursor, false; !done; {
-			buf, after, done = r.w.s.hub.changes.since(shard, buf, after, upTo)
+		for after, done := r.w.looked, false; !done; {
+			buf, after, done = r.w.s.hub.changes.since(shard, buf, after, upTo, false)
 			if len(buf) < watchFetch {
 				continue
 			}
@@ -230,13 +256,15 @@ func (r *twinRound) all(upTo uint64) error {
 	return r.fetch(buf)
 }
 
-// fetch reads twins that changed and sends those that match; one that is gone was deleted.
+// fetch reads twins that changed and sends those that match; one that is gone was deleted, unless some
+// partition could not be read: then it is owed.
 func (r *twinRound) fetch(ids []string) error {
 	for len(ids) > 0 {
 		chunk := ids[:min(len(ids), watchFetch)]
 		ids = ids[len(chunk):]
 		twins, err := r.w.s.twins.Twins(r.w.ctx, chunk)
-		if err != nil {
+		moving := unavailable(err)
+		if err != nil && !moving {
 			return err
 		}
 		there := make(map[string]struct{}, len(twins))
@@ -256,6 +284,13 @@ func (r *twinRound) fetch(ids []string) error {
 		}
 		for _, id := range chunk {
 			if _, ok := there[id]; ok {
+				continue
+			}
+			if moving {
+				if r.w.owed == nil {
+					r.w.owed = make(map[string]struct{})
+				}
+				r.w.owed[id] = struct{}{}
 				continue
 			}
 			if err := r.put(&doppelv1.WatchTwinsResponse{Event: &doppelv1.WatchTwinsResponse_DeletedId{DeletedId: id}}); err != nil {

@@ -223,8 +223,8 @@ func TestWatchTwinsGap(t *testing.T) {
 	other := NewHub(HubConfig{})
 	for name, token := range map[string]string{
 		"unrecorded":        token,
-		"other incarnation": twinsToken(other.incarnation, 1),
-		"from the future":   twinsToken(w.hub.incarnation, 1<<40),
+		"other incarnation": twinsPlace{other.incarnation, 1, false}.token(),
+		"from the future":   twinsPlace{w.hub.incarnation, 1 << 40, false}.token(),
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := w.watchTwins(t, &doppelv1.WatchTwinsRequest{ResumeToken: token})
@@ -285,7 +285,7 @@ func TestWatchTwinsErrors(t *testing.T) {
 		"mask":          {&doppelv1.WatchTwinsRequest{ReadMask: maskOf("x")}, "read_mask"},
 		"heartbeat":     {&doppelv1.WatchTwinsRequest{Heartbeat: durationpb.New(-1)}, "heartbeat"},
 		"token":         {&doppelv1.WatchTwinsRequest{ResumeToken: "abc"}, "resume_token"},
-		"alerts' token": {&doppelv1.WatchTwinsRequest{ResumeToken: alertsToken(1, nil)}, "resume_token"},
+		"alerts' token": {&doppelv1.WatchTwinsRequest{ResumeToken: alertsPlace{}.token()}, "resume_token"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := w.watchTwins(t, tc.req)

@@ -2,9 +2,12 @@ package api
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/doppel-iot/doppel/actors/host"
 )
 
 const (
@@ -68,6 +71,45 @@ func (p *pulse) wait(ctx context.Context, bell <-chan struct{}) (wake, error) {
 		return 0, errHubClosed
 	case <-ctx.Done():
 		return 0, ctx.Err()
+	}
+}
+
+const (
+	// availableEvery is between two attempts to read what is unavailable while it moves, at first and
+	// at most.
+	availableEvery = 250 * time.Millisecond
+	availableMost  = 2 * time.Second
+)
+
+// untilAvailable calls read until it meets no partition that moves; heartbeats go on meanwhile.
+func (p *pulse) untilAvailable(ctx context.Context, read, beat func() error) error {
+	for every := availableEvery; ; every = min(2*every, availableMost) {
+		err := read()
+		if !unavailable(err) {
+			return err
+		}
+		if err := p.restBeating(ctx, every, beat); err != nil {
+			return err
+		}
+	}
+}
+
+// unavailable says whether err passes by itself.
+func unavailable(err error) bool {
+	return errors.Is(err, host.ErrUnavailable) || errors.Is(err, host.ErrClosed)
+}
+
+// restBeating waits, and sends the heartbeat that is due meanwhile.
+func (p *pulse) restBeating(ctx context.Context, d time.Duration, beat func() error) error {
+	if err := p.rest(ctx, time.Now().Add(d)); err != nil {
+		return err
+	}
+	select {
+	case <-p.timer.C:
+		p.timer.Reset(p.every)
+		return beat()
+	default:
+		return nil
 	}
 }
 

@@ -35,6 +35,19 @@ func TestMain(m *testing.M) {
 // errUsage is what the caller of Execute says is usage.
 var errUsage = errors.New("usage")
 
+// follow has a hub follow its log of alerts until the test ends.
+func follow(t *testing.T, h *api.Hub) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // serve runs the API over a fleet in memory.
 func serve(t *testing.T) (*apitest.Fleet, string) {
 	t.Helper()
@@ -45,8 +58,10 @@ func serve(t *testing.T) (*apitest.Fleet, string) {
 // serveLetters also gives the dead letters.
 func serveLetters(t *testing.T) (*apitest.Fleet, *apitest.Letters, string) {
 	t.Helper()
-	hub := api.NewHub(api.HubConfig{})
-	fleet, letters := apitest.NewFleet(hub), &apitest.Letters{}
+	alerts := &apitest.AlertLog{}
+	hub := api.NewHub(api.HubConfig{Alerts: alerts})
+	follow(t, hub)
+	fleet, letters := apitest.NewFleet(hub, alerts), &apitest.Letters{}
 	a, err := api.New(api.Config{Twins: fleet, Past: fleet, Alerts: fleet, Fleet: fleet, DeadLetters: letters, Resets: fleet, Hub: hub, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

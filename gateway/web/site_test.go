@@ -32,11 +32,26 @@ type site struct {
 	client  *http.Client
 }
 
+// follow has a hub follow its log of alerts until the test ends.
+func follow(t *testing.T, h *api.Hub) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func newSite(t *testing.T, change func(*Config)) *site {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	hub := api.NewHub(api.HubConfig{})
-	f := apitest.NewFleet(hub)
+	alerts := &apitest.AlertLog{}
+	hub := api.NewHub(api.HubConfig{Alerts: alerts})
+	follow(t, hub)
+	f := apitest.NewFleet(hub, alerts)
 	a, err := api.New(api.Config{Twins: f, Alerts: f, Fleet: f, Rules: f, Hub: hub, Log: log})
 	if err != nil {
 		t.Fatal(err)

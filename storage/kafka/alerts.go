@@ -12,6 +12,9 @@ import (
 	"github.com/doppel-iot/doppel/cluster/placement"
 )
 
+// headerPos is the place of a transition's cause.
+const headerPos = "pos"
+
 // AlertLog is doppel.alerts: each transition a doppel.v1.Alert in the binary mode of CloudEvents.
 //
 // A transition may be there more than once and behind newer ones (protocol.md, E1 and E2). The header
@@ -45,7 +48,7 @@ func (a *AlertLog) Publish(ctx context.Context, t host.Transition, done func(err
 			header("ce_subject", t.Device),
 			header("ce_time", timeText(t.Alert.UpdateTime)),
 			header("content-type", "application/protobuf"),
-			header("pos", pos),
+			header(headerPos, pos),
 		},
 	}, "alert", done)
 }

@@ -26,6 +26,7 @@ func Epoch() time.Time { return time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC) }
 // ports demand. Safe for concurrent use.
 type Fleet struct {
 	watchers host.Watchers
+	log      *AlertLog
 
 	mu     sync.Mutex
 	twins  map[string]*doppelv1.Twin
@@ -38,9 +39,9 @@ type Fleet struct {
 	difference string // what audits and replays find
 }
 
-// NewFleet returns an empty fleet that tells w what changes.
-func NewFleet(w host.Watchers) *Fleet {
-	return &Fleet{watchers: w, twins: map[string]*doppelv1.Twin{}, alerts: map[string]*doppelv1.Alert{}}
+// NewFleet returns an empty fleet that tells w what changes, and l of alerts.
+func NewFleet(w host.Watchers, l *AlertLog) *Fleet {
+	return &Fleet{watchers: w, log: l, twins: map[string]*doppelv1.Twin{}, alerts: map[string]*doppelv1.Alert{}}
 }
 
 func (f *Fleet) enter(ctx context.Context) error {
@@ -295,9 +296,9 @@ func (f *Fleet) Alarm(device string, a alert.Alert) {
 	f.mu.Lock()
 	f.offset++
 	f.alerts[codec.AlertID(a.ID)] = codec.Alert(device, &a)
-	tr := host.Transition{Partition: 3, Offset: f.offset, Device: device, Alert: a}
+	offset := f.offset
 	f.mu.Unlock()
-	f.watchers.AlertChanged(&tr)
+	f.log.Put(host.Published{Partition: 3, Offset: offset, Alert: codec.Alert(device, &a)})
 }
 
 // Fail makes every read fail with err, nil: no more.
