@@ -13,10 +13,7 @@ func clusterRig(t *testing.T, proxied bool, binaries ...string) *Rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(binaries) == 0 {
-		binaries = []string{command(t)}
-	}
-	r, err := NewCluster(t.Context(), root(t), dir, proxied, 1, binaries...)
+	r, err := NewCluster(t.Context(), &ClusterConfig{Root: root(t), Dir: dir, Proxied: proxied, Members: binaries})
 	if err != nil {
 		t.Fatalf("%v (kept: %s)", err, dir)
 	}
@@ -35,7 +32,24 @@ func clusterRig(t *testing.T, proxied bool, binaries ...string) *Rig {
 func TestClusterRig(t *testing.T) {
 	for _, proxied := range []bool{false, true} {
 		start := time.Now()
-		r := clusterRig(t, proxied)
+		r := clusterRig(t, proxied, command(t), command(t), command(t))
 		t.Logf("%s: ready after %v", r.Network, time.Since(start))
+	}
+}
+
+// TestClusterOfOne: the judges find nothing wrong with a cluster of one node, to which nothing happens but
+// what a single node bears.
+func TestClusterOfOne(t *testing.T) {
+	load := ClusterLoad()
+	o := round(t, &Round{Target: ClusterOf3, Seed: 2, Load: load, Members: []string{command(t)}, Schedule: []Fault{
+		{At: time.Second, Subject: "node-1", Kind: Terminate, For: time.Second},
+		{At: 15 * time.Second, Subject: Between("node-1", Kafka), Kind: StallUp, For: 2 * time.Second},
+	}})
+	t.Logf("%s\n%s", o, waitsHead)
+	for i := range o.Waits {
+		t.Log(&o.Waits[i])
+	}
+	for _, f := range o.Findings {
+		t.Error(f)
 	}
 }

@@ -26,6 +26,7 @@ type fold struct {
 	partition   int32
 	twins       map[string]*twin.Twin
 	transitions map[position]alert.Alert
+	stories     map[string][]*doppelv1.Alert // the transitions of a device, in order
 	claims      int
 	void        int
 	differences []string // records whose replay gave something else than they say (R5)
@@ -44,7 +45,7 @@ func newFold(partition int32) (*fold, error) {
 	}
 	return &fold{
 		partition: partition, rules: rules,
-		twins: make(map[string]*twin.Twin), transitions: make(map[position]alert.Alert),
+		twins: make(map[string]*twin.Twin), transitions: make(map[position]alert.Alert), stories: make(map[string][]*doppelv1.Alert),
 	}, nil
 }
 
@@ -72,6 +73,7 @@ func (f *fold) take(offset int64, key, value []byte) {
 	f.compare(offset, t)
 	for i := range f.effects.Transitions {
 		f.transitions[position{f.partition, offset, i}] = f.effects.Transitions[i]
+		f.stories[t.ID()] = append(f.stories[t.ID()], codec.Alert(t.ID(), &f.effects.Transitions[i]))
 	}
 }
 

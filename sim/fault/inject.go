@@ -18,6 +18,19 @@ type injector struct {
 	errs []error
 }
 
+// happening is a fault that happened.
+type happening struct {
+	fault    Fault
+	from, to time.Time
+	back     time.Time // when a process that had ended was started again; zero: none had
+}
+
+func (r *Rig) note(h happening) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.happened = append(r.happened, h)
+}
+
 // Inject lets the faults happen, each at its time from now on, and returns when all are over and everything
 // runs again. Its error is what a process did that no fault excuses.
 func (r *Rig) Inject(ctx context.Context, faults []Fault, out io.Writer) error {
@@ -37,9 +50,14 @@ func (r *Rig) Inject(ctx context.Context, faults []Fault, out io.Writer) error {
 
 func (in *injector) one(ctx context.Context, f Fault) {
 	in.say("  %s", f)
+	h := happening{fault: f, from: time.Now()}
+	defer func() {
+		h.to = time.Now()
+		in.rig.note(h)
+	}()
 	var err error
 	if p := in.rig.processes[f.Subject]; p != nil {
-		err = in.process(ctx, p, f)
+		h.back, err = in.process(ctx, p, f)
 	} else if l := in.rig.links[f.Subject]; l != nil {
 		l.strike(ctx, f)
 	} else if c := in.rig.cables[f.Subject]; c != nil {
@@ -63,30 +81,32 @@ func (in *injector) say(format string, args ...any) {
 	fmt.Fprintf(in.out, format+"\n", args...)
 }
 
-func (in *injector) process(ctx context.Context, p *process, f Fault) error {
+// process lets a fault happen to a process; back is when it was started again.
+func (in *injector) process(ctx context.Context, p *process, f Fault) (back time.Time, err error) {
 	p.fault.Lock()
 	defer p.fault.Unlock()
 	if p.pid() == 0 {
 		// It ended by itself, which the node's complaints tell; the fault needs a victim.
 		if err := p.run(ctx); err != nil {
-			return err
+			return back, err
 		}
 	}
 	var ended error
 	switch f.Kind {
 	case Pause:
 		p.pause(ctx, f.For)
-		return nil
+		return back, nil
 	case Kill, Terminate:
 		in.doom(f.Subject)
 		if ended = p.end(f.Kind); ctx.Err() != nil {
-			return ended
+			return back, ended
 		}
 	default:
-		return fmt.Errorf("%s does not happen to processes", f.Kind)
+		return back, fmt.Errorf("%s does not happen to processes", f.Kind)
 	}
 	sleep(ctx, f.For)
-	return errors.Join(ended, p.run(ctx))
+	back = time.Now()
+	return back, errors.Join(ended, p.run(ctx))
 }
 
 // doom notes that a node is about to be ended; others need no such note.

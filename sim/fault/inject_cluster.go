@@ -23,7 +23,8 @@ func (in *injector) cluster(ctx context.Context, f Fault) error {
 func (in *injector) rolling(ctx context.Context, between time.Duration) error {
 	var errs []error
 	for _, n := range in.rig.nodes {
-		errs = append(errs, in.process(ctx, &n.process, Fault{Subject: n.name, Kind: Terminate}))
+		_, err := in.process(ctx, &n.process, Fault{Subject: n.name, Kind: Terminate})
+		errs = append(errs, err)
 		if !await(ctx, startLimit, func() bool { return n.ready(ctx) }) {
 			errs = append(errs, fmt.Errorf("%s is not ready within %v after a restart", n.name, startLimit))
 		}

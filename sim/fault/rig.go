@@ -24,6 +24,8 @@ const (
 	Broker   Target = "broker"
 	// ClusterOf3 is three nodes on Kafka and Mosquitto.
 	ClusterOf3 Target = "cluster"
+	// Pauses is the same with faults far apart, to see how long a device waits for each.
+	Pauses Target = "pauses"
 )
 
 // Menu are the faults of a target.
@@ -33,10 +35,29 @@ func (t Target) Menu() []Choice {
 		return EmbeddedMenu()
 	case Broker:
 		return BrokerMenu()
+	case ClusterOf3:
+		return ClusterMenu()
+	case Pauses:
+		return PausesMenu()
 	default:
 		return RealMenu()
 	}
 }
+
+// Pace is how close the faults of a target follow each other.
+func (t Target) Pace() Pace {
+	switch t {
+	case ClusterOf3:
+		return loose
+	case Pauses:
+		return sparse
+	default:
+		return dense
+	}
+}
+
+// Clustered says whether a target has several nodes.
+func (t Target) Clustered() bool { return t == ClusterOf3 || t == Pauses }
 
 // Rig is a running system under test. Close ends all of it.
 type Rig struct {
@@ -54,6 +75,9 @@ type Rig struct {
 	cables    map[Subject]*cable // of a cluster
 	wiring    wiring             // of a cluster
 	guard     *guard
+
+	mu       sync.Mutex // guards happened
+	happened []happening
 }
 
 // link is a proxy under one fault at a time.

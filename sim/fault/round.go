@@ -17,9 +17,18 @@ type Round struct {
 	Faults int
 	Load   Load
 	Binary string // the doppel command
-	Root   string // of the repository
-	Dir    string // empty, for everything the round writes
-	Out    io.Writer
+	// Of clusters: the nodes' commands, if they are not three of Binary; further flags; faults other than
+	// drawn ones; what happens behind them, still under load; and that there are to be proxies even where
+	// namespaces can be had.
+	Members  []string
+	Settings []string
+	Schedule []Fault
+	Then     func(ctx context.Context, rig *Rig, v *verdict)
+	Proxied  bool
+
+	Root string // of the repository
+	Dir  string // empty, for everything the round writes
+	Out  io.Writer
 }
 
 // Outcome is what a round came to.
@@ -41,13 +50,16 @@ type Outcome struct {
 	Transitions int
 	Hits        int // produce requests that went wrong
 	Starts      int // of the node that failed: what it needs was away
+	Raw         int // records in doppel.ingest, of a cluster
+	Resumed     int // times that subscribers went on at another node
+	Waits       []waits
 	Took        time.Duration
 }
 
 // String is the outcome as one line.
 func (o *Outcome) String() string {
-	return fmt.Sprintf("%d faults, %d samples, %.0f messages/s, %d repeated, %d swapped, %d resent, %d late, %d lost, %d records (%d void, %d claims), %d alert transitions, %d rows, %d produce requests hit, %d failed starts, %v",
-		o.Faults, o.Sent, o.Rate, o.Duplicates, o.Swapped, o.Resent, o.Late, o.Lost, o.Records, o.Void, o.Claims, o.Transitions, o.Rows, o.Hits, o.Starts, o.Took.Round(time.Second))
+	return fmt.Sprintf("%d faults, %d samples, %.0f messages/s, %d repeated, %d swapped, %d resent, %d late, %d lost, %d records (%d void, %d claims), %d alert transitions, %d rows, %d produce requests hit, %d failed starts, %d raw, %d resumed, %v",
+		o.Faults, o.Sent, o.Rate, o.Duplicates, o.Swapped, o.Resent, o.Late, o.Lost, o.Records, o.Void, o.Claims, o.Transitions, o.Rows, o.Hits, o.Starts, o.Raw, o.Resumed, o.Took.Round(time.Second))
 }
 
 // warmUp is how long the load runs before the schedule begins, so that baselines and alerts exist.
@@ -56,6 +68,9 @@ const warmUp = 3 * time.Second
 // Run carries the round out. Its error is that it could not be; what is wrong with the product is in the
 // outcome.
 func (r *Round) Run(ctx context.Context) (*Outcome, error) {
+	if r.Target.Clustered() {
+		return r.runCluster(ctx)
+	}
 	start := time.Now()
 	rig, err := NewRig(ctx, r.Target, r.Root, r.Dir, r.Binary)
 	if err != nil {
@@ -81,7 +96,7 @@ func (r *Round) Run(ctx context.Context) (*Outcome, error) {
 	}
 	sleep(ctx, warmUp)
 	v := &verdict{}
-	if err := rig.Inject(ctx, Schedule(r.Seed, r.Target.Menu(), r.Faults), r.Out); err != nil {
+	if err := rig.Inject(ctx, r.faults(), r.Out); err != nil {
 		v.add("%v", err)
 	}
 	sleep(ctx, time.Second) // it works on behind the last fault

@@ -27,14 +27,17 @@ const (
 
 // Schedule draws n faults from a menu. It is a function of its arguments, and the beginning of a longer
 // schedule of the same seed.
-func Schedule(seed uint64, menu []Choice, n int) []Fault {
+func Schedule(seed uint64, menu []Choice, n int) []Fault { return dense.schedule(seed, menu, n) }
+
+// schedule is Schedule at a pace.
+func (p Pace) schedule(seed uint64, menu []Choice, n int) []Fault {
 	random := device.NewRandom(seed, scheduleStream)
 	between := func(low, high time.Duration) time.Duration {
 		return time.Duration(random.Between(float64(low), float64(high))).Round(time.Millisecond)
 	}
 	free := make(map[Subject]time.Duration)
 	var faults []Fault
-	for at := between(minGap, maxGap); len(faults) < n; at += between(minGap, maxGap) {
+	for at := between(p.Least, p.Most); len(faults) < n; at += between(p.Least, p.Most) {
 		c := draw(random, menu, func(s Subject) bool { return free[s] <= at })
 		if c == nil {
 			continue // everything is busy: later

@@ -16,48 +16,55 @@ func Members() []Subject { return []Subject{"node-1", "node-2", "node-3"} }
 // clusterPartitions is less than the product's default on Kafka: two cores fill few batches.
 const clusterPartitions = 24
 
-// NewCluster starts Kafka, Mosquitto and the nodes of a cluster in a directory below dir, in network
-// namespaces or, where there are none to be had or proxied is set, behind proxies. binaries are the
-// commands of the nodes, the last one that of all further nodes.
-func NewCluster(ctx context.Context, root, dir string, proxied bool, seed uint64, binaries ...string) (*Rig, error) {
-	r, err := emptyRig(dir)
+// ClusterConfig is what a cluster is made of.
+type ClusterConfig struct {
+	Root     string   // of the repository
+	Dir      string   // where everything is written
+	Members  []string // the doppel command of each node, Members() at most
+	Seed     uint64   // of what a lossy link loses
+	Proxied  bool     // behind proxies even where network namespaces can be had
+	Settings []string // further flags of every node
+}
+
+// NewCluster starts Kafka, Mosquitto and the nodes of a cluster, in network namespaces or, where there are
+// none to be had, behind proxies.
+func NewCluster(ctx context.Context, c *ClusterConfig) (*Rig, error) {
+	r, err := emptyRig(c.Dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.cluster(ctx, root, proxied, seed, binaries); err != nil {
+	if err := r.cluster(ctx, c); err != nil {
 		r.Close()
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *Rig) cluster(ctx context.Context, root string, proxied bool, seed uint64, binaries []string) error {
-	var err error
+func (r *Rig) cluster(ctx context.Context, c *ClusterConfig) error {
+	members := Members()[:len(c.Members)]
 	ports := device.NewRandom(seedOfPorts(), 0)
-	if !proxied {
-		var ns *namespaces
-		if ns, err = newNamespaces(ctx, r.Dir, Members(), seed); err == nil {
-			r.wiring, r.Network = ns, "network namespaces"
-			err = r.spread(ctx, root, ns, ports, binaries)
-		} else {
-			r.Network = fmt.Sprintf("proxies (%v)", err)
-			proxied = true
-		}
-	} else {
-		r.Network = "proxies"
+	why := errors.New("as asked for")
+	var ns *namespaces
+	if !c.Proxied {
+		ns, why = newNamespaces(ctx, r.Dir, members, c.Seed)
 	}
-	if proxied {
-		err = r.gather(ctx, root, ports, binaries)
+	var err error
+	if ns != nil {
+		r.wiring, r.Network = ns, "network namespaces"
+		err = r.spread(ctx, c, members, ns, ports)
+	} else {
+		r.Network = fmt.Sprintf("proxies (%v)", why)
+		err = r.gather(ctx, c, members, ports)
 	}
 	if err != nil {
 		return err
 	}
-	r.cable()
+	r.cable(members)
 	return r.startNodes(ctx)
 }
 
 // spread prepares servers and nodes in namespaces.
-func (r *Rig) spread(ctx context.Context, root string, ns *namespaces, ports *device.Random, binaries []string) error {
+func (r *Rig) spread(ctx context.Context, c *ClusterConfig, members []Subject, ns *namespaces, ports *device.Random) error {
 	at := make(map[Subject]string)
 	for _, s := range []Subject{Kafka, Mosquitto} {
 		host := ns.addresses[s].String()
@@ -67,17 +74,17 @@ func (r *Rig) spread(ctx context.Context, root string, ns *namespaces, ports *de
 			return err
 		}
 		at[s] = net.JoinHostPort(host, strconv.Itoa(port))
-		r.processes[s] = newService(s, root, dir, port, "--host", host)
+		r.processes[s] = newService(s, c.Root, dir, port, "--host", host)
 	}
 	if err := r.startAll(ctx); err != nil {
 		return err
 	}
 	r.Devices, r.Kafka = "mqtt://"+at[Mosquitto], at[Kafka]
-	for i, s := range Members() {
+	for i, s := range members {
 		// Their addresses are their own, so the ports may be anybody's.
 		on := func(port string) string { return net.JoinHostPort(ns.addresses[s].String(), port) }
-		n, err := r.addNode(s, binaries[min(i, len(binaries)-1)], on("9090"), on("8080"),
-			r.member(s, on("9090"), on("8080"), on("7946"), on("7946"), at[Kafka], at[Mosquitto]))
+		n, err := r.addNode(s, c.Members[i], on("9090"), on("8080"),
+			append(member(s, on("9090"), on("8080"), on("7946"), on("7946"), at[Kafka], at[Mosquitto]), c.Settings...))
 		if err != nil {
 			return err
 		}
@@ -87,8 +94,8 @@ func (r *Rig) spread(ctx context.Context, root string, ns *namespaces, ports *de
 }
 
 // gather prepares servers and nodes on loopback, with proxies between them.
-func (r *Rig) gather(ctx context.Context, root string, ports *device.Random, binaries []string) error {
-	through := newRelays(Members(), func(s Subject) int { return r.processes[s].pid() })
+func (r *Rig) gather(ctx context.Context, c *ClusterConfig, members []Subject, ports *device.Random) error {
+	through := newRelays(members, func(s Subject) int { return r.processes[s].pid() })
 	r.wiring = through
 	port := make(map[Subject]int)
 	for _, s := range []Subject{Kafka, Mosquitto} {
@@ -100,7 +107,7 @@ func (r *Rig) gather(ctx context.Context, root string, ports *device.Random, bin
 	// Each node has a listener of Kafka of its own, which sends it back to its own proxy.
 	var listeners []string
 	kafka, mqtt := make(map[Subject]string), make(map[Subject]string)
-	for _, s := range Members() {
+	for _, s := range members {
 		listener, err := freePort(ctx, ports)
 		if err != nil {
 			return err
@@ -118,13 +125,13 @@ func (r *Rig) gather(ctx context.Context, root string, ports *device.Random, bin
 		if err != nil {
 			return err
 		}
-		r.processes[s] = newService(s, root, dir, port[s], more...)
+		r.processes[s] = newService(s, c.Root, dir, port[s], more...)
 	}
 	if err := r.startAll(ctx); err != nil {
 		return err
 	}
 	r.Devices, r.Kafka = "mqtt://"+local(port[Mosquitto]), local(port[Kafka])
-	for i, s := range Members() {
+	for i, s := range members {
 		var own [3]string
 		for k := range own {
 			p, err := freePort(ctx, ports)
@@ -137,8 +144,8 @@ func (r *Rig) gather(ctx context.Context, root string, ports *device.Random, bin
 		if err != nil {
 			return err
 		}
-		if _, err := r.addNode(s, binaries[min(i, len(binaries)-1)], own[0], own[1],
-			r.member(s, own[0], own[1], own[2], front.Addr(), kafka[s], mqtt[s])); err != nil {
+		if _, err := r.addNode(s, c.Members[i], own[0], own[1],
+			append(member(s, own[0], own[1], own[2], front.Addr(), kafka[s], mqtt[s]), c.Settings...)); err != nil {
 			return err
 		}
 	}
@@ -146,7 +153,7 @@ func (r *Rig) gather(ctx context.Context, root string, ports *device.Random, bin
 }
 
 // member is the command line of a node of a cluster.
-func (r *Rig) member(s Subject, grpc, http, listen, advertise, kafka, mqtt string) []string {
+func member(s Subject, grpc, http, listen, advertise, kafka, mqtt string) []string {
 	return []string{
 		"run", "--data-dir", "data", "--node-id", string(s), "--addresses-file", addressesFile, "--insecure",
 		"--grpc-addr", grpc, "--http-addr", http, "--node-addr", listen, "--advertise", advertise,
@@ -155,10 +162,10 @@ func (r *Rig) member(s Subject, grpc, http, listen, advertise, kafka, mqtt strin
 }
 
 // cable lists the links.
-func (r *Rig) cable() {
+func (r *Rig) cable(members []Subject) {
 	r.cables = make(map[Subject]*cable)
-	for i, a := range Members() {
-		for _, b := range append([]Subject{Kafka, Mosquitto}, Members()[i+1:]...) {
+	for i, a := range members {
+		for _, b := range append([]Subject{Kafka, Mosquitto}, members[i+1:]...) {
 			r.cables[Between(a, b)] = &cable{a: a, b: b, wiring: r.wiring}
 		}
 	}

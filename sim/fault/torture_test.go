@@ -16,20 +16,21 @@ import (
 
 // What `make torture` sets; what is not set is the short form of `make test`.
 var (
-	seedFlag   = flag.Uint64("seed", 0, "seed of the first round, each further round takes the next (0: from the clock)")
-	roundsFlag = flag.Int("rounds", 0, "rounds, each a system started anew (0: 1; with -long: 10 embedded, 5 real)")
-	faultsFlag = flag.Int("faults", 0, "crash points of a round (0: a few; with -long: 20 embedded, 10 real)")
-	targetFlag = flag.String("target", "", "embedded, real, broker or cluster (default: embedded and real)")
-	longFlag   = flag.Bool("long", false, "the long form: 200 crash points embedded, 50 real")
-	binaryFlag = flag.String("binary", "", "the doppel command to torture (default: built from this tree)")
+	seedFlag    = flag.Uint64("seed", 0, "seed of the first round, each further round takes the next (0: from the clock)")
+	roundsFlag  = flag.Int("rounds", 0, "rounds, each a system started anew (0: 1; with -long: 10 embedded, 5 real)")
+	faultsFlag  = flag.Int("faults", 0, "crash points of a round (0: a few; with -long: 20 embedded, 10 real)")
+	targetFlag  = flag.String("target", "", "embedded, real, broker or cluster (default: embedded and real)")
+	longFlag    = flag.Bool("long", false, "the long form: 200 crash points embedded, 50 real")
+	proxiedFlag = flag.Bool("proxied", false, "a cluster behind proxies, even where there are network namespaces")
+	binaryFlag  = flag.String("binary", "", "the doppel command to torture (default: built from this tree)")
 )
 
 // size is how much of a target's torture is done.
 type size struct{ rounds, faults int }
 
 var (
-	shortForm = map[Target]size{Embedded: {1, 10}, Real: {1, 5}, Broker: {1, 4}}
-	longForm  = map[Target]size{Embedded: {10, 20}, Real: {5, 10}, Broker: {1, 10}}
+	shortForm = map[Target]size{Embedded: {1, 10}, Real: {1, 5}, Broker: {1, 4}, ClusterOf3: {1, 4}, Pauses: {1, 2}}
+	longForm  = map[Target]size{Embedded: {10, 20}, Real: {5, 10}, Broker: {1, 10}, ClusterOf3: {5, 20}, Pauses: {1, 20}}
 )
 
 // root of the repository, seen from this package's directory.
@@ -91,7 +92,7 @@ func TestMain(m *testing.M) {
 // TestTorture: whatever plug is pulled under load, nothing that was acknowledged is lost, doubled or out of
 // order, and every derived number is that of an uninterrupted run.
 func TestTorture(t *testing.T) {
-	targets := []Target{Embedded, Real}
+	targets := []Target{Embedded, Real, ClusterOf3}
 	if *targetFlag != "" {
 		targets = []Target{Target(*targetFlag)}
 	}
@@ -101,7 +102,7 @@ func TestTorture(t *testing.T) {
 			form = longForm[target]
 		}
 		if !known {
-			t.Fatalf("no target %q: want embedded, real or broker", target)
+			t.Fatalf("no target %q: want embedded, real, broker, cluster or pauses", target)
 		}
 		if *roundsFlag > 0 {
 			form.rounds = *roundsFlag
@@ -122,11 +123,21 @@ func torture(t *testing.T, target Target, form size) {
 	for i := range uint64(form.rounds) {
 		again := fmt.Sprintf("make torture TARGET=%s SEED=%d ROUNDS=1 FAULTS=%d", target, seed+i, form.faults)
 		t.Logf("round %d of %d: %s", i+1, form.rounds, again)
-		o := round(t, &Round{Target: target, Seed: seed + i, Faults: form.faults, Load: DefaultLoad()})
+		load := DefaultLoad()
+		if target.Clustered() {
+			load = ClusterLoad()
+		}
+		o := round(t, &Round{Target: target, Seed: seed + i, Faults: form.faults, Load: load, Proxied: *proxiedFlag})
 		points += o.Faults
 		t.Logf("round %d of %d: %s", i+1, form.rounds, o)
 		if target == Broker {
 			t.Logf("of %d samples that Mosquitto acknowledged, %d were gone with its memory", o.Acked, o.Lost)
+		}
+		if len(o.Waits) > 0 {
+			t.Log(waitsHead)
+		}
+		for i := range o.Waits {
+			t.Log(&o.Waits[i])
 		}
 		if len(o.Findings) == 0 {
 			continue
