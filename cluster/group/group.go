@@ -78,6 +78,7 @@ type Group struct {
 	seat     seat
 	joining  bool
 	capacity int
+	since    map[int32]int64 // the partitions of this node, by the generation that gave it each
 }
 
 // seat is what the coordinator knows a member by. The zero value is none.

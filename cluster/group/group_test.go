@@ -2,180 +2,23 @@ package group
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.uber.org/goleak"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/doppel-iot/doppel/cluster/placement"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// backend is a Kafka to test on.
-type backend struct {
-	name    string
-	connect func(t *testing.T) string
-}
-
-// backends are a broker in this process, and a real Kafka where DOPPEL_TEST_KAFKA names one (HOST:PORT).
-func backends() []backend {
-	bs := []backend{{"fake", func(t *testing.T) string {
-		c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(partitions, topic))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(c.Close)
-		return c.ListenAddrs()[0]
-	}}}
-	if addr := os.Getenv("DOPPEL_TEST_KAFKA"); addr != "" {
-		bs = append(bs, backend{"kafka", func(*testing.T) string { return addr }})
-	}
-	return bs
-}
-
-const (
-	topic      = "doppel.test.ingest"
-	partitions = 16
-	patience   = 30 * time.Second
-)
-
-// each runs a test on all backends.
-func each(t *testing.T, fn func(t *testing.T, c *cluster)) {
-	t.Helper()
-	t.Parallel()
-	for _, b := range backends() {
-		t.Run(b.name, func(t *testing.T) {
-			t.Parallel()
-			fn(t, &cluster{t: t, addr: b.connect(t), group: fmt.Sprintf("group-%d", time.Now().UnixNano()), tables: map[int64]*placement.Table{}})
-		})
-	}
-}
-
-// cluster is a group under test.
-type cluster struct {
-	t           *testing.T
-	addr, group string
-
-	mu     sync.Mutex
-	tables map[int64]*placement.Table // by generation
-}
-
-// member is one node of it.
-type member struct {
-	*Group
-	c     *cluster
-	stop  func() // leaves
-	crash func() // does not
-
-	mu   sync.Mutex
-	seen []*placement.Table
-}
-
-// start starts a node.
-func (c *cluster) start(cfg Config, opts ...kgo.Opt) *member {
-	c.t.Helper()
-	m := &member{c: c}
-	cfg.Connection = append([]kgo.Opt{kgo.SeedBrokers(c.addr), kgo.DisableClientMetrics()}, opts...)
-	cfg.Group, cfg.Topic, cfg.Partitions = c.group, topic, partitions
-	if cfg.Incarnation == 0 {
-		cfg.Incarnation = 1
-	}
-	cfg.OnTable = m.take
-	g, err := New(cfg)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	m.Group = g
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := g.Run(ctx); err != nil {
-			c.t.Errorf("%s: %v", cfg.Node, err)
-		}
-	}()
-	m.stop = func() {
-		cancel()
-		<-done
-	}
-	m.crash = func() {
-		g.sit(seat{}) // it knows no seat to give up
-		m.stop()
-	}
-	c.t.Cleanup(m.stop)
-	return m
-}
-
-// take keeps a table. Generations must grow, and be the same for all.
-func (m *member) take(t *placement.Table) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if n := len(m.seen); n > 0 && m.seen[n-1].Generation >= t.Generation {
-		m.c.t.Errorf("%s: got generation %d after %d", m.cfg.Node, t.Generation, m.seen[n-1].Generation)
-	}
-	m.seen = append(m.seen, t)
-	m.c.mu.Lock()
-	defer m.c.mu.Unlock()
-	if was, ok := m.c.tables[t.Generation]; !ok {
-		m.c.tables[t.Generation] = t
-	} else if diff := cmp.Diff(was, t); diff != "" {
-		m.c.t.Errorf("%s: generation %d differs (-one +other)\n%s", m.cfg.Node, t.Generation, diff)
-	}
-}
-
-// shares waits until all have the same table with these counts of partitions, by node.
-func (c *cluster) shares(want map[string]int, ms ...*member) *placement.Table {
-	c.t.Helper()
-	return c.await(fmt.Sprintf("shares %v", want), func(t *placement.Table) bool { return cmp.Equal(counts(t), want) }, ms...)
-}
-
-func (c *cluster) await(what string, ok func(*placement.Table) bool, ms ...*member) *placement.Table {
-	c.t.Helper()
-	var t *placement.Table
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		t = ms[0].Table()
-		if t != nil && ok(t) && !slices.ContainsFunc(ms[1:], func(m *member) bool {
-			o := m.Table()
-			return o == nil || o.Generation != t.Generation
-		}) {
-			return t
-		}
-		if time.Now().After(end) {
-			for _, m := range ms {
-				c.t.Errorf("%s: got %+v", m.cfg.Node, m.Table())
-			}
-			c.t.Fatalf("no table with %s", what)
-		}
-	}
-}
-
-func counts(t *placement.Table) map[string]int {
-	n := make(map[string]int)
-	for _, m := range t.Members {
-		n[m.ID] = len(t.Owned(m.ID))
-	}
-	return n
-}
-
-// kept is how many partitions have the same owner in both.
-func kept(a, b *placement.Table) int {
-	n := 0
-	for p := range a.Owners {
-		x, _ := a.Owner(int32(p))
-		if y, _ := b.Owner(int32(p)); x == y {
-			n++
-		}
-	}
-	return n
-}
 
 func TestJoinAndLeave(t *testing.T) {
 	each(t, func(t *testing.T, c *cluster) {
@@ -199,6 +42,251 @@ func TestJoinAndLeave(t *testing.T) {
 		}
 		if d := time.Since(start); d > 3*time.Second {
 			t.Errorf("leave: took %v", d)
+		}
+	})
+}
+
+func TestDrain(t *testing.T) {
+	each(t, func(t *testing.T, c *cluster) {
+		a := c.start(Config{Node: "a", Capacity: 1})
+		b := c.start(Config{Node: "b", Capacity: 1})
+		both := c.shares(map[string]int{"a": 8, "b": 8}, a, b)
+		a.SetCapacity(0)
+		drained := c.shares(map[string]int{"a": 0, "b": 16}, a, b)
+		if got := kept(both, drained); got != 8 {
+			t.Errorf("%d partitions stayed, want 8", got)
+		}
+		a.SetCapacity(3)
+		c.shares(map[string]int{"a": 12, "b": 4}, a, b)
+		a.SetCapacity(-1)
+		c.shares(map[string]int{"a": 0, "b": 16}, a, b)
+		b.SetCapacity(0) // nobody is left: somebody must do it
+		c.shares(map[string]int{"a": 8, "b": 8}, a, b)
+	})
+}
+
+// A node that starts with capacity 0 is a member all the same.
+func TestJoinDrained(t *testing.T) {
+	each(t, func(t *testing.T, c *cluster) {
+		a := c.start(Config{Node: "a", Capacity: 1})
+		b := c.start(Config{Node: "b"})
+		c.shares(map[string]int{"a": 16, "b": 0}, a, b)
+	})
+}
+
+func TestTwoUnderOneID(t *testing.T) {
+	each(t, func(t *testing.T, c *cluster) {
+		var told, other journal
+		a := c.start(Config{Node: "a", Incarnation: 1, Capacity: 1, Logger: told.logger()})
+		c.shares(map[string]int{"a": 16}, a)
+		again := c.start(Config{Node: "a", Incarnation: 2, Capacity: 1, Logger: other.logger()})
+		c.await("the later run", func(t *placement.Table) bool { m, _ := t.Member("a"); return m.Incarnation == 2 }, a, again)
+		for _, j := range []*journal{&told, &other} {
+			until(t, "an error is logged", func() bool {
+				return j.has("level=ERROR", "node=a", "another node id")
+			})
+		}
+		again.stop()
+		c.await("the earlier run", func(t *placement.Table) bool { m, _ := t.Member("a"); return m.Incarnation == 1 }, a)
+	})
+}
+
+// journal is a log.
+type journal struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }
+
+func (j *journal) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.b.Write(b)
+}
+
+// has reports whether one line has all words.
+func (j *journal) has(words ...string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for line := range strings.Lines(j.b.String()) {
+		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestCommit(t *testing.T) {
+	each(t, func(t *testing.T, c *cluster) {
+		c.makeTopic()
+		a := c.start(Config{Node: "a", Capacity: 1})
+		c.shares(map[string]int{"a": 16}, a)
+		offsets := map[int32]int64{0: 7, 3: 0, 15: 1 << 40}
+		if err := a.Commit(t.Context(), offsets); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Commit(t.Context(), nil); err != nil {
+			t.Errorf("of nothing: %v", err)
+		}
+		got, err := c.admin().FetchOffsets(t.Context(), c.group)
+		if err != nil {
+			t.Fatal(err)
+		}
+		have := map[int32]int64{}
+		for p, o := range got[topic] {
+			have[p] = o.At
+		}
+		if diff := cmp.Diff(offsets, have); diff != "" {
+			t.Errorf("committed (-want +got)\n%s", diff)
+		}
+		a.stop()
+		if err := a.Commit(t.Context(), offsets); !errors.Is(err, ErrNotMember) {
+			t.Errorf("after leaving: got %v, want %v", err, ErrNotMember)
+		}
+	})
+}
+
+// Kafka's tools see the members and what is whose.
+func TestToolsSeeTheGroup(t *testing.T) {
+	each(t, func(t *testing.T, c *cluster) {
+		a := c.start(Config{Node: "a", Capacity: 1})
+		b := c.start(Config{Node: "b", Capacity: 1})
+		table := c.shares(map[string]int{"a": 8, "b": 8}, a, b)
+		got, err := c.admin().DescribeGroups(t.Context(), c.group)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := got[c.group]
+		if g.Err != nil || g.State != "Stable" || g.ProtocolType != "consumer" {
+			t.Fatalf("got %v, %s, %s", g.Err, g.State, g.ProtocolType)
+		}
+		want := [][]int32{table.Owned("a"), table.Owned("b")}
+		var have [][]int32
+		for _, m := range g.Members {
+			if ca, ok := m.Assigned.AsConsumer(); ok {
+				for _, tp := range ca.Topics {
+					have = append(have, tp.Partitions)
+				}
+			}
+		}
+		slices.SortFunc(have, func(x, y []int32) int { return int(x[0] - y[0]) })
+		slices.SortFunc(want, func(x, y []int32) int { return int(x[0] - y[0]) })
+		if diff := cmp.Diff(want, have); diff != "" {
+			t.Errorf("assigned (-want +got)\n%s", diff)
+		}
+	})
+}
+
+// requests counts the requests of a client by name.
+type requests struct {
+	mu    sync.Mutex
+	count map[string]int
+}
+
+var _ kgo.HookBrokerWrite = (*requests)(nil)
+
+func (r *requests) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, _ error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.count[kmsg.NameForKey(key)]++
+}
+
+func TestFetchesNothing(t *testing.T) {
+	each(t, func(t *testing.T, c *cluster) {
+		rs := &requests{count: map[string]int{}}
+		a := c.start(Config{Node: "a", Capacity: 1}, kgo.WithHooks(rs))
+		c.shares(map[string]int{"a": 16}, a)
+		until(t, "it beats", func() bool {
+			rs.mu.Lock()
+			defer rs.mu.Unlock()
+			return rs.count["Heartbeat"] >= 5
+		})
+		a.stop()
+		rs.mu.Lock()
+		defer rs.mu.Unlock()
+		for name, n := range rs.count {
+			switch name {
+			case "ApiVersions", "Metadata", "FindCoordinator", "JoinGroup", "SyncGroup", "Heartbeat", "LeaveGroup":
+			default:
+				t.Errorf("%d requests of %s", n, name)
+			}
+		}
+		if rs.count["JoinGroup"] > 2 || rs.count["SyncGroup"] != 1 || rs.count["LeaveGroup"] != 1 {
+			t.Errorf("got %v, want one generation: two joins, one sync, one leave", rs.count)
+		}
+	})
+}
+
+func TestRunWithContextEnded(t *testing.T) {
+	each(t, func(t *testing.T, c *cluster) {
+		g, err := New(Config{
+			Connection: []kgo.Opt{kgo.SeedBrokers(c.addr)},
+			Group:      c.group, Topic: topic, Partitions: partitions, Node: "a", Incarnation: 1,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Commit(t.Context(), map[int32]int64{0: 1}); !errors.Is(err, ErrNotMember) {
+			t.Errorf("commit: got %v, want %v", err, ErrNotMember)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := g.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		if g.Table() != nil || !g.Heard().IsZero() {
+			t.Errorf("got table %v, heard %v, want none", g.Table(), g.Heard())
+		}
+	})
+}
+
+func TestNewRefuses(t *testing.T) {
+	good := Config{Connection: []kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, Group: "g", Topic: "t", Partitions: 1, Node: "a"}
+	for name, spoil := range map[string]func(*Config){
+		"group":      func(c *Config) { c.Group = "" },
+		"topic":      func(c *Config) { c.Topic = "" },
+		"node":       func(c *Config) { c.Node = "" },
+		"partitions": func(c *Config) { c.Partitions = 0 },
+		"capacity":   func(c *Config) { c.Capacity = -1 },
+		"connection": func(c *Config) { c.Connection = []kgo.Opt{kgo.SeedBrokers()} },
+	} {
+		cfg := good
+		spoil(&cfg)
+		if _, err := New(cfg); err == nil {
+			t.Errorf("%s: got no error", name)
+		}
+	}
+	if _, err := New(good); err != nil {
+		t.Error(err)
+	}
+}
+
+// admin asks the cluster about the group.
+func (c *cluster) admin() *kadm.Client {
+	c.t.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(c.addr), kgo.DisableClientMetrics())
+	if err != nil {
+		c.t.Fatal(fmt.Errorf("admin: %w", err))
+	}
+	c.t.Cleanup(cl.Close)
+	return kadm.NewClient(cl)
+}
+
+// makeTopic is for what the broker refuses where there is no topic. A fake one has it.
+func (c *cluster) makeTopic() {
+	c.t.Helper()
+	adm := c.admin()
+	_, err := adm.CreateTopic(c.t.Context(), partitions, 1, nil, topic)
+	if errors.Is(err, kerr.TopicAlreadyExists) {
+		return
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() {
+		if _, err := adm.DeleteTopic(context.Background(), topic); err != nil {
+			c.t.Error(err)
 		}
 	})
 }

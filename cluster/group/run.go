@@ -1,10 +1,13 @@
 package group
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/doppel-iot/doppel/cluster/placement"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -126,9 +130,9 @@ func (g *Group) enter() (seat, *doppelv1.GroupMember) {
 	m := &doppelv1.GroupMember{Node: g.cfg.Node, Incarnation: g.cfg.Incarnation, Capacity: uint32(g.capacity)}
 	if t := g.table.Load(); t != nil {
 		m.Generation = t.Generation
-		if in, _ := t.Member(g.cfg.Node); in.Incarnation == g.cfg.Incarnation {
-			m.Owned = t.Owned(g.cfg.Node)
-		}
+		m.Owned = slices.SortedFunc(maps.Keys(g.since), func(p, q int32) int {
+			return cmp.Or(cmp.Compare(g.since[p], g.since[q]), cmp.Compare(p, q))
+		})
 	}
 	return g.seat, m
 }
@@ -159,9 +163,28 @@ func (g *Group) publish(assignment []byte) error {
 		return nil // the same again
 	}
 	g.table.Store(t)
-	g.cfg.Logger.Info("new assignment", "generation", t.Generation, "nodes", len(t.Members), "own", len(t.Owned(g.cfg.Node)))
+	g.cfg.Logger.Info("new assignment", "generation", t.Generation, "nodes", len(t.Members), "own", g.own(t))
 	g.cfg.OnTable(t)
 	return nil
+}
+
+// own notes which partitions are this node's by t, and returns how many. It will say first which it has
+// had longest: after an outage of the coordinator the first node to come back is given everything for a
+// moment, and should then keep what it had before.
+func (g *Group) own(t *placement.Table) int {
+	since := make(map[int32]int64)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if in, _ := t.Member(g.cfg.Node); in.Incarnation == g.cfg.Incarnation {
+		for _, p := range t.Owned(g.cfg.Node) {
+			since[p] = t.Generation
+			if was, ok := g.since[p]; ok {
+				since[p] = was
+			}
+		}
+	}
+	g.since = since
+	return len(since)
 }
 
 // leave gives the seat up, so that the others need not wait for the session to run out.

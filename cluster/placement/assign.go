@@ -13,7 +13,8 @@ type Member struct {
 	// Capacity is the weight of a member: shares are in proportion to it. 0 takes nothing (the node is
 	// being drained), unless nobody takes anything: then all share alike.
 	Capacity int
-	// Owned are the partitions it had so far: a hint that keeps them where they are.
+	// Owned are the partitions it had so far: a hint that keeps them where they are. Those that it should
+	// rather keep than others come first.
 	Owned []int32
 }
 
@@ -26,16 +27,13 @@ type Member struct {
 // less: no plan with these shares moves fewer. The result depends on nothing but the arguments, and not
 // on the order of members. Where two own the same, the greater Incarnation has it, then the smaller ID.
 func Assign(members []Member, partitions int32) []int32 {
-	owners := make([]int32, max(partitions, 0))
-	for p := range owners {
-		owners[p] = -1
-	}
+	owners := nobody(partitions)
 	if len(members) == 0 {
 		return owners
 	}
-	claims(members, owners)
+	had := claims(members, partitions)
 	owned := make([]int64, len(members))
-	for _, m := range owners {
+	for _, m := range had {
 		if m >= 0 {
 			owned[m]++
 		}
@@ -44,13 +42,13 @@ func Assign(members []Member, partitions int32) []int32 {
 	free := shares(members, order, owned, int64(len(owners)))
 
 	// Everybody keeps what is within its share.
-	for p, m := range owners {
-		switch {
-		case m < 0:
-		case free[m] > 0:
-			free[m]--
-		default:
-			owners[p] = -1
+	for i := range members {
+		for _, p := range members[i].Owned {
+			if p < 0 || p >= partitions || had[p] != int32(i) || owners[p] >= 0 || free[i] == 0 {
+				continue
+			}
+			owners[p] = int32(i)
+			free[i]--
 		}
 	}
 	// The rest goes where most is missing.
@@ -70,11 +68,21 @@ func Assign(members []Member, partitions int32) []int32 {
 	return owners
 }
 
-// claims sets the owners of partitions to those who own them so far.
-func claims(members []Member, owners []int32) {
+// nobody is partitions without owners.
+func nobody(partitions int32) []int32 {
+	owners := make([]int32, max(partitions, 0))
+	for p := range owners {
+		owners[p] = -1
+	}
+	return owners
+}
+
+// claims are the owners of partitions so far.
+func claims(members []Member, partitions int32) []int32 {
+	owners := nobody(partitions)
 	for i := range members {
 		for _, p := range members[i].Owned {
-			if p < 0 || int(p) >= len(owners) {
+			if p < 0 || p >= partitions {
 				continue
 			}
 			if was := owners[p]; was < 0 || prior(&members[i], &members[was]) {
@@ -82,6 +90,7 @@ func claims(members []Member, owners []int32) {
 			}
 		}
 	}
+	return owners
 }
 
 // prior reports whether a's claim goes before b's.

@@ -25,6 +25,7 @@ func TestAssign(t *testing.T) {
 		{"from nothing", []Member{member("a", 1), member("b", 1)}, 4, []int32{0, 1, 0, 1}},
 		{"stays", []Member{member("a", 1, 2, 3), member("b", 1, 0, 1)}, 4, []int32{1, 1, 0, 0}},
 		{"join", []Member{member("a", 1, 0, 1, 2, 3), member("b", 1)}, 4, []int32{0, 0, 1, 1}},
+		{"join, what it has first is kept", []Member{member("a", 1, 3, 1, 2, 0), member("b", 1)}, 4, []int32{1, 0, 1, 0}},
 		{"a remainder stays where it is", []Member{member("a", 1, 0), member("b", 1, 1, 2)}, 3, []int32{0, 1, 1}},
 		{"weights", []Member{member("a", 1), member("b", 3)}, 4, []int32{1, 1, 0, 1}},
 		{"the largest remainder", []Member{member("a", 5, 0, 1), member("b", 3)}, 2, []int32{0, 1}},
@@ -134,11 +135,7 @@ func TestAssignMovesFewest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		partitions := rapid.Int32Range(1, 6).Draw(t, "partitions")
 		ms := drawMembers(t, 4, partitions)
-		had := make([]int32, partitions)
-		for p := range had {
-			had[p] = -1
-		}
-		claims(ms, had)
+		had := claims(ms, partitions)
 		stay := func(owners []int32) int {
 			n := 0
 			for p, m := range owners {

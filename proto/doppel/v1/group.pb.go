@@ -34,7 +34,7 @@ type GroupMember struct {
 	Capacity uint32 `protobuf:"varint,3,opt,name=capacity,proto3" json:"capacity,omitempty"`
 	// Of the newest table it has seen.
 	Generation int64 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
-	// The partitions it has by that table.
+	// The partitions it has by that table, those it has had longest first.
 	Owned         []int32 `protobuf:"varint,5,rep,packed,name=owned,proto3" json:"owned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
