@@ -46,29 +46,30 @@ type owner struct {
 
 	unsettled int // samples received and not yet counted as anything
 
-	twins    map[string]*cell
-	wheel    *wheel[*cell]
-	idle     idleness
-	alerts   alertIndex
-	twinsOn  int64 // twins online
-	dec      *codec.Decoder
-	event    codec.Event // scratch: the input and effects of the step under way
-	out      outbox
-	pend     ring[pending]
-	chunks   ring[chunk]
-	flight   int // bytes of chunks
-	emits    ring[emission]
-	ckpt     checkpoints
-	feed     feed
-	barrier  barrier
-	offered  Cursor // up to where rows were offered to the time series store
-	replies  replyBatch
-	msgs     []Message // as taken from the mailbox
-	todo     []Message // the end of msgs that is not looked at yet
-	acks     []ack
-	replayed twin.Effects  // scratch of restore
-	shown    shown         // what the partition's view shows
-	stepHook func(c *cell) // faults in tests
+	twins        map[string]*cell
+	wheel        *wheel[*cell]
+	idle         idleness
+	alerts       alertIndex
+	twinsOn      int64 // twins online
+	dec          *codec.Decoder
+	event        codec.Event // scratch: the input and effects of the step under way
+	out          outbox
+	pend         ring[pending]
+	chunks       ring[chunk]
+	flight       int // bytes of chunks
+	emits        ring[emission]
+	publications publications
+	ckpt         checkpoints
+	feed         feed
+	barrier      barrier
+	offered      Cursor // up to where rows were offered to the time series store
+	replies      replyBatch
+	msgs         []Message // as taken from the mailbox
+	todo         []Message // the end of msgs that is not looked at yet
+	acks         []ack
+	replayed     twin.Effects  // scratch of restore
+	shown        shown         // what the partition's view shows
+	stepHook     func(c *cell) // faults in tests
 }
 
 func newOwner(p *partition) *owner {

@@ -113,3 +113,11 @@ func (s *Stepper) Look(p int32, fn func(next int64, hash uint64, ok bool)) {
 		*o.pend.push() = pending{n: n, fn: func() { fn(o.prev+1, hash, o.released >= n) }}
 	})
 }
+
+// Ingested is the offset of doppel.ingest below which partition p has handled everything; 0: it serves nothing.
+func (s *Stepper) Ingested(p int32) int64 {
+	if r := s.runs[p]; r != nil && r.s.o != nil {
+		return int64(r.s.o.src.Offset) //nolint:gosec // an offset
+	}
+	return 0
+}
