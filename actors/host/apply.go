@@ -238,7 +238,9 @@ func (o *owner) adopt(c *cell) {
 	o.twins[c.id()] = c
 	o.idle.rota = append(o.idle.rota, c)
 	o.idle.peak = max(o.idle.peak, len(o.twins))
-	o.host.engine.SpawnProc(c)
+	if o.wheel != nil { // what is being restored is not there yet
+		o.host.engine.SpawnProc(c)
+	}
 }
 
 // discard ends the epoch (O5): whoever waits for it is told to route again, its twins leave the engine.
@@ -259,6 +261,9 @@ func (o *owner) discard() {
 	o.refuseCalls()
 	o.giveBackRest()
 	o.sendBack(o.unsettled)
+	if o.wheel == nil { // none of them is known yet
+		return
+	}
 	for _, c := range o.twins {
 		o.host.engine.Registry.Remove(&c.pid)
 	}

@@ -85,6 +85,10 @@ func (p *partition) leave() *tenure {
 	defer p.mu.Unlock()
 	t := p.tenure
 	p.again = false
+	if p.warm != nil {
+		p.warm.cancel()
+		p.warm = nil
+	}
 	if t != nil {
 		t.leaving = true
 		t.leave()

@@ -74,12 +74,17 @@ type owner struct {
 
 func newOwner(p *partition) *owner {
 	o := &owner{
-		p: p, host: p.host, log: p.host.log.With("partition", p.id),
-		twins: make(map[string]*cell), dec: codec.NewDecoder(), stepHook: p.host.stepHook,
+		p: p, host: p.host, log: p.host.log.With("partition", p.id), dec: codec.NewDecoder(), stepHook: p.host.stepHook,
 	}
 	o.dec.SetRanges(p.host.cfg.Ranges)
-	o.idle.passive, o.idle.names = make(map[string]*passive), o.dec.Name
+	o.forget()
 	return o
+}
+
+// forget goes back to where nothing is restored yet.
+func (o *owner) forget() {
+	o.twins, o.idle = make(map[string]*cell), idleness{passive: make(map[string]*passive), names: o.dec.Name}
+	o.alerts, o.ckpt, o.twinsOn, o.src, o.now = alertIndex{}, checkpoints{}, 0, codec.Position{}, 0
 }
 
 // Ack implements Acks (O2: bound to this owner).

@@ -45,6 +45,7 @@ type partition struct {
 
 	mu     sync.Mutex
 	tenure *tenure // nil: another node's
+	warm   *warmth // what was read ahead of Own; nil: nothing
 	again  bool    // to be owned again when the tenure that ends is over
 
 	held int64 // samples of it that the accounts say are held; of its succession

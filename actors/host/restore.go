@@ -2,7 +2,10 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/doppel-iot/doppel/actors/alert"
@@ -17,131 +20,221 @@ type lateEffects struct {
 	transitions []Transition
 }
 
-// restore makes the twins as of our claim: the newest checkpoints, and on top of them a fold of the
-// log by the same Step over the same inputs as when they were live (S1-S3). Records whose replay
-// gives other results than were recorded are defects (R5). It returns the effects to emit again (S4).
-func (o *owner) restore(ctx context.Context) (emit []lateEffects, err error) {
-	cfg := &o.host.cfg
-	stateStart, stateEnd, err := cfg.State.Bounds(ctx, o.p.id)
-	if err != nil {
-		return nil, fmt.Errorf("restore: %w", err)
-	}
-	// Asked second: an epoch below the end of the state then has its claim below the end of the log.
-	logStart, logEnd, err := cfg.Changelog.Bounds(ctx, o.p.id)
-	if err != nil {
-		return nil, fmt.Errorf("restore: %w", err)
-	}
-	saved, err := o.readState(ctx, stateStart, stateEnd, logEnd)
-	if err != nil {
-		return nil, fmt.Errorf("restore: %w", err)
-	}
-	if saved.start.Next < logStart {
-		return nil, fmt.Errorf("partition %d: the changelog starts at offset %d, and its state is complete only from %d on: "+
-			"retention removed records that were still needed: %w", o.p.id, logStart, saved.start.Next, errRefuseToServe)
-	}
-	for id := range saved.dirty {
-		o.ckpt.changed(o.find(id), saved.start, 0)
-	}
-	var dec codec.EventDecoder
-	valid, claim := Validator{saved.start}, int64(o.epoch)
-	err = cfg.Changelog.Read(ctx, o.p.id, saved.start.Next, claim, func(r LogRecord) error {
-		at := Cursor{Next: r.Offset, Epoch: valid.Epoch, N: valid.N}
-		err := dec.Decode(r.Value, &o.event)
-		if !valid.Valid(r.Offset, &o.event, err) {
-			o.host.stats.Void.Add(1)
-			return nil
-		}
-		if o.event.Kind == doppelv1.EventKind_EVENT_KIND_CLAIM || len(r.Key) == 0 {
-			return nil
-		}
-		o.host.stats.Replayed.Add(1)
-		o.replay(r, &o.event, at, saved.dirty[string(r.Key)])
-		if ts := o.event.Effects.Transitions; len(ts) > 0 && r.Offset >= saved.effects {
-			emit = append(emit, lateEffects{at, transitionsOf(o.p.id, r.Offset, string(r.Key), ts)})
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("restore: %w", err)
-	}
-	o.event = codec.Event{}
-	o.logged = o.src
-	o.offered = Cursor{Next: claim + 1, Epoch: o.epoch}
-	return emit, nil
-}
+// restoration is a restore on its way: doppel.state up to an offset, and a fold of the log on top of it.
+// A node may begin it before it owns the partition (warm.go): what counts is decided by the log in front
+// of a record alone, so a fold of a prefix is the beginning of every later restore.
+type restoration struct {
+	o     *owner
+	read  int64            // end of what was read of doppel.state
+	known map[uint64]int64 // epochs met there, with the highest offset each of them names (S1)
 
-// savedState is what doppel.state says besides the twins.
-type savedState struct {
-	start   Cursor // of the replay
-	effects int64  // offset of the changelog from which on effects may be unknown
-	// dirty are the devices whose checkpoint a stale owner may have written, with the last offset it includes.
-	dirty map[string]int64
+	floor   codec.Floor // the one that spares the most work
+	floored bool
+	origins map[string]origin // of the newest checkpoints, until the start is found
+	// covered are the devices whose checkpoint a stale owner may have written, with the last offset it includes.
+	covered map[string]int64
+
+	valid Validator
+	dec   codec.EventDecoder
+	emit  []lateEffects
+
+	ahead *lead // of a restore that begins before the claim; else nil
 }
 
 // origin says where a checkpoint comes from.
 type origin struct {
 	offset int64
 	epoch  uint64
+	asof   int64
 	cursor Cursor
 }
 
-// readState reads the newest checkpoints into passive twins, and finds where replay must start (S1, S2).
-// from and end are the bounds of doppel.state, logEnd is the end of the changelog.
-func (o *owner) readState(ctx context.Context, from, end, logEnd int64) (savedState, error) {
-	var saved savedState
-	k := &o.ckpt
-	k.prev, k.read, k.pass.done = end-1, end-1, from
-	var (
-		dec     codec.CheckpointDecoder
-		c       codec.Checkpoint
-		floor   codec.Floor
-		floored bool
-	)
-	origins := make(map[string]origin)
-	err := o.host.cfg.State.Read(ctx, o.p.id, from, end, func(r LogRecord) error {
-		if string(r.Key) == codec.FloorKey {
-			f, err := codec.DecodeFloor(r.Value)
-			if err != nil {
-				o.host.stats.Void.Add(1)
-				return nil //nolint:nilerr // foreign bytes are void
-			}
-			if !floored || f.Start.Next >= floor.Start.Next { // all are true; this one spares the most work
-				floor, floored = f, true
-			}
-			return o.checkEpoch(f.Epoch, f.LogOffset, logEnd)
-		}
-		if dec.Decode(r.Value, &c) != nil || len(c.Twin) == 0 || !codec.ValidDevice(r.Key) {
-			o.host.stats.Void.Add(1)
-			return nil //nolint:nilerr // foreign bytes are void
-		}
-		if err := o.checkEpoch(c.Epoch, c.Asof, logEnd); err != nil {
+// restore makes the twins as of our claim: the newest checkpoints, and on top of them a fold of the
+// log by the same Step over the same inputs as when they were live (S1-S3). Records whose replay
+// gives other results than were recorded are defects (R5). It returns the effects to emit again (S4).
+func (o *owner) restore(ctx context.Context) ([]lateEffects, error) {
+	r := o.p.takeWarm()
+	if r != nil {
+		r.adoptBy(o)
+	} else {
+		r = newRestoration(o)
+	}
+	err := r.complete(ctx)
+	if errors.Is(err, errCold) {
+		o.log.InfoContext(ctx, "what was read ahead is of no use", "epoch", o.epoch, "err", err)
+		o.forget()
+		r = newRestoration(o)
+		err = r.complete(ctx)
+	}
+	switch {
+	case errors.Is(err, errRefuseToServe):
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("restore: %w", err)
+	}
+	o.event = codec.Event{}
+	o.logged = o.src
+	o.offered = Cursor{Next: int64(o.epoch) + 1, Epoch: o.epoch}
+	return r.emit, nil
+}
+
+func newRestoration(o *owner) *restoration {
+	return &restoration{o: o, known: make(map[uint64]int64), origins: make(map[string]origin), covered: make(map[string]int64)}
+}
+
+// complete goes on to our claim.
+func (r *restoration) complete(ctx context.Context) error {
+	o, k := r.o, &r.o.ckpt
+	stateStart, logStart, logEnd, err := r.readState(ctx)
+	if err != nil {
+		return err
+	}
+	for _, epoch := range slices.Sorted(maps.Keys(r.known)) {
+		if err := o.checkEpoch(epoch, r.known[epoch], logEnd); err != nil {
 			return err
 		}
-		p := &passive{memory: string(r.Key) + string(c.Twin), idLen: uint8(len(r.Key)), asof: c.Asof}
-		if old := o.idle.passive[p.id()]; old != nil {
-			delete(o.idle.passive, p.id()) // the key's memory is the old twin's
-			delete(origins, p.id())
+	}
+	k.prev, k.read, k.pass.done = r.read-1, r.read-1, stateStart
+	k.floor.kept = r.floor
+	switch {
+	case r.ahead == nil:
+		r.plan()
+		if r.valid.Next < logStart {
+			return fmt.Errorf("partition %d: the changelog starts at offset %d, and its state is complete only from %d on: "+
+				"retention removed records that were still needed: %w", o.p.id, logStart, r.valid.Next, errRefuseToServe)
 		}
-		o.idle.passive[p.id()] = p
-		origins[p.id()] = origin{r.Offset, c.Epoch, Cursor(c.Cursor)}
-		if len(c.Alerts) > 0 || len(o.alerts.byDevice) > 0 {
-			o.alerts.load(strings.Clone(p.id()), c.Alerts) // not with the whole twin in its memory
+	case r.valid.Next < logStart, r.valid.Next > int64(o.epoch):
+		return fmt.Errorf("read ahead to offset %d, the log is there from %d to %d: %w", r.valid.Next, logStart, o.epoch, errCold)
+	}
+	if behind(r.floor.State.SrcNext, o.src) {
+		o.src = r.floor.State.SrcNext
+	}
+	o.now = max(o.now, r.floor.State.Now)
+	if err := r.fold(ctx, int64(o.epoch)); err != nil {
+		return err
+	}
+	if r.ahead != nil {
+		r.settle()
+	}
+	return nil
+}
+
+// readState reads what of doppel.state was not read yet. It returns where it starts, and the bounds of the
+// changelog, asked for second: an epoch below the end of the state has its claim below the end of the log.
+func (r *restoration) readState(ctx context.Context) (stateStart, logStart, logEnd int64, err error) {
+	cfg, p := &r.o.host.cfg, r.o.p.id
+	stateStart, end, err := cfg.State.Bounds(ctx, p)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	if logStart, logEnd, err = cfg.Changelog.Bounds(ctx, p); err != nil {
+		return 0, 0, 0, err
+	}
+	var dec codec.CheckpointDecoder
+	var c codec.Checkpoint
+	err = cfg.State.Read(ctx, p, max(r.read, stateStart), end, func(rec LogRecord) error {
+		switch {
+		case string(rec.Key) == codec.FloorKey:
+			f, err := codec.DecodeFloor(rec.Value)
+			if err != nil {
+				r.o.host.stats.Void.Add(1)
+				return nil //nolint:nilerr // foreign bytes are void
+			}
+			r.meet(f.Epoch, f.LogOffset)
+			if !r.floored || f.Start.Next >= r.floor.Start.Next { // all are true; this one spares the most work
+				r.floor, r.floored = f, true
+			}
+		case dec.Decode(rec.Value, &c) != nil || len(c.Twin) == 0 || !codec.ValidDevice(rec.Key):
+			r.o.host.stats.Void.Add(1) // foreign bytes are void
+		default:
+			r.meet(c.Epoch, c.Asof)
+			r.checkpoint(rec, &c)
 		}
 		return nil
 	})
-	if err != nil || !floored { // without a floor replay starts at offset 0
-		return saved, err
+	r.read = max(r.read, end)
+	return stateStart, logStart, logEnd, err
+}
+
+// meet notes what doppel.state says of an epoch.
+func (r *restoration) meet(epoch uint64, asof int64) {
+	if had, ok := r.known[epoch]; !ok || asof > had {
+		r.known[epoch] = asof
 	}
-	saved.start, saved.effects, saved.dirty = Cursor(floor.Start), floor.EffectsNext, make(map[string]int64)
-	o.src, o.now = floor.State.SrcNext, floor.State.Now
-	k.floor.kept = floor
-	for id, from := range origins {
-		if from.offset > floor.StateOffset && from.epoch != floor.Epoch {
-			saved.start = lower(saved.start, from.cursor)
-			saved.dirty[id] = o.idle.passive[id].asof
+}
+
+// checkpoint makes a passive twin of a checkpoint.
+func (r *restoration) checkpoint(rec LogRecord, c *codec.Checkpoint) {
+	o, from := r.o, origin{rec.Offset, c.Epoch, c.Asof, Cursor(c.Cursor)}
+	if r.ahead != nil && r.ahead.knows(o, rec.Key, from) {
+		return
+	}
+	p := &passive{memory: string(rec.Key) + string(c.Twin), idLen: uint8(len(rec.Key)), asof: c.Asof}
+	if old := o.idle.passive[p.id()]; old != nil {
+		delete(o.idle.passive, p.id()) // the key's memory is the old twin's
+		delete(r.origins, p.id())
+	}
+	o.idle.passive[p.id()] = p
+	if r.origins != nil {
+		r.origins[p.id()] = from
+	}
+	if len(c.Alerts) > 0 || len(o.alerts.byDevice) > 0 {
+		o.alerts.load(strings.Clone(p.id()), c.Alerts) // not with the whole twin in its memory
+	}
+}
+
+// plan finds where the fold must start (S2); without a floor at offset 0.
+func (r *restoration) plan() {
+	o := r.o
+	if r.floored {
+		start := Cursor(r.floor.Start)
+		for id, from := range r.origins {
+			if from.offset > r.floor.StateOffset && from.epoch != r.floor.Epoch {
+				start = lower(start, from.cursor)
+				r.covered[id] = from.asof
+			}
 		}
+		for _, id := range slices.Sorted(maps.Keys(r.covered)) {
+			o.ckpt.changed(o.find(id), start, 0)
+		}
+		r.valid.Cursor = start
 	}
-	return saved, nil
+	r.origins = nil
+}
+
+// fold replays the log up to offset to.
+func (r *restoration) fold(ctx context.Context, to int64) error {
+	o := r.o
+	return o.host.cfg.Changelog.Read(ctx, o.p.id, r.valid.Next, to, func(rec LogRecord) error {
+		at := Cursor{Next: rec.Offset, Epoch: r.valid.Epoch, N: r.valid.N}
+		err := r.dec.Decode(rec.Value, &o.event)
+		if !r.valid.Valid(rec.Offset, &o.event, err) {
+			o.host.stats.Void.Add(1)
+			return nil
+		}
+		if o.event.Kind == doppelv1.EventKind_EVENT_KIND_CLAIM {
+			return nil
+		}
+		o.now = max(o.now, o.event.Now)
+		if p := o.event.SrcNext; behind(p, o.src) {
+			o.src = p
+		}
+		if o.event.OfPartition() || len(rec.Key) == 0 {
+			return nil
+		}
+		if r.ahead != nil && r.ahead.lacks(o, rec.Key, &o.event) {
+			return fmt.Errorf("offset %d is not the first of %q, and its checkpoint was not there: %w", rec.Offset, rec.Key, errCold)
+		}
+		o.host.stats.Replayed.Add(1)
+		c := o.replay(rec, &o.event, at, r.covered[string(rec.Key)])
+		if c != nil && r.ahead != nil {
+			r.ahead.touched[c] = rec.Offset
+		}
+		if ts := o.event.Effects.Transitions; len(ts) > 0 && rec.Offset >= r.floor.EffectsNext {
+			r.emit = append(r.emit, lateEffects{at, transitionsOf(o.p.id, rec.Offset, string(rec.Key), ts)})
+		}
+		return nil
+	})
 }
 
 // checkEpoch refuses what doppel.state cannot hold while our claim is the newest (S1). We have written
@@ -160,8 +253,12 @@ func (o *owner) checkEpoch(epoch uint64, asof, logEnd int64) error {
 
 // wakeUp finds out what restored twins wait for, and how many samples they hold.
 func (o *owner) wakeUp() (held int64) {
+	for _, c := range o.twins {
+		o.host.engine.SpawnProc(c)
+	}
 	var holding []*passive
-	for id, p := range o.idle.passive {
+	for _, id := range slices.Sorted(maps.Keys(o.idle.passive)) {
+		p := o.idle.passive[id]
 		p.asof = 0
 		t := &o.idle.read
 		if !o.decode(t, id, p) {
@@ -179,7 +276,8 @@ func (o *owner) wakeUp() (held int64) {
 	for _, p := range holding { // how long they may wait will change when ingest is read
 		o.activate(p)
 	}
-	for _, c := range o.twins {
+	for _, id := range slices.Sorted(maps.Keys(o.twins)) {
+		c := o.twins[id]
 		o.wheel.schedule(c, o.dueOf(&c.twin))
 		held += int64(c.twin.Counters().Held)
 	}
@@ -195,19 +293,15 @@ func transitionsOf(p int32, offset int64, device string, alerts []alert.Alert) [
 }
 
 // replay applies one valid record, at the cursor in front of it, unless the checkpoint that its twin
-// was made hot from includes it: all up to covered.
-func (o *owner) replay(r LogRecord, recorded *codec.Event, at Cursor, covered int64) {
-	o.now = max(o.now, recorded.Now)
-	if p := recorded.SrcNext; behind(p, o.src) {
-		o.src = p
-	}
+// was made hot from includes it: all up to covered. It returns the twin, nil if it was not applied.
+func (o *owner) replay(r LogRecord, recorded *codec.Event, at Cursor, covered int64) *cell {
 	if r.Offset <= covered {
-		return
+		return nil
 	}
 	c := o.twins[string(r.Key)]
 	if c == nil {
 		if p := o.idle.passive[string(r.Key)]; p != nil && p.asof >= r.Offset {
-			return // its checkpoint includes it
+			return nil // its checkpoint includes it
 		}
 		if c = o.find(string(r.Key)); c == nil {
 			c = o.newCell(string(r.Key))
@@ -230,6 +324,7 @@ func (o *owner) replay(r LogRecord, recorded *codec.Event, at Cursor, covered in
 		c.online = on
 		o.twinsOn += sign(on)
 	}
+	return c
 }
 
 // behind says that a lies behind b in ingest.
