@@ -10,8 +10,9 @@ import (
 	"github.com/eclipse/paho.golang/paho"
 )
 
-// ErrTakenOver is returned by [Adopt] when another client connected with the client id: the session
-// is its own again.
+// ErrTakenOver is returned by [Adopt] when another client connected with the client id, or may have: the
+// session is then its own again. Mosquitto 2.0.11 closes the connection of who is thrown out without a
+// word, so that any break of the connection counts.
 var ErrTakenOver = errors.New("mqtt: the session was taken over by another client")
 
 // Adopt takes over the session of a node that is gone for good: what the broker had assigned to that
@@ -28,7 +29,11 @@ func Adopt(ctx context.Context, cfg Config, inlet Inlet, refuser Refuser, log *s
 		return err
 	}
 	start := time.Now()
-	if err := c.errand(ctx, adopt); err != nil {
+	err = c.errand(ctx, adopt)
+	if errors.Is(err, errConnectionGone) {
+		err = fmt.Errorf("%w: %w", ErrTakenOver, err)
+	}
+	if err != nil {
 		return fmt.Errorf("adopt the session of %s: %w", cfg.ClientID, err)
 	}
 	log.InfoContext(ctx, "session of a node adopted and ended", "client_id", cfg.ClientID,

@@ -100,6 +100,40 @@ func BenchmarkClientFirehose(b *testing.B) {
 	}
 }
 
+// BenchmarkClear is how long Clear takes while Mosquitto passes on nearly as much as it can (more would
+// be a backlog, and Clear waits for its end), with a store that commits in 5 ms.
+func BenchmarkClear(b *testing.B) {
+	m := startMosquitto(b, recommended)
+	s := &store{commit: 5 * time.Millisecond}
+	ctx, cancel := context.WithCancel(b.Context())
+	defer cancel()
+	go s.run(ctx)
+	door, err := New(Config{URLs: []string{m.addr}, ClientID: "bench", DrainTimeout: time.Millisecond}, s, s, slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- door.Run(ctx) }()
+	startProcess(b, publisherEnv+"="+m.addr, paceEnv+"=80ms")
+	for s.taken.Load() < 10_000 { // warm
+		time.Sleep(time.Millisecond)
+	}
+	first, start, longest := s.taken.Load(), time.Now(), time.Duration(0)
+	for b.Loop() {
+		begun := time.Now()
+		if err := door.Clear(ctx); err != nil {
+			b.Fatal(err)
+		}
+		longest = max(longest, time.Since(begun))
+	}
+	b.ReportMetric(float64(s.taken.Load()-first)/time.Since(start).Seconds(), "msg/s")
+	b.ReportMetric(float64(longest.Microseconds())/1000, "longest-ms")
+	cancel()
+	if err := <-ended; err != nil {
+		b.Error(err)
+	}
+}
+
 func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
 	var r syscall.Rusage

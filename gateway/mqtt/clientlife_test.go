@@ -90,8 +90,17 @@ func TestClientLeavesForGood(t *testing.T) {
 	if err := c.Leave(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	stop()
 	d := newDevice(t, m.addr, nil)
+	_ = c.link.conn.Load().Conn.Close() // a new connection does not subscribe again
+	eventually(t, "connected again", func() bool { _, up, _ := c.link.state(); return up && c.Stats().Connects.Load() == 2 })
+	if err := c.Clear(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.publish("devices/a/telemetry", 1, false, "too late"); err != nil {
+		t.Fatal(err)
+	}
+	never(t, "a message after Leave", 200*time.Millisecond, func() bool { return len(o.received()) > 0 })
+	stop()
 	if _, err := d.publish("devices/a/telemetry", 1, false, "for others"); err != nil {
 		t.Fatal(err)
 	}

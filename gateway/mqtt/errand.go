@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -50,7 +51,7 @@ func (e *errand) connect(ctx context.Context, p *paho.Connect, retainedOnly bool
 	e.conn = newConn(ctx, nc, &intake{sink: e.client.sink, ledger: e.ledger, retainedOnly: retainedOnly})
 	e.paho = paho.NewClient(paho.ClientConfig{
 		Conn: e.conn, Session: newSession(e.ledger), PingHandler: pinger{},
-		OnClientError: e.fail, OnServerDisconnect: e.onServerDisconnect,
+		OnClientError: e.onError, OnServerDisconnect: e.onServerDisconnect,
 	})
 	l := e.client.link
 	p.KeepAlive = uint16(l.cfg.KeepAlive / time.Second)
@@ -63,6 +64,13 @@ func (e *errand) connect(ctx context.Context, p *paho.Connect, retainedOnly bool
 		return nil, fmt.Errorf("connect: %w", err)
 	}
 	return ack, nil
+}
+
+func (e *errand) onError(err error) {
+	if !errors.Is(err, errSilent) {
+		err = fmt.Errorf("%w: %w", errConnectionGone, err)
+	}
+	e.fail(err)
 }
 
 func (e *errand) onServerDisconnect(d *paho.Disconnect) {

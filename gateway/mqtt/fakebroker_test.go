@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/eclipse/paho.golang/packets"
 )
@@ -201,14 +202,14 @@ func startFirehose(b *testing.B) (addr string) {
 }
 
 // startProcess runs this binary with a variable set, until the benchmark ends.
-func startProcess(b *testing.B, env string) (out io.Reader) {
+func startProcess(b *testing.B, env ...string) (out io.Reader) {
 	b.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)
 	}
 	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), env)
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -233,23 +234,27 @@ func startProcess(b *testing.B, env string) (out io.Reader) {
 // address of the broker.
 const publisherEnv = "DOPPEL_TEST_PUBLISHER"
 
+// paceEnv, if set, is how long each of them waits between two windows.
+const paceEnv = "DOPPEL_TEST_PACE"
+
 // publisherMain publishes QoS 1 telemetry over connections with a window each, until stdin ends.
 func publisherMain(addr string) int {
 	const conns, window = 100, 32
+	pace, _ := time.ParseDuration(os.Getenv(paceEnv)) // not set: none
 	var wg sync.WaitGroup
 	for i := range conns {
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
 			return 1
 		}
-		wg.Go(func() { publishFrames(c, fmt.Sprintf("device-%06d", i), window) })
+		wg.Go(func() { publishFrames(c, fmt.Sprintf("device-%06d", i), window, pace) })
 		defer c.Close()
 	}
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	return 0
 }
 
-func publishFrames(c net.Conn, name string, window int) {
+func publishFrames(c net.Conn, name string, window int, pace time.Duration) {
 	r := bufio.NewReader(c)
 	_, _ = (&packets.Connect{ProtocolName: "MQTT", ProtocolVersion: 5, ClientID: name, CleanStart: true, Properties: &packets.Properties{}}).WriteTo(c)
 	if _, err := packets.ReadPacket(r); err != nil {
@@ -271,6 +276,9 @@ func publishFrames(c net.Conn, name string, window int) {
 		}
 		if _, err := r.Peek(pubackLen); err != nil {
 			return
+		}
+		if pace > 0 {
+			time.Sleep(pace)
 		}
 		free = r.Buffered() / pubackLen
 		_, _ = r.Discard(free * pubackLen)

@@ -57,8 +57,8 @@ func (c *Client) leave(ctx context.Context) error {
 
 // quit sees to it that nothing is subscribed from now on.
 func (l *link) quit() {
-	l.quitting.Store(true)
-	l.subscribing.Lock() // one under way
+	l.subscribing.Lock() // none under way
+	l.quitting = true
 	l.subscribing.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()

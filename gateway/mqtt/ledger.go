@@ -187,7 +187,7 @@ func (l *ledger) release() bool {
 	}
 	if n > 0 {
 		l.stats.Unacked.Add(-int64(n))
-		l.marks.passed(l.held.head)
+		l.passed(l.held.head)
 		l.change.Broadcast()
 	}
 	return n > 0

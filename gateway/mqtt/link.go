@@ -33,11 +33,10 @@ type link struct {
 	ledger *ledger
 	log    *slog.Logger
 
-	conn atomic.Pointer[conn]
-	up   chan *autopaho.ConnectionManager // a connection came up and wants subscribing; holds one
-	// quitting: no subscription is made any more. subscribing is held while one is.
-	quitting    atomic.Bool
-	subscribing sync.Mutex
+	conn        atomic.Pointer[conn]
+	up          chan *autopaho.ConnectionManager // a connection came up and wants subscribing; holds one
+	subscribing sync.Mutex                       // while one is asked for
+	quitting    bool                             // none is asked for any more; under subscribing
 	// leaving makes the DISCONNECT end the session instead of keeping it.
 	leaving atomic.Bool
 

@@ -94,7 +94,7 @@ func (l *ledger) ask() *mark {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.asked = append(l.asked, m)
-	wake(l.marks.wake)
+	wake(l.wake)
 	return m
 }
 

@@ -85,7 +85,7 @@ func (p *pinging) run(ctx context.Context) error {
 		case err := <-failed:
 			return err
 		case <-tick.C:
-		case <-p.ledger.marks.wake:
+		case <-p.ledger.wake:
 		}
 	}
 }

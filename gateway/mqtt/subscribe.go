@@ -66,7 +66,7 @@ func (l *link) subscribe(ctx context.Context, manager *autopaho.ConnectionManage
 func (l *link) trySubscribe(ctx context.Context, manager *autopaho.ConnectionManager, subs []paho.SubscribeOptions) (asked bool, err error) {
 	l.subscribing.Lock()
 	defer l.subscribing.Unlock()
-	if l.quitting.Load() {
+	if l.quitting {
 		return false, nil
 	}
 	ack, err := manager.Subscribe(ctx, &paho.Subscribe{Subscriptions: subs})
