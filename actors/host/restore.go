@@ -71,6 +71,8 @@ func (o *owner) restore(ctx context.Context) ([]lateEffects, error) {
 		return nil, err
 	case err != nil:
 		return nil, fmt.Errorf("restore: %w", err)
+	case r.ahead != nil:
+		o.host.stats.Warm.Add(1)
 	}
 	o.event = codec.Event{}
 	o.logged = o.src

@@ -30,6 +30,7 @@ type Stats struct {
 	Checkpoints, Floors                    atomic.Uint64               // acknowledged in doppel.state
 	Rerouted                               atomic.Uint64               // records of doppel.ingest moved to the partition of their key
 	Replayed                               atomic.Uint64               // records that restores have folded
+	Warm                                   atomic.Uint64               // restores that went on from what was read ahead
 	IngestLost                             atomic.Uint64               // records of doppel.ingest removed before any owner saw them (G5)
 	ForcedGaps                             atomic.Uint64               // of Gaps, those declared before the barrier was passed
 	Messages                               [Reported + 1]atomic.Uint64 // by MessageKind

@@ -242,8 +242,36 @@ func (r retention) Needs(_ int32, n host.Needs) { r.w.need(n) }
 // Oldest implements host.Retention.
 func (r retention) Oldest(int32) (host.Cursor, bool) { return host.Cursor{}, false }
 
-// boot starts a node that serves the partition.
+// boot starts a node that serves the partition; often one that was about to.
 func (w *world) boot() *node {
+	n := w.heir
+	if n == nil || w.rng.IntN(8) == 0 {
+		n = w.prepare()
+	} else {
+		w.heir = nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n.alive = cancel
+	go func() { n.ended <- n.host.Serve(ctx, []int32{0}) }()
+	w.nodes, w.all = append(w.nodes, n), append(w.all, n)
+	return n
+}
+
+// warm lets a node read what it will need when it is given the partition.
+func (w *world) warm() {
+	if w.heir == nil {
+		w.heir = w.prepare()
+	}
+	n := w.heir
+	go func() {
+		if err := n.host.Warm(context.Background(), 0); err == nil {
+			w.warmed.Add(1)
+		}
+	}()
+}
+
+// prepare makes a node that does nothing yet.
+func (w *world) prepare() *node {
 	w.booted++
 	booted := uint64(w.booted)
 	n := &node{w: w, name: fmt.Sprintf("n%d", w.booted), ended: make(chan error, 1), gate: make(chan struct{}), more: make(chan struct{})}
@@ -279,10 +307,6 @@ func (w *world) boot() *node {
 		panic(err)
 	}
 	n.host = h
-	ctx, cancel := context.WithCancel(context.Background())
-	n.alive = cancel
-	go func() { n.ended <- h.Serve(ctx, []int32{0}) }()
-	w.nodes, w.all = append(w.nodes, n), append(w.all, n)
 	return n
 }
 

@@ -193,6 +193,9 @@ func (w *world) live(n *node) {
 
 // end stops all hosts.
 func (w *world) end() {
+	if w.heir != nil {
+		w.heir.host.Drop(0)
+	}
 	for _, n := range w.all {
 		n.crash()
 	}

@@ -31,6 +31,8 @@ type world struct {
 	log, state, ingest *topic
 	all, nodes         []*node // ever booted; those that are not over
 	owner              *node   // where the group says the partition is
+	heir               *node   // reads ahead; nil: nobody does
+	warmed             atomic.Int64
 	strays             []stray
 	panics             atomic.Int64 // steps of dev-3 until one panics; 0: none does
 	tardyOnly          bool         // every move is a claim of one who then stands still
@@ -75,11 +77,15 @@ type pace struct {
 var quick, slow = pace{30, 800, time.Second, 15 * time.Second}, pace{150, 3000, 12 * time.Second, 90 * time.Second}
 
 // tally counts what happened in some worlds, to see that the faults meet something.
-type tally struct{ worlds, records, void, boots, letters, ingested, gaps, forced, transitions, state, cut, late int }
+type tally struct{ warmed, taken, worlds, records, void, boots, letters, ingested, gaps, forced, transitions, state, cut, late int }
 
 func (c *tally) add(w *world) {
 	j := w.judge
 	c.worlds++
+	c.warmed += int(w.warmed.Load())
+	for _, n := range w.all {
+		c.taken += int(n.host.Stats().Warm.Load())
+	}
 	c.records += int(j.valid.Next)
 	c.void += j.void
 	c.boots += w.booted
@@ -175,6 +181,8 @@ func (w *world) step() {
 		w.move()
 	case p < 975:
 		w.learn()
+	case p < 978:
+		w.warm()
 	case p < 982:
 		w.fault()
 	case p < 990:
