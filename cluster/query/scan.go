@@ -224,8 +224,11 @@ func (s *scan) remote(ctx context.Context, c doppelv1.QueryServiceClient, addres
 }
 
 func serves(h *host.Host, p int32) bool {
-	return p >= 0 && int(p) < len(h.Partitions()) && h.Partition(p).State == host.Serving
+	return answers(h.Partition(p))
 }
+
+// answers says whether a partition of this node can be asked.
+func answers(v host.View) bool { return v.State == host.Serving || v.State == host.Leaving }
 
 // walk reads a partition of this node in order of ids, behind one of them.
 func walk(ctx context.Context, h *host.Host, p int32, after string, out func(page) error) error {

@@ -2,7 +2,7 @@ package query
 
 import (
 	"context"
-	"errors"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -232,16 +232,30 @@ func (s *Server) Drain(ctx context.Context, req *doppelv1.DrainRequest) (*doppel
 	return &doppelv1.DrainResponse{Node: n}, nil
 }
 
-// errFollowEnded tells the other node that this one leaves; it may look again.
-var errFollowEnded = errors.New("the node tells of no more changes")
-
 // FollowChanges implements the service.
 func (s *Server) FollowChanges(req *doppelv1.FollowChangesRequest, stream grpc.ServerStreamingServer[doppelv1.FollowChangesResponse]) error {
+	last := &doppelv1.FollowChangesResponse{Ended: true}
 	err := s.changes.FollowChanges(stream.Context(), req.GetIncarnation(), req.GetSeq(), func(incarnation, seq uint64, ids []string, anew bool) error {
-		return stream.Send(&doppelv1.FollowChangesResponse{Incarnation: incarnation, Seq: seq, Ids: ids, Anew: anew})
+		last.Incarnation, last.Seq = incarnation, seq
+		return stream.Send(&doppelv1.FollowChangesResponse{Incarnation: incarnation, Seq: seq, Ids: ids, Anew: anew && !s.untouched()})
 	})
-	if err == nil {
-		err = status.Error(codes.Unavailable, errFollowEnded.Error())
+	if err != nil {
+		return toStatus(err)
 	}
-	return toStatus(err)
+	if !s.serving() {
+		if err := stream.Send(last); err != nil {
+			return err
+		}
+	}
+	return status.Error(codes.Unavailable, "the node tells of no more changes")
+}
+
+// untouched says whether no twin can have changed here yet: the node has served nothing.
+func (s *Server) untouched() bool {
+	st := s.host.Stats()
+	return !s.serving() && st.Received.Load() == 0 && st.Replayed.Load() == 0
+}
+
+func (s *Server) serving() bool {
+	return slices.ContainsFunc(s.host.Partitions(), func(v host.View) bool { return answers(v) })
 }

@@ -11,6 +11,7 @@ import (
 type fleetService struct {
 	doppelv1.UnimplementedFleetServiceServer
 	fleet        Fleet
+	drains       Drains      // nil: nobody drains
 	letters      DeadLetters // nil: there are none
 	letterFilter *filterEnv
 	decoder      func() *codec.Decoder

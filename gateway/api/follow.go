@@ -53,15 +53,14 @@ func (h *Hub) FollowChanges(ctx context.Context, incarnation, seq uint64, tell f
 			if sent {
 				beat.sent()
 			}
-			err = beat.rest(ctx, time.Now().Add(followPace))
-			if err != nil {
-				return followEnd(ctx)
+			if err := beat.rest(ctx, time.Now().Add(followPace)); err != nil {
+				return h.endFollow(ctx, seq, tell)
 			}
 			continue
 		}
 		why, err := beat.wait(ctx, w.bell)
 		if err != nil {
-			return followEnd(ctx)
+			return h.endFollow(ctx, seq, tell)
 		}
 		if why == wakeHeartbeat {
 			if err := tell(h.incarnation, seq, nil, false); err != nil {
@@ -71,7 +70,14 @@ func (h *Hub) FollowChanges(ctx context.Context, incarnation, seq uint64, tell f
 	}
 }
 
-func followEnd(ctx context.Context) error { return ctx.Err() }
+// endFollow tells what is left to tell by a node that shuts down.
+func (h *Hub) endFollow(ctx context.Context, seq uint64, tell func(incarnation, seq uint64, ids []string, anew bool) error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	_, err := h.tellOwn(seq, h.changes.seq.Load(), tell)
+	return err
+}
 
 // tellOwn tells which twins of this node changed in (after, upTo]: others' changes the others tell.
 func (h *Hub) tellOwn(after, upTo uint64, tell func(incarnation, seq uint64, ids []string, anew bool) error) (sent bool, err error) {

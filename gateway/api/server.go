@@ -41,6 +41,7 @@ type Config struct {
 	Decoder func() *codec.Decoder
 	// Resets nil: ResetTwin is UNIMPLEMENTED.
 	Resets Resets
+	Drains Drains // nil: DrainNode is UNIMPLEMENTED
 	Hub    *Hub
 	Log    *slog.Logger
 }
@@ -80,7 +81,7 @@ func New(cfg Config) (*API, error) {
 		twins:  &twinService{twins: cfg.Twins, past: cfg.Past, resets: cfg.Resets, hub: cfg.Hub, filter: twinFilter},
 		alerts: &alertService{alerts: cfg.Alerts, hub: cfg.Hub, filter: alertFilter},
 		fleet: &fleetService{
-			fleet: cfg.Fleet, letters: cfg.DeadLetters, letterFilter: letterFilter, decoder: cfg.Decoder, redriving: make(chan struct{}, 1),
+			fleet: cfg.Fleet, drains: cfg.Drains, letters: cfg.DeadLetters, letterFilter: letterFilter, decoder: cfg.Decoder, redriving: make(chan struct{}, 1),
 		},
 		rules:  &ruleService{rules: cfg.Rules},
 		health: health.NewServer(),

@@ -36,15 +36,16 @@ func (a *AlertLog) Identity(ctx context.Context) (string, error) {
 
 // Bounds are, by partition, the first offset still there and the offset behind the last.
 func (a *AlertLog) Bounds(ctx context.Context) (start, end []int64, err error) {
-	if start, err = a.offsets(ctx, a.out.c.adm.ListStartOffsets); err != nil {
+	c := a.out.c
+	if start, err = c.offsets(ctx, c.topics.Alerts, c.adm.ListStartOffsets); err != nil {
 		return nil, nil, err
 	}
-	end, err = a.offsets(ctx, a.out.c.adm.ListEndOffsets)
+	end, err = c.offsets(ctx, c.topics.Alerts, c.adm.ListEndOffsets)
 	return start, end, err
 }
 
-func (a *AlertLog) offsets(ctx context.Context, list func(context.Context, ...string) (kadm.ListedOffsets, error)) ([]int64, error) {
-	topic := a.out.c.topics.Alerts
+// offsets asks for one offset of every partition of a topic.
+func (c *Client) offsets(ctx context.Context, topic string, list func(context.Context, ...string) (kadm.ListedOffsets, error)) ([]int64, error) {
 	got, err := list(ctx, topic)
 	if err == nil {
 		err = got.Error()
@@ -52,7 +53,7 @@ func (a *AlertLog) offsets(ctx context.Context, list func(context.Context, ...st
 	if err != nil {
 		return nil, fmt.Errorf("offsets of %s: %w", topic, err)
 	}
-	offsets := make([]int64, a.out.c.cfg.Partitions)
+	offsets := make([]int64, c.cfg.Partitions)
 	for p := range offsets {
 		o, ok := got.Lookup(topic, int32(p))
 		if !ok {

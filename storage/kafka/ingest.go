@@ -47,6 +47,11 @@ func (in *Ingest) Bounds(ctx context.Context, p int32) (start, end int64, err er
 	return start, end, err
 }
 
+// Ends are, by partition, the offsets behind the last record.
+func (in *Ingest) Ends(ctx context.Context) ([]int64, error) {
+	return in.c.offsets(ctx, in.topic, in.c.adm.ListEndOffsets)
+}
+
 // Append implements host.Ingest. It blocks while the partition has as much on its way as it may; when
 // ctx ends meanwhile the message is not written.
 func (in *Ingest) Append(ctx context.Context, p int32, m *host.Message, done func(error)) {

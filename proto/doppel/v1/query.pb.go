@@ -1159,7 +1159,9 @@ type FollowChangesResponse struct {
 	Seq         uint64   `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
 	Ids         []string `protobuf:"bytes,3,rep,name=ids,proto3" json:"ids,omitempty"`
 	// Only in the first: it does not go on where the request says, and changes may have been missed.
-	Anew          bool `protobuf:"varint,4,opt,name=anew,proto3" json:"anew,omitempty"`
+	Anew bool `protobuf:"varint,4,opt,name=anew,proto3" json:"anew,omitempty"`
+	// The node leaves and serves no partition any more: nothing follows, and nothing is missing.
+	Ended         bool `protobuf:"varint,5,opt,name=ended,proto3" json:"ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1218,6 +1220,13 @@ func (x *FollowChangesResponse) GetIds() []string {
 func (x *FollowChangesResponse) GetAnew() bool {
 	if x != nil {
 		return x.Anew
+	}
+	return false
+}
+
+func (x *FollowChangesResponse) GetEnded() bool {
+	if x != nil {
+		return x.Ended
 	}
 	return false
 }
@@ -1297,12 +1306,13 @@ const file_doppel_v1_query_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\v2\x0f.doppel.v1.NodeR\x04node\"J\n" +
 	"\x14FollowChangesRequest\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x04R\x03seq\"q\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\x87\x01\n" +
 	"\x15FollowChangesResponse\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x10\n" +
 	"\x03ids\x18\x03 \x03(\tR\x03ids\x12\x12\n" +
-	"\x04anew\x18\x04 \x01(\bR\x04anew2\xa5\x06\n" +
+	"\x04anew\x18\x04 \x01(\bR\x04anew\x12\x14\n" +
+	"\x05ended\x18\x05 \x01(\bR\x05ended2\xa5\x06\n" +
 	"\fQueryService\x12H\n" +
 	"\tReadTwins\x12\x1b.doppel.v1.ReadTwinsRequest\x1a\x1c.doppel.v1.ReadTwinsResponse0\x01\x12H\n" +
 	"\tScanTwins\x12\x1b.doppel.v1.ScanTwinsRequest\x1a\x1c.doppel.v1.ScanTwinsResponse0\x01\x12K\n" +
