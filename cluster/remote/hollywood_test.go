@@ -92,7 +92,7 @@ func TestActorsOfTheEngine(t *testing.T) {
 // TestHollywoodsOwnMessagesStayHere: what only one process understands becomes a dead letter.
 func TestHollywoodsOwnMessagesStayHere(t *testing.T) {
 	a, b := startNode(t), startNode(t)
-	in := b.inbox("inbox")
+	in := b.inbox()
 	a.connected(t, b.Address())
 	var dead recorder
 	a.engine.Subscribe(a.engine.SpawnFunc(dead.receive, "dead"))
@@ -120,7 +120,7 @@ func TestHollywoodsOwnMessagesStayHere(t *testing.T) {
 // TestHandlersAreActors of the engine of their node, too, and survive what is not for them.
 func TestHandlersAreActors(t *testing.T) {
 	a := startNode(t)
-	in := a.inbox("inbox")
+	in := a.inbox()
 	a.Handle("broken", func(string, proto.Message) { panic("on purpose") })
 	a.engine.Send(actor.NewPID(a.Address(), "broken"), beat(1))
 	pid := actor.NewPID(a.Address(), "inbox")
@@ -145,7 +145,7 @@ func TestHandlersAreActors(t *testing.T) {
 // TestOwnAddress: a node tells itself something as it tells others.
 func TestOwnAddress(t *testing.T) {
 	a := startNode(t)
-	in := a.inbox("inbox")
+	in := a.inbox()
 	var mu sync.Mutex
 	mu.Lock()                                                                  // the handler does not run in the caller
 	a.Handle("locked", func(string, proto.Message) { mu.Lock(); mu.Unlock() }) //nolint:staticcheck // only to pass

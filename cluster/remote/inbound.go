@@ -16,16 +16,23 @@ import (
 // maxDetail bounds what a refusal tells, in bytes.
 const maxDetail = 512
 
-// inbound delivers what comes over one stream. It belongs to the goroutine that reads the stream.
+// inbound delivers what comes over one stream. It belongs to the goroutine that reads the stream,
+// but for its channels.
 type inbound struct {
 	r        *Remote
 	from     string                              // address of the sending node
 	types    map[string]protoreflect.MessageType // those seen
 	refusals []*doppelv1.Refusal                 // of the last batch
+
+	replaced chan struct{} // closed when the node has opened another stream
+	ended    chan struct{} // closed when nothing more is delivered
 }
 
 func (r *Remote) newInbound() *inbound {
-	return &inbound{r: r, types: map[string]protoreflect.MessageType{}}
+	return &inbound{
+		r: r, types: map[string]protoreflect.MessageType{},
+		replaced: make(chan struct{}), ended: make(chan struct{}),
+	}
 }
 
 // take delivers a batch, keeps its refusals, and returns the number of its messages. An error says

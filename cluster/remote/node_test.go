@@ -90,16 +90,16 @@ func (n *node) refusals() []*doppelv1.Refusal {
 	return append([]*doppelv1.Refusal(nil), n.refused...)
 }
 
-// inbox is an actor that keeps what it gets.
+// inbox is an actor of that name that keeps what it gets.
 type inbox struct {
 	mu   sync.Mutex
 	got  []proto.Message
 	from []string
 }
 
-func (n *node) inbox(name string) *inbox {
+func (n *node) inbox() *inbox {
 	var in inbox
-	n.Handle(name, func(from string, m proto.Message) {
+	n.Handle("inbox", func(from string, m proto.Message) {
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		in.got = append(in.got, m)

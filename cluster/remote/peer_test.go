@@ -10,7 +10,7 @@ import (
 // TestDeadPeerCostsOthersNothing: one peer refuses connections, another swallows them.
 func TestDeadPeerCostsOthersNothing(t *testing.T) {
 	a, b := startNode(t), startNode(t)
-	in := b.inbox("inbox")
+	in := b.inbox()
 	a.connected(t, b.Address())
 
 	gone := listen(t, "127.0.0.1:0")
@@ -72,7 +72,7 @@ func TestConnectingPeerGetsALittle(t *testing.T) {
 		t.Errorf("%d messages were taken while connecting, want about %d", got, want)
 	}
 	b := startNodeOn(t, l, l.Addr().String())
-	in := b.inbox("inbox")
+	in := b.inbox()
 	eventually(t, "they arrived", func() bool { return in.len() == told })
 }
 
@@ -80,7 +80,7 @@ func TestStalledPeerFillsItsOwnBufferOnly(t *testing.T) {
 	const buffer = 2 << 20
 	small := func(c *Config) { c.Buffer, c.StallAfter = buffer, 5*time.Second }
 	a, b, good := startNode(t, small), startNode(t), startNode(t)
-	in, other := b.inbox("inbox"), good.inbox("inbox")
+	in, other := b.inbox(), good.inbox()
 	p := startProxy(t, b.Address())
 	a.connected(t, p.address())
 	a.connected(t, good.Address())
@@ -162,7 +162,7 @@ func TestBlockedHandlerIsAStall(t *testing.T) {
 
 func TestCutConnectionIsMadeAgain(t *testing.T) {
 	a, b := startNode(t), startNode(t)
-	in := b.inbox("inbox")
+	in := b.inbox()
 	p := startProxy(t, b.Address())
 	a.connected(t, p.address())
 	for round := range 5 {
@@ -188,14 +188,14 @@ func TestRestartedNode(t *testing.T) {
 	address := l.Addr().String()
 	t.Run("first life", func(t *testing.T) {
 		b := startNodeOn(t, l, address)
-		in := b.inbox("inbox")
+		in := b.inbox()
 		a.connected(t, address)
 		mustTell(t, a, address, "inbox", beat(1))
 		eventually(t, "it heard", func() bool { return in.len() == 1 })
 	})
 	eventually(t, "it is down", func() bool { return a.is(address, down) })
 	b := startNodeOn(t, listen(t, address), address)
-	in := b.inbox("inbox")
+	in := b.inbox()
 	eventually(t, "it is up again", func() bool { return a.is(address, up) })
 	mustTell(t, a, address, "inbox", beat(2))
 	eventually(t, "it heard", func() bool { return in.len() == 1 })
@@ -216,7 +216,7 @@ func TestHeard(t *testing.T) {
 
 func TestForget(t *testing.T) {
 	a, b := startNode(t), startNode(t)
-	in := b.inbox("inbox")
+	in := b.inbox()
 	a.connected(t, b.Address())
 	a.Forget(b.Address())
 	a.Forget(b.Address())

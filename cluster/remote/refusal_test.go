@@ -1,8 +1,10 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,8 +26,8 @@ import (
 func unknown(t *testing.T) proto.Message {
 	t.Helper()
 	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
-		Name: proto.String("future.proto"), Package: proto.String("future"), Syntax: proto.String("proto3"),
-		MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("Novelty")}},
+		Name: new("future.proto"), Package: new("future"), Syntax: new("proto3"),
+		MessageType: []*descriptorpb.DescriptorProto{{Name: new("Novelty")}},
 	}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +51,7 @@ func reasons(refusals []*doppelv1.Refusal) (s []reason) {
 // TestRefusedAlone: of each ten messages some cannot be delivered; the rest are, in order.
 func TestRefusedAlone(t *testing.T) {
 	a, b := startNode(t), startNode(t)
-	in := b.inbox("inbox")
+	in := b.inbox()
 	b.Handle("broken", func(string, proto.Message) { panic("on purpose") })
 	a.connected(t, b.Address())
 
@@ -117,30 +119,31 @@ func exchange(t *testing.T, n *node) grpc.BidiStreamingClient[doppelv1.ExchangeR
 	return s
 }
 
-func sealed(t *testing.T, id uint64, target string, m proto.Message) *doppelv1.Envelope {
+// sealed is m on its way to the inbox.
+func sealed(t *testing.T, id uint64, m proto.Message) *doppelv1.Envelope {
 	t.Helper()
 	b, err := proto.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &doppelv1.Envelope{Id: id, Target: target, Type: string(m.ProtoReflect().Descriptor().FullName()), Message: b}
+	return &doppelv1.Envelope{Id: id, Target: "inbox", Type: string(m.ProtoReflect().Descriptor().FullName()), Message: b}
 }
 
 // TestGeneratedClientIsUnderstood: what is on the wire is what node.proto says.
 func TestGeneratedClientIsUnderstood(t *testing.T) {
 	n := startNode(t)
-	in := n.inbox("inbox")
+	in := n.inbox()
 	s := exchange(t, n)
-	bad := sealed(t, 2, "inbox", beat(2))
+	bad := sealed(t, 2, beat(2))
 	bad.Message = []byte{0xff}
-	text := sealed(t, 3, "inbox", beat(3))
+	text := sealed(t, 3, beat(3))
 	text.Message = []byte{0x0a, 1, 0xff} // a string that is not UTF-8
 	req := &doppelv1.ExchangeRequest{From: "elsewhere:1", Envelopes: []*doppelv1.Envelope{
-		sealed(t, 1, "inbox", beat(1)), bad, text, {Id: 4}, sealed(t, 5, "inbox", beat(5)),
+		sealed(t, 1, beat(1)), bad, text, {Id: 4}, sealed(t, 5, beat(5)),
 	}}
 	// Fields of a later version do not disturb.
 	req.ProtoReflect().SetUnknown(protoreflect.RawFields{0x78, 1})
-	req.Envelopes[0].ProtoReflect().SetUnknown(protoreflect.RawFields{0x7a, 1, 'x'})
+	req.GetEnvelopes()[0].ProtoReflect().SetUnknown(protoreflect.RawFields{0x7a, 1, 'x'})
 	if err := s.Send(req); err != nil {
 		t.Fatal(err)
 	}
@@ -170,13 +173,49 @@ func TestGeneratedClientIsUnderstood(t *testing.T) {
 	}
 }
 
+// TestNewStreamReplacesTheOld: what a node says over a new stream never comes before what it said
+// over an old one that is still being read.
+func TestNewStreamReplacesTheOld(t *testing.T) {
+	n := startNode(t)
+	in := n.inbox()
+	free, entered := make(chan struct{}), make(chan struct{})
+	n.Handle("slow", func(string, proto.Message) { close(entered); <-free })
+	from := func(e ...*doppelv1.Envelope) *doppelv1.ExchangeRequest {
+		return &doppelv1.ExchangeRequest{From: "elsewhere:1", Envelopes: e}
+	}
+	slow := sealed(t, 1, beat(1))
+	slow.Target = "slow"
+	older, newer := exchange(t, n), exchange(t, n)
+	if err := older.Send(from(slow, sealed(t, 2, beat(2)))); err != nil {
+		t.Fatal(err)
+	}
+	<-entered
+	if err := older.Send(from(sealed(t, 3, beat(3)))); err != nil {
+		t.Fatal(err)
+	}
+	if err := newer.Send(from(sealed(t, 1, beat(4)))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := older.Recv(); status.Code(err) != codes.Aborted {
+		t.Errorf("the old stream ended with %v, want Aborted", err)
+	}
+	if in.len() > 0 {
+		t.Error("the new stream did not wait for the old one")
+	}
+	close(free)
+	eventually(t, "the new stream goes on", func() bool { s := in.seqs(); return slices.Contains(s, 4) })
+	if got, want := in.seqs(), []uint64{2, 4}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 // TestAnonymousStreamIsEnded: nobody is delivered for who does not say who he is.
 func TestAnonymousStreamIsEnded(t *testing.T) {
 	n := startNode(t)
-	in := n.inbox("inbox")
+	in := n.inbox()
 	for _, from := range []string{"", strings.Repeat("x", maxAddress+1)} {
 		s := exchange(t, n)
-		req := &doppelv1.ExchangeRequest{From: from, Envelopes: []*doppelv1.Envelope{sealed(t, 1, "inbox", beat(1))}}
+		req := &doppelv1.ExchangeRequest{From: from, Envelopes: []*doppelv1.Envelope{sealed(t, 1, beat(1))}}
 		if err := s.Send(req); err != nil {
 			t.Fatal(err)
 		}
@@ -189,23 +228,20 @@ func TestAnonymousStreamIsEnded(t *testing.T) {
 	}
 }
 
-// rawRequest is sent as it is.
-type rawRequest []byte
-
 // TestMalformedRequestEndsItsStreamOnly: any prefix of a request, and the request with any byte
 // changed, harm nobody.
 func TestMalformedRequestEndsItsStreamOnly(t *testing.T) {
 	n := startNode(t)
-	n.inbox("inbox")
-	good, err := proto.Marshal(&doppelv1.ExchangeRequest{From: "elsewhere:1", Envelopes: []*doppelv1.Envelope{sealed(t, 1, "inbox", beat(1))}})
+	n.inbox()
+	good, err := proto.Marshal(&doppelv1.ExchangeRequest{From: "elsewhere:1", Envelopes: []*doppelv1.Envelope{sealed(t, 1, beat(1))}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	requests := []rawRequest{}
+	requests := [][]byte{}
 	for i := range good {
 		requests = append(requests, good[:i])
 		for _, flip := range []byte{0x01, 0x80, 0xff} {
-			b := append(rawRequest(nil), good...)
+			b := bytes.Clone(good)
 			b[i] ^= flip
 			requests = append(requests, b)
 		}
@@ -216,6 +252,7 @@ func TestMalformedRequestEndsItsStreamOnly(t *testing.T) {
 		if _, err := in.request(b); err != nil {
 			malformed++
 		}
+		n.inbounds.leave(in)
 	}
 	if malformed == 0 {
 		t.Error("none of the requests was found malformed: nothing is proven")
@@ -224,7 +261,7 @@ func TestMalformedRequestEndsItsStreamOnly(t *testing.T) {
 
 func TestTellRefusesWhatCannotTravel(t *testing.T) {
 	a, b := startNode(t, func(c *Config) { c.MaxMessage = 64 << 10 }), startNode(t)
-	in := b.inbox("inbox")
+	in := b.inbox()
 	a.connected(t, b.Address())
 	for _, c := range []struct {
 		name   string
@@ -260,7 +297,7 @@ func TestTellRefusesWhatCannotTravel(t *testing.T) {
 // TestLargestMessageTravels: what Tell takes, the other node takes.
 func TestLargestMessageTravels(t *testing.T) {
 	a, b := startNode(t), startNode(t)
-	in := b.inbox("inbox")
+	in := b.inbox()
 	a.connected(t, b.Address())
 	for range 5 {
 		for _, m := range []proto.Message{beat(1), padded(4<<20 - 100)} {

@@ -1,8 +1,9 @@
 // Package remote carries messages between the actors of different nodes: it is Hollywood's
 // actor.Remoter over bidirectional gRPC streams (NodeService.Exchange).
 //
-// Delivery is at most once and in order: of what one node tells another over one stream, a prefix
-// arrives, less what was refused message by message. Whoever needs to know asks for an answer and
+// Delivery is at most once and in order. Of what one node tells another while its stream holds, a
+// prefix arrives, less what was refused message by message; nothing of it arrives after what was told
+// over a later stream. Whoever needs to know asks for an answer and
 // tells again. The package knows nothing of who is in the cluster, what a message means or where a
 // partition lives.
 //
@@ -110,6 +111,7 @@ type Remote struct {
 	chunks   chunkPool
 	engine   atomic.Pointer[actor.Engine]
 	handlers handlers
+	inbounds inbounds
 	heard    clocks
 
 	// stopping ends what waits for more to do; stopped, everything.

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -34,24 +35,31 @@ func (r *Remote) serve(stream grpc.ServerStream) error {
 		r.mu.RUnlock()
 		return status.Error(codes.Unavailable, "node is stopping")
 	}
-	done := make(chan error, 1)
-	r.wg.Go(func() { done <- r.read(stream) })
+	in, done := r.newInbound(), make(chan error, 1)
+	r.wg.Go(func() { done <- in.read(stream) })
 	r.mu.RUnlock()
-	select {
+	select { // returning ends the stream, and with it the reading
 	case err := <-done:
 		return err
 	case <-r.stopping.Done():
+		return status.Error(codes.Unavailable, "node is stopping")
+	case <-in.replaced:
+		return status.Error(codes.Aborted, "another stream has come from this address")
 	}
-	// Returning ends the stream, and with it the reading.
-	return status.Error(codes.Unavailable, "node is stopping")
 }
 
-func (r *Remote) read(stream grpc.ServerStream) error {
-	in := r.newInbound()
+func (in *inbound) read(stream grpc.ServerStream) error {
+	defer in.r.inbounds.leave(in)
 	for {
 		var f frame
 		if err := stream.RecvMsg(&f); err != nil {
 			return endOf(err)
+		}
+		select {
+		case <-in.replaced: // what was received before may still come
+			f.buf.Free()
+			return nil
+		default:
 		}
 		res, err := in.request(f.buf.ReadOnlyData())
 		f.buf.Free()
@@ -76,6 +84,7 @@ func (in *inbound) request(b []byte) (*doppelv1.ExchangeResponse, error) {
 			return nil, status.Error(codes.InvalidArgument, "first request does not say who it is from")
 		}
 		in.from = from
+		in.r.inbounds.enter(in)
 		in.r.alive(from)
 	}
 	in.r.heard.of(in.from).Store(time.Now().UnixNano())
@@ -97,4 +106,35 @@ func (r *Remote) alive(address string) {
 	if p != nil {
 		p.conn.ResetConnectBackoff()
 	}
+}
+
+// inbounds are the streams of others, one of each node.
+type inbounds struct {
+	mu     sync.Mutex
+	byFrom map[string]*inbound
+}
+
+// enter makes in the stream of its node and waits for what an older one is about to deliver: it may
+// be broken without this node having noticed.
+func (s *inbounds) enter(in *inbound) {
+	s.mu.Lock()
+	older := s.byFrom[in.from]
+	if s.byFrom == nil {
+		s.byFrom = map[string]*inbound{}
+	}
+	s.byFrom[in.from] = in
+	s.mu.Unlock()
+	if older != nil {
+		close(older.replaced)
+		<-older.ended
+	}
+}
+
+func (s *inbounds) leave(in *inbound) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byFrom[in.from] == in {
+		delete(s.byFrom, in.from)
+	}
+	close(in.ended)
 }

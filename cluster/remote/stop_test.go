@@ -14,7 +14,7 @@ import (
 func TestStopFlushes(t *testing.T) {
 	for range 5 {
 		a, b := startNode(t, func(c *Config) { c.FlushTimeout = 20 * time.Second }), startNode(t)
-		in := b.inbox("inbox")
+		in := b.inbox()
 		a.connected(t, b.Address())
 		told := 0
 		for range 50_000 {
