@@ -138,7 +138,7 @@ func (o *owner) takeTwin(c *cell, since Cursor) {
 // are acknowledged.
 func (k *checkpoints) room() int {
 	if cap(k.slab)-len(k.slab) < 4<<10 {
-		k.slab = make([]byte, 0, stateSlabBytes)
+		k.slab = grown(k.slab, stateSlabBytes)
 	}
 	return len(k.slab)
 }

@@ -7,9 +7,15 @@ import (
 	"github.com/doppel-iot/doppel/actors/twin"
 )
 
-// slabBytes is how much record memory is allocated at a time. A slab lives until its records are
-// acknowledged; the collector frees it whole.
+// slabBytes is how much record memory is allocated at a time, less for an owner that has written little
+// so far. A slab lives until its records are acknowledged; the collector frees it whole.
 const slabBytes = 256 << 10
+
+// grown is an empty slab, larger than the last one, up to most.
+func grown(last []byte, most int) []byte {
+	const least = 8 << 10
+	return make([]byte, 0, min(max(2*cap(last), least), most))
+}
 
 // maxFlight bounds the bytes of a partition's unacknowledged records, and what one message makes on top.
 const maxFlight = 16 << 20
@@ -75,7 +81,7 @@ func (o *owner) record(c *cell) *pending {
 // encode appends the key and the value of a record to the slab and returns them.
 func (o *owner) encode(c *cell, ev *codec.Event) (key, value []byte) {
 	if cap(o.out.slab)-len(o.out.slab) < 4<<10 {
-		o.out.slab = make([]byte, 0, slabBytes)
+		o.out.slab = grown(o.out.slab, slabBytes)
 	}
 	start := len(o.out.slab)
 	o.out.slab = append(o.out.slab, c.id()...)

@@ -12,7 +12,7 @@ import (
 // Hash is equal for equal states and, but for chance, different for different ones. It covers
 // everything that can decide future behaviour or be read, but not the duplicates, which are lost in
 // a crash by design.
-func (t *Twin) Hash() uint64 { return xxhash.Sum64(t.appendState(nil)) }
+func (t *Twin) Hash() uint64 { return xxhash.Sum64(t.appendState(make([]byte, 0, 1<<10))) }
 
 func (t *Twin) appendState(b []byte) []byte {
 	le := binary.LittleEndian
