@@ -64,7 +64,7 @@ func startNodeOn(t testing.TB, l net.Listener, address string, change ...func(*C
 	}
 	n.Remote = New(cfg)
 	var err error
-	if n.engine, err = actor.NewEngine(actor.NewEngineConfig().WithRemote(n.Remote)); err != nil {
+	if n.engine, err = n.NewEngine(); err != nil {
 		t.Fatal(err)
 	}
 	n.server = grpc.NewServer(n.ServerOptions()...)

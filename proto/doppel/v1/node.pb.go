@@ -200,10 +200,12 @@ func (DeliveryVerdict) EnumDescriptor() ([]byte, []int) {
 	return file_doppel_v1_node_proto_rawDescGZIP(), []int{2}
 }
 
-// ExchangeRequest is a batch of messages.
+// ExchangeRequest is a batch of messages. One without messages is answered by an empty
+// ExchangeResponse, once what came before it is delivered.
 type ExchangeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The address under which the sending node is known; on the first batch of a stream.
+	// The address under which the sending node is known; on the first batch of a stream. It replaces
+	// an older stream from there.
 	From          string      `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
 	Envelopes     []*Envelope `protobuf:"bytes,2,rep,name=envelopes,proto3" json:"envelopes,omitempty"`
 	unknownFields protoimpl.UnknownFields
