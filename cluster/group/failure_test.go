@@ -7,6 +7,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/doppel-iot/doppel/cluster/placement"
@@ -167,6 +168,20 @@ func TestKafkaUnreachable(t *testing.T) {
 		if got := kept(both, again); got != partitions {
 			t.Errorf("%d partitions stayed, want %d", got, partitions)
 		}
+	})
+}
+
+func TestKafkaComesLate(t *testing.T) {
+	each(t, func(t *testing.T, c *cluster) {
+		var told journal
+		net := newGate()
+		net.sever()
+		a := c.start(Config{Node: "a", Capacity: 1, Logger: told.logger()}, kgo.Dialer(net.dial))
+		t.Cleanup(net.close)
+		until(t, "it says so", func() bool { return told.has("level=WARN", "connection refused") })
+		net.mend()
+		c.shares(map[string]int{"a": 16}, a)
+		until(t, "it says so", func() bool { return told.has("level=INFO", "answers again") })
 	})
 }
 

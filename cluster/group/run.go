@@ -41,8 +41,8 @@ func (g *Group) Run(ctx context.Context) error {
 	var beating sync.WaitGroup
 	beating.Go(func() { g.beat(ctx, cl) })
 	g.attend(ctx, cl)
-	beating.Wait()
 	g.leave(context.WithoutCancel(ctx), cl)
+	beating.Wait()
 	return nil
 }
 
@@ -130,10 +130,10 @@ func (g *Group) enter() (seat, *doppelv1.GroupMember) {
 	m := &doppelv1.GroupMember{Node: g.cfg.Node, Incarnation: g.cfg.Incarnation, Capacity: uint32(g.capacity)}
 	if t := g.table.Load(); t != nil {
 		m.Generation = t.Generation
-		m.Owned = slices.SortedFunc(maps.Keys(g.since), func(p, q int32) int {
-			return cmp.Or(cmp.Compare(g.since[p], g.since[q]), cmp.Compare(p, q))
-		})
 	}
+	m.Owned = slices.SortedFunc(maps.Keys(g.since), func(p, q int32) int {
+		return cmp.Or(cmp.Compare(g.since[p], g.since[q]), cmp.Compare(p, q))
+	})
 	return g.seat, m
 }
 

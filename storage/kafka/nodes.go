@@ -58,8 +58,7 @@ func (c *Client) writeNode(ctx context.Context, id string, value []byte) error {
 // ends: with nil where a record was removed. Of a record that was replaced before, fn may be told or not.
 // ready is called once, when everything that stood there at the start was told.
 //
-// It outlasts a broker that is away, and never returns nil. ready and fn are called by one goroutine, and must not keep n's
-// memory from others: it is theirs.
+// It outlasts a broker that is away, and never returns nil. ready and fn are called by one goroutine.
 func (c *Client) FollowNodes(ctx context.Context, ready func(), fn func(id string, n *doppelv1.NodeRecord)) error {
 	cl, err := kgo.NewClient(c.cfg.connection()...)
 	if err != nil {
