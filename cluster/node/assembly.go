@@ -44,6 +44,7 @@ type assembly struct {
 	door        door
 	api         *api.API
 	fleet       *fleet
+	hub         *api.Hub
 	cluster     *cluster // nil: this node is alone
 	left        bool     // the MQTT session of this node is empty and ends with its connection
 }
@@ -60,7 +61,8 @@ func (a *assembly) build(ctx context.Context) error {
 			return err
 		}
 	}
-	hub := api.NewHub(api.HubConfig{})
+	hub := a.newHub()
+	a.hub = hub
 	if err := a.openHost(hub); err != nil {
 		return err
 	}

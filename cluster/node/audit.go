@@ -18,12 +18,6 @@ type auditedRows interface {
 	Rows(ctx context.Context, fn func(device string, rows uint64)) error
 }
 
-// auditedLetters is doppel.dlq as an audit needs it.
-type auditedLetters interface {
-	Bounds(ctx context.Context) (start, end int64, err error)
-	Scan(ctx context.Context, from, to int64, fn func(*doppelv1.DeadLetter) error) error
-}
-
 const (
 	// settlePatience is how long an audit waits for samples that are between two counters, rowsPatience
 	// for QuestDB to catch up and show it.
@@ -32,8 +26,9 @@ const (
 	auditPause     = 100 * time.Millisecond
 )
 
-// Audit implements api.Fleet: the equation of contract section 9 over this node since its start, the
-// states of its partitions, and, if deep, all of it against log, dead letters and QuestDB.
+// Audit implements query.Part: the equation of contract section 9 over this node since its start, the
+// states of its partitions, and, if deep, all of it against log and QuestDB. Dead letters are nobody's
+// own and are counted once for all nodes.
 func (f *fleet) Audit(ctx context.Context, deep bool) (*doppelv1.Audit, error) {
 	a := &audit{Audit: &doppelv1.Audit{Balanced: true}, fleet: f}
 	if err := a.accounts(ctx); err != nil {
@@ -45,12 +40,10 @@ func (f *fleet) Audit(ctx context.Context, deep bool) (*doppelv1.Audit, error) {
 	if err := a.log(ctx); err != nil {
 		return nil, err
 	}
-	if f.letters != nil {
+	if f.rows != nil {
 		if err := a.letters(ctx); err != nil {
 			return nil, err
 		}
-	}
-	if f.rows != nil {
 		if err := a.rows(ctx); err != nil {
 			return nil, err
 		}
@@ -82,7 +75,7 @@ func (a *audit) accounts(ctx context.Context) error {
 		var sum twin.Counters
 		var unsettled int64
 		a.Partitions = a.Partitions[:0]
-		for _, v := range a.fleet.host.Partitions() {
+		for _, v := range a.fleet.own() {
 			s, err := a.fleet.host.Standing(ctx, v.ID)
 			if err != nil {
 				return fmt.Errorf("partition %d: %w", v.ID, err)
@@ -101,12 +94,12 @@ func (a *audit) accounts(ctx context.Context) error {
 		what := ""
 		switch moving := before != after; {
 		case after.InFlight < 0:
-			what = fmt.Sprintf("node: %d more samples settled than received", -after.InFlight)
+			what = fmt.Sprintf("%d more samples settled than received", -after.InFlight)
 		case moving:
 		case after.InFlight != unsettled:
-			what = fmt.Sprintf("node: %d samples in flight, in its partitions %d", after.InFlight, unsettled)
+			what = fmt.Sprintf("%d samples in flight, in its partitions %d", after.InFlight, unsettled)
 		case after.Held != int64(sum.Held):
-			what = fmt.Sprintf("node: %d samples held, in its twins %d", after.Held, sum.Held)
+			what = fmt.Sprintf("%d samples held, in its twins %d", after.Held, sum.Held)
 		}
 		if what == "" {
 			return nil
@@ -126,7 +119,7 @@ func (a *audit) log(ctx context.Context) error {
 	l := &doppelv1.LogAudit{Whole: true}
 	var sum twin.Counters
 	a.Partitions = a.Partitions[:0]
-	for _, v := range a.fleet.host.Partitions() {
+	for _, v := range a.fleet.own() {
 		c, err := a.fleet.host.Check(ctx, v.ID)
 		if err != nil {
 			return fmt.Errorf("partition %d: %w", v.ID, err)
@@ -147,16 +140,14 @@ func (a *audit) log(ctx context.Context) error {
 	return nil
 }
 
-// letters checks that no record of a refused sample is without its dead letter, which comes first (G3).
+// letters finds the samples that QuestDB refused: they have no row.
 func (a *audit) letters(ctx context.Context) error {
 	start, end, err := a.fleet.letters.Bounds(ctx)
 	if err != nil {
 		return fmt.Errorf("dead letters: %w", err)
 	}
 	a.refused = make(map[string]uint64)
-	found := uint64(0)
 	err = a.fleet.letters.Scan(ctx, start, end, func(d *doppelv1.DeadLetter) error {
-		found++
 		if d.GetReason() == string(twin.QuestDBRefused) {
 			a.refused[d.GetDevice()]++
 		}
@@ -164,10 +155,6 @@ func (a *audit) letters(ctx context.Context) error {
 	})
 	if err != nil {
 		return fmt.Errorf("dead letters: %w", err)
-	}
-	a.Log.DeadLetters = uint64(start) + found // with those that expired
-	if a.Log.GetRefused() > a.Log.GetDeadLetters() {
-		a.differs("doppel.dlq: %d letters, and %d records in the log of samples that went there", a.Log.GetDeadLetters(), a.Log.GetRefused())
 	}
 	return nil
 }
@@ -178,8 +165,9 @@ func (a *audit) rows(ctx context.Context) error {
 	store := a.fleet.rows
 	r := &doppelv1.RowsAudit{}
 	a.Rows = r
-	for _, lag := range store.Lag() {
-		r.Lag += lag
+	lag := store.Lag()
+	for _, c := range a.checks {
+		r.Lag += lag[c.Audit.GetId()]
 	}
 	deadline := time.Now().Add(rowsPatience)
 	for !a.caughtUp() && time.Now().Before(deadline) {
@@ -195,8 +183,10 @@ func (a *audit) rows(ctx context.Context) error {
 		}
 	}
 	for device, n := range a.refused {
-		want[device] -= min(want[device], n)
-		r.Refused += n
+		if samples, ours := want[device]; ours {
+			want[device] = samples - min(samples, n)
+			r.Refused += n
+		}
 	}
 	complete := a.caughtUp()
 	deadline = time.Now().Add(rowsPatience)

@@ -16,6 +16,7 @@ import (
 	"github.com/doppel-iot/doppel/cluster/handover"
 	"github.com/doppel-iot/doppel/cluster/peers"
 	"github.com/doppel-iot/doppel/cluster/placement"
+	"github.com/doppel-iot/doppel/cluster/query"
 	"github.com/doppel-iot/doppel/cluster/registry"
 	"github.com/doppel-iot/doppel/cluster/remote"
 	"github.com/doppel-iot/doppel/cluster/router"
@@ -114,6 +115,7 @@ func (a *assembly) startCluster(ctx context.Context) error {
 	}
 	server := grpc.NewServer(c.remote.ServerOptions()...)
 	c.remote.Register(server)
+	query.NewServer(a.host, a.fleet, a.hub).Register(server)
 	a.life.start("host", a.awaitFailure)
 	a.life.start("node door", func(ctx context.Context) error { return c.serve(ctx, server) })
 	a.life.start("registry", c.registry.Run)

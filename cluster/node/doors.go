@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/doppel-iot/doppel/cluster/query"
 	"github.com/doppel-iot/doppel/cluster/router"
 	"github.com/doppel-iot/doppel/gateway/api"
 	"github.com/doppel-iot/doppel/gateway/mqtt"
@@ -18,8 +19,11 @@ import (
 
 // openDoors starts what people use: gRPC, JSON, the page, metrics and health.
 func (a *assembly) openDoors(hub *api.Hub, grpcListener, httpListener net.Listener) error {
-	reader := router.NewReader(a.host, a.storage.Partitions())
-	a.fleet = &fleet{host: a.host, id: a.id, address: a.cfg.Advertise, started: time.Now(), letters: a.storage.Letters()}
+	reader := query.New(a.queryConfig())
+	a.fleet = &fleet{
+		host: a.host, id: a.id, address: a.advertised(), started: time.Now(), letters: a.storage.Letters(), ingest: a.storage.Ingest().Ends,
+	}
+	all := a.newFleet(reader)
 	collector := &accounts{host: a.host, router: a.router, from: a.source}
 	if a.rows != nil {
 		a.fleet.lag, a.fleet.rows = a.rows.Lag, a.rows
@@ -37,7 +41,7 @@ func (a *assembly) openDoors(hub *api.Hub, grpcListener, httpListener net.Listen
 	}
 	var err error
 	a.api, err = api.New(api.Config{
-		Twins: reader, Past: reader, Alerts: reader, Fleet: a.fleet, Rules: a.fleet,
+		Twins: reader, Past: reader, Alerts: reader, Fleet: all, Drains: all, Rules: a.fleet,
 		DeadLetters: a.storage.Letters(), Decoder: a.newDecoder, Resets: reader, Hub: hub, Log: a.log.With("component", "api"),
 	})
 	if err != nil {
@@ -131,6 +135,9 @@ func (a *assembly) ready() error {
 		return fmt.Errorf("%d of %d partitions serve", serving, total)
 	}
 	if err := a.door.Ready(); err != nil {
+		return err
+	}
+	if err := a.hub.Ready(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), logPatience)

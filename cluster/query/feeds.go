@@ -24,8 +24,8 @@ const (
 // Feeds follow what changes at the other nodes.
 type Feeds struct{ r *Reader }
 
-// NewFeeds returns the Feeds of the nodes that r knows.
-func NewFeeds(r *Reader) *Feeds { return &Feeds{r: r} }
+// NewFeeds returns the Feeds of the members that cfg knows; it asks no host.
+func NewFeeds(cfg Config) *Feeds { return &Feeds{r: New(cfg)} }
 
 // FollowChanges follows all other nodes until ctx ends. It calls opened once, when each node that
 // there was at first tells its changes or turned out not to; changed with ids of twins that changed;
