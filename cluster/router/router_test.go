@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/cluster/query"
 	"github.com/doppel-iot/doppel/cluster/router"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 	"github.com/doppel-iot/doppel/storage/kafka"
@@ -55,7 +56,7 @@ type node struct {
 	config host.Config
 	host   *host.Host
 	router *router.Router
-	reader *router.Reader
+	reader *query.Reader
 	client *kafka.Client
 	stop   func()
 }
@@ -83,7 +84,7 @@ func start(t *testing.T, log interface{ Addr() string }, change func(*host.Confi
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.Serve(ctx, []int32{0, 1, 2, 3}) }()
-	n := &node{config: cfg, host: h, router: router.New(router.Config{Owners: h, Partitions: partitions}), reader: router.NewReader(h, partitions), client: client}
+	n := &node{config: cfg, host: h, router: router.New(router.Config{Owners: h, Partitions: partitions}), reader: query.New(query.Config{Host: h, Partitions: partitions}), client: client}
 	n.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
