@@ -8,12 +8,16 @@ import (
 )
 
 // barrier stands before every gap (rule P2): what a gateway took while the partition's owner was away
-// may wait in ingest, acknowledged, while later samples came by the fast path. So once a gap is due,
-// the end of ingest is read, and everything below it handled, before the gap is logged.
+// may wait in ingest, acknowledged, while later samples came by the fast path; or it is still with a
+// gateway, whose broker keeps it. So once a gap is due every gateway has to clear a mark. Behind that, since it
+// may have cleared it by writing to ingest, the end of ingest is read. When everything below that is
+// handled the gap is logged.
 type barrier struct {
 	waiting []*cell // a gap is due; for the next question
 	asked   []*cell // for the one under way; nil: none
 	at      int64   // when it was put; only gaps due then may pass behind it
+	mark    uint64  // that the gateways have to clear first
+	asking  bool    // they have, and the end of ingest was asked for
 	end     int64   // the answer; -1: not there yet
 }
 
@@ -38,10 +42,27 @@ func (o *owner) passBarrier(ctx context.Context) {
 			}
 		}
 	}
-	if b.asked != nil || len(b.waiting) == 0 {
+	if b.asked != nil {
+		o.askIngest(ctx)
 		return
 	}
-	b.asked, b.waiting, b.at, b.end = b.waiting, nil, o.now, -1
+	if len(b.waiting) == 0 {
+		return
+	}
+	b.asked, b.waiting, b.at, b.end, b.asking = b.waiting, nil, o.now, -1, false
+	if g := o.host.cfg.Gateways; g != nil {
+		b.mark = g.Mark()
+	}
+	o.askIngest(ctx)
+}
+
+// askIngest asks for the end of ingest once the gateways have cleared the mark.
+func (o *owner) askIngest(ctx context.Context) {
+	b := &o.barrier
+	if b.asking || !o.cleared(b.mark) {
+		return
+	}
+	b.asking = true
 	o.host.cfg.Beside.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
@@ -73,9 +94,9 @@ func (o *owner) gaps(c *cell, at int64) {
 // death of their owner stranded messages with the devices and in the broker's session for this node.
 const redelivery = 10 * time.Second
 
-// limits are those of the samples that t holds: long until all of ingest as of the claim is handled.
+// limits are those of the samples that t holds: long in an unsettled partition.
 func (o *owner) limits(t *twin.Twin) twin.Limits {
-	if !o.feed.settled {
+	if !o.settled.now {
 		return o.inherited(t, twin.UnsettledLimits())
 	}
 	return o.inherited(t, o.host.cfg.Limits)
@@ -113,18 +134,4 @@ func (o *owner) wakes(t *twin.Twin, now int64) (twin.Input, bool) {
 		in.Gap.Forced = beyond.Kind == twin.KindGap
 	}
 	return in, ok
-}
-
-// settleFeed ends the time in which held samples are given longer.
-func (o *owner) settleFeed() {
-	f := &o.feed
-	if f.settled || o.src.Offset < uint64(f.target) {
-		return
-	}
-	f.settled = true
-	for _, c := range o.twins {
-		if c.twin.HeldSince() != 0 {
-			o.wheel.schedule(c, o.dueOf(&c.twin))
-		}
-	}
 }

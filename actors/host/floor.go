@@ -55,7 +55,7 @@ func (o *owner) takeFloor(hurry bool) {
 	f.under, f.again = true, false
 	*o.ckpt.flying.push() = stateRecord{after: o.n, since: start, endsPass: o.ckpt.pass.taken, floor: &codec.Floor{
 		Epoch: o.epoch, Start: codec.Cursor(start), StateOffset: o.ckpt.read,
-		State:       codec.PartitionState{SrcNext: o.src, Now: o.now, Unsettled: !o.feed.settled},
+		State:       codec.PartitionState{SrcNext: o.src, Now: o.now, Unsettled: o.settled.logged},
 		EffectsNext: o.effectsNext().Next,
 	}}
 	o.sendState()

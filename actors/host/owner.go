@@ -62,6 +62,7 @@ type owner struct {
 	ckpt         checkpoints
 	feed         feed
 	barrier      barrier
+	settled      settlement
 	offered      Cursor // up to where rows were offered to the time series store
 	replies      replyBatch
 	msgs         []Message // as taken from the mailbox
@@ -95,6 +96,9 @@ func (o *owner) Ack(n uint64, offset int64, err error) {
 // begin makes the restored twins live: their timers, the accounts, and what may not have been seen (S4).
 func (o *owner) begin(ctx context.Context, emit []lateEffects) {
 	o.served = true
+	if g := o.host.cfg.Gateways; g != nil {
+		o.settled.mark = g.Mark()
+	}
 	o.now = max(o.now, o.host.cfg.Clock())
 	o.began, o.verified, o.ckpt.at, o.ckpt.floor.next = o.now, o.now, o.now, o.now
 	o.wheel, o.idle.wheel = newWheel[*cell](o.now, wheelTick), newWheel[*passive](o.now, idleTick)
@@ -208,16 +212,21 @@ func (o *owner) turn(ctx context.Context, leaving bool) {
 	}
 	if o.stopped == nil && !leaving {
 		o.takeInput(ctx)
-		o.wheel.advance(o.now, o.look)
-		o.idle.wheel.advance(o.now, o.wake)
-		o.passBarrier(ctx)
-		o.sweep()
+		if !o.full() { // or the log would be waited for, and queries with it
+			o.followGateways()
+			o.wheel.advance(o.now, o.look)
+			o.idle.wheel.advance(o.now, o.wake)
+			o.passBarrier(ctx)
+			o.sweep()
+		}
 		if o.now >= o.alerts.expiry {
 			o.alerts.expire(o.now)
 		}
 		o.earn()
-		o.rewrite()
-		o.checkpoint(false)
+		if !o.full() {
+			o.rewrite()
+			o.checkpoint(false)
+		}
 		o.takeFloor(false)
 		o.verify(ctx)
 	}

@@ -24,6 +24,10 @@ const maxFlight = 16 << 20
 // alerts cannot be kept is slowed down, not answered.
 const maxEmits = 8192
 
+// maxLetters bounds the dead letters under way, and what one message makes on top: a node has room for some
+// thousand, and who finds none waits.
+const maxLetters = 256
+
 // outbox is what one turn appends.
 type outbox struct {
 	recs    []Record
@@ -133,7 +137,7 @@ func (o *owner) addRows(c *cell, fx *twin.Effects) {
 
 // full says that no more may be in flight: the log has to answer first.
 func (o *owner) full() bool {
-	return o.pend.len() >= o.host.cfg.InFlight || o.emits.len() >= maxEmits || o.flight+o.out.bytes >= maxFlight
+	return o.pend.len() >= o.host.cfg.InFlight || o.emits.len() >= maxEmits || o.flight+o.out.bytes >= maxFlight || o.out.letters >= maxLetters
 }
 
 // append hands the records of this turn to the log. It blocks while the log's buffer is full: the

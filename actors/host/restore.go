@@ -34,6 +34,9 @@ type restoration struct {
 	// covered are the devices whose checkpoint a stale owner may have written, with the last offset it includes.
 	covered map[string]int64
 
+	settledAt int64 // offset of the last record that says whether the partition is settled, and what it says
+	unsettled bool
+
 	valid Validator
 	dec   codec.EventDecoder
 	emit  []lateEffects
@@ -115,10 +118,23 @@ func (r *restoration) complete(ctx context.Context) error {
 	if err := r.fold(ctx, int64(o.epoch)); err != nil {
 		return err
 	}
+	if o.settled.logged = r.unsettled; r.settledAt <= r.floor.LogOffset {
+		o.settled.logged = r.floor.State.Unsettled
+	}
 	if r.ahead != nil {
 		r.settle()
 	}
 	return nil
+}
+
+// partition takes a record that is of no twin.
+func (r *restoration) partition(offset int64, kind doppelv1.EventKind) {
+	switch kind { //nolint:exhaustive // the others say nothing of it
+	case doppelv1.EventKind_EVENT_KIND_UNSETTLED:
+		r.settledAt, r.unsettled = offset, true
+	case doppelv1.EventKind_EVENT_KIND_SETTLED:
+		r.settledAt, r.unsettled = offset, false
+	}
 }
 
 // readState reads what of doppel.state was not read yet. It returns where it starts, and the bounds of the
@@ -222,6 +238,7 @@ func (r *restoration) fold(ctx context.Context, to int64) error {
 			o.src = p
 		}
 		if o.event.OfPartition() || len(rec.Key) == 0 {
+			r.partition(rec.Offset, o.event.Kind)
 			return nil
 		}
 		if r.ahead != nil && r.ahead.lacks(o, rec.Key, &o.event) {
@@ -362,6 +379,7 @@ type shown struct {
 	n, released uint64
 	passive     int
 	state       PartitionState
+	settled     bool
 	at          int64
 }
 
@@ -369,13 +387,14 @@ type shown struct {
 // counts once a tick, since a busy partition takes a turn for every few messages.
 func (o *owner) show(state PartitionState) {
 	switch {
-	case state != o.shown.state:
+	case state != o.shown.state, o.settled.now != o.shown.settled:
 	case o.n == o.shown.n && o.released == o.shown.released && len(o.idle.passive) == o.shown.passive, o.now-o.shown.at < wheelTick:
 		return
 	}
-	o.shown = shown{o.n, o.released, len(o.idle.passive), state, o.now}
+	o.shown = shown{o.n, o.released, len(o.idle.passive), state, o.settled.now, o.now}
 	o.p.show(&View{
 		ID: o.p.id, State: state, Epoch: int64(o.epoch),
-		Twins: int64(len(o.twins) + len(o.idle.passive)), Passive: int64(len(o.idle.passive)), Online: o.twinsOn, OpenAlerts: int64(o.alerts.open), Next: o.prev + 1, Ingest: int64(o.src.Offset),
+		Twins: int64(len(o.twins) + len(o.idle.passive)), Passive: int64(len(o.idle.passive)), Online: o.twinsOn, OpenAlerts: int64(o.alerts.open), Next: o.prev + 1,
+		Unsettled: state == Serving && !o.settled.now, Ingest: int64(o.src.Offset),
 	})
 }

@@ -16,7 +16,7 @@ import (
 
 const (
 	// followEvery is how often what was read ahead follows the log.
-	followEvery = 250 * time.Millisecond
+	followEvery = time.Second
 	// keepWarm is how long it does without Own.
 	keepWarm = time.Minute
 )
