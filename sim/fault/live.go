@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+	"github.com/doppel-iot/doppel/sim/oracle"
 )
 
 // live asks the node what it has.
@@ -25,7 +26,7 @@ type live struct {
 const callLimit = time.Minute
 
 func dialNode(grpcAddr, httpAddr string) (*live, error) {
-	conn, err := grpc.NewClient(grpcAddr, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	conn, err := grpc.NewClient(grpcAddr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultServiceConfig(oracle.Patience),
 		grpc.WithDefaultCallOptions(grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(64<<20)))
 	if err != nil {
 		return nil, fmt.Errorf("node: %w", err)

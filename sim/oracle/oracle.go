@@ -43,6 +43,11 @@ const (
 	maxMessage = 64 << 20
 )
 
+// Patience makes a gRPC client try again while the partition it asks for is on its way to another node.
+const Patience = `{"methodConfig": [{"name": [{}], "retryPolicy": {
+	"maxAttempts": 5, "initialBackoff": "0.3s", "maxBackoff": "3s", "backoffMultiplier": 2.5, "retryableStatusCodes": ["UNAVAILABLE"]
+}}]}`
+
 // Oracle watches one run.
 type Oracle struct {
 	cfg    Config
@@ -79,7 +84,7 @@ func Open(ctx context.Context, cfg Config) (*Oracle, error) {
 
 func (o *Oracle) watch(ctx context.Context) error {
 	conn, err := grpc.NewClient(o.cfg.GRPC,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultServiceConfig(Patience),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.WaitForReady(true)))
 	if err != nil {
 		return fmt.Errorf("grpc: %w", err)
