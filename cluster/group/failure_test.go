@@ -2,6 +2,7 @@ package group
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,6 +55,26 @@ func TestCrashAndRestart(t *testing.T) {
 		}
 		if told.has("level=ERROR") {
 			t.Error("it is taken for two nodes")
+		}
+	})
+}
+
+// A node that knows what it was called before its crash need not wait for that session to run out.
+func TestCrashAndRestartWithItsFormerSeat(t *testing.T) {
+	each(t, func(t *testing.T, c *cluster) {
+		var seat atomic.Pointer[string]
+		a := c.start(Config{Node: "a", Capacity: 1})
+		b := c.start(Config{Node: "b", Incarnation: 1, Capacity: 1, Seated: func(member string) { seat.Store(&member) }})
+		was := c.shares(map[string]int{"a": 8, "b": 8}, a, b)
+		b.crash()
+		start := time.Now()
+		b = c.start(Config{Node: "b", Incarnation: 2, Capacity: 1, Former: *seat.Load()})
+		now := c.await("the later run", func(t *placement.Table) bool { m, _ := t.Member("b"); return m.Incarnation == 2 }, a, b)
+		if took := time.Since(start); took > sessionTimeout-leeway {
+			t.Errorf("took %v: its former session was waited for", took)
+		}
+		if got := kept(was, now); got != partitions {
+			t.Errorf("%d partitions stayed, want %d", got, partitions)
 		}
 	})
 }

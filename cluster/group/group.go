@@ -55,6 +55,12 @@ type Config struct {
 	Incarnation uint64
 	// Capacity is this node's weight (placement.Member.Capacity); 0: it takes nothing.
 	Capacity int
+	// Former is the last member id that Seated was told by an earlier run of this node, which is certainly
+	// over: it is made to leave, so that nobody waits for its session to run out. Empty: none.
+	Former string
+	// Seated is told what the coordinator knows this node by; it must not block for long. nil: nobody
+	// wants to know.
+	Seated func(member string)
 	// OnTable gets every new table, in the order of generations. Heartbeats go on while it runs, but
 	// no newer table comes. nil: nobody wants them.
 	OnTable func(*placement.Table)
@@ -99,6 +105,9 @@ func New(cfg Config) (*Group, error) {
 	}
 	if cfg.OnTable == nil {
 		cfg.OnTable = func(*placement.Table) {}
+	}
+	if cfg.Seated == nil {
+		cfg.Seated = func(string) {}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/doppel-iot/doppel/cluster/placement"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
 // idle is a Group that does not run.
@@ -101,5 +102,29 @@ func TestSetCapacityToTheSame(t *testing.T) {
 	}
 	if _, m := g.enter(); m.GetCapacity() != 2 || len(g.kick) != 0 {
 		t.Errorf("got capacity %d, %d more joins, want 2 and none", m.GetCapacity(), len(g.kick))
+	}
+}
+
+// An answer that was lost is asked for again, and brings the same table again.
+func TestTableComesOnce(t *testing.T) {
+	g := idle(t)
+	var got []int64
+	g.cfg.OnTable = func(t *placement.Table) { got = append(got, t.Generation) }
+	for _, generation := range []int32{1, 1, 3, 2, 3, 4} {
+		js := joined(t, &doppelv1.GroupMember{Node: "a", Incarnation: 1, Capacity: 1})
+		pl := plan{topic: topic, partitions: 4, log: g.cfg.Logger}
+		as, err := pl.assignments(generation, js)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := g.publish(as[0].MemberAssignment); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff([]int64{1, 3, 4}, got); diff != "" {
+		t.Errorf("generations (-want +got)\n%s", diff)
+	}
+	if err := g.publish(nil); err == nil {
+		t.Error("an assignment without a table is taken")
 	}
 }

@@ -107,6 +107,9 @@ func (g *Group) askLeave(ctx context.Context, cl *kgo.Client, s seat) error {
 	if err == nil {
 		err = kerr.ErrorForCode(resp.ErrorCode)
 	}
+	if err == nil && len(resp.Members) == 1 {
+		err = kerr.ErrorForCode(resp.Members[0].ErrorCode)
+	}
 	if err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}

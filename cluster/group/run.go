@@ -38,6 +38,11 @@ func (g *Group) Run(ctx context.Context) error {
 	g.client.Store(cl)
 	defer g.client.Store(nil)
 
+	if g.cfg.Former != "" {
+		if err := g.askLeave(ctx, cl, seat{member: g.cfg.Former}); err != nil && !errors.Is(err, kerr.UnknownMemberID) {
+			g.cfg.Logger.Info("the earlier run of this node is in the group until its session runs out", "group", g.cfg.Group, "error", err)
+		}
+	}
 	var beating sync.WaitGroup
 	beating.Go(func() { g.beat(ctx, cl) })
 	g.attend(ctx, cl)
@@ -145,8 +150,12 @@ func (g *Group) entered() {
 
 func (g *Group) sit(s seat) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	was := g.seat.member
 	g.seat = s
+	g.mu.Unlock()
+	if s.member != was && s.member != "" {
+		g.cfg.Seated(s.member)
+	}
 }
 
 // publish makes the table of an assignment the newest.

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,7 +78,7 @@ func (a *assembly) openCluster(context.Context) (err error) {
 	c.remote = remote.New(remote.Config{Address: a.advertised(), Logger: a.log.With("component", "remote")})
 	c.group, err = group.New(group.Config{
 		Connection: a.storage.Options(), Group: a.cfg.Group, Topic: a.storage.Topics().Ingest, Partitions: a.storage.Partitions(),
-		Node: a.id, Incarnation: a.incarnation, Capacity: a.cfg.Capacity,
+		Node: a.id, Incarnation: a.incarnation, Capacity: a.cfg.Capacity, Former: a.formerSeat(), Seated: a.keepSeat,
 		OnTable: func(t *placement.Table) { c.mover.Table(t); c.reroute() },
 		Logger:  a.log.With("component", "group"),
 	})
@@ -105,6 +108,24 @@ func (a *assembly) openCluster(context.Context) (err error) {
 	})
 	c.reroute()
 	return err
+}
+
+// seatFile is where a node keeps what the group knows it by. The data directory is locked, so whoever is
+// named there when a node starts is an earlier run of it, and over.
+const seatFile = "group-member"
+
+func (a *assembly) formerSeat() string {
+	b, err := os.ReadFile(filepath.Join(a.cfg.DataDir, seatFile)) //nolint:gosec // in our own data directory
+	if err != nil {
+		return "" // none, or not to be known: its session runs out
+	}
+	return strings.TrimSpace(string(b))
+}
+
+func (a *assembly) keepSeat(member string) {
+	if err := os.WriteFile(filepath.Join(a.cfg.DataDir, seatFile), []byte(member+"\n"), 0o600); err != nil {
+		a.log.Warn("group member not kept, after a crash the others wait for its session to run out", "err", err)
+	}
 }
 
 // startCluster begins to take part: from here on partitions come and go.
@@ -250,7 +271,7 @@ func (c *cluster) commit(ctx context.Context) error {
 type movable struct{ a *assembly }
 
 func (m movable) Own(p int32)                                { m.a.host.Own(p) }
-func (m movable) Warm(ctx context.Context, p int32) error    { return nil }
+func (m movable) Warm(ctx context.Context, p int32) error    { return m.a.host.Warm(ctx, p) }
 func (m movable) Release(ctx context.Context, p int32) error { return m.a.host.Release(ctx, p) }
 func (m movable) Drop(p int32)                               { m.a.host.Drop(p) }
 func (m movable) Serves(p int32) bool                        { return m.a.host.Partition(p).State == host.Serving }

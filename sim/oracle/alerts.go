@@ -69,13 +69,14 @@ func (w *alertWatch) run(ctx context.Context, client doppelv1.AlertServiceClient
 			return
 		}
 		w.log.Warn("alert stream broke", "error", err)
-		for ctx.Err() == nil {
+		for {
+			select { // a node that restarts takes the call and ends the stream at once
+			case <-ctx.Done():
+				return
+			case <-time.After(200 * time.Millisecond):
+			}
 			if stream, err = client.WatchAlerts(ctx, &doppelv1.WatchAlertsRequest{ResumeToken: token}); err == nil {
 				break
-			}
-			select {
-			case <-ctx.Done():
-			case <-time.After(200 * time.Millisecond):
 			}
 		}
 	}
