@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -73,4 +74,54 @@ func cpu(b *testing.B) int64 {
 		b.Fatal(err)
 	}
 	return u.Utime.Nano() + u.Stime.Nano()
+}
+
+// BenchmarkRoundTrip tells one message and waits for its answer: what an idle way costs in time.
+func BenchmarkRoundTrip(b *testing.B) {
+	one, two := startNode(b), startNode(b)
+	answered := make(chan struct{}, 1)
+	one.Handle("inbox", func(string, proto.Message) { answered <- struct{}{} })
+	two.Handle("inbox", func(from string, m proto.Message) {
+		if err := two.Tell(from, "inbox", m); err != nil {
+			b.Error(err)
+			answered <- struct{}{}
+		}
+	})
+	one.connected(b, two.Address())
+	two.connected(b, one.Address())
+	m := beat(1)
+	before := cpu(b)
+	b.ResetTimer()
+	for b.Loop() {
+		mustTell(b, one, two.Address(), "inbox", m)
+		<-answered
+	}
+	b.ReportMetric(float64(cpu(b)-before)/float64(b.N), "cpu-ns/op")
+}
+
+// BenchmarkPaced tells 10,000 batches a second, as a node does that is far from its limits.
+func BenchmarkPaced(b *testing.B) {
+	for _, size := range []int{1, 16} {
+		b.Run(fmt.Sprintf("batch=%d", size), func(b *testing.B) {
+			from, to := startNode(b), startNode(b)
+			var got atomic.Int64
+			to.Handle("router/inbox", func(string, proto.Message) { got.Add(1) })
+			from.connected(b, to.Address())
+			req := deliver(size)
+			before, sent := cpu(b), from.Stats().Batches.Load()
+			n := 0
+			for tick := time.NewTicker(time.Millisecond); n < b.N; {
+				<-tick.C
+				for range 10 {
+					mustTell(b, from, to.Address(), "router/inbox", req)
+					n++
+				}
+			}
+			for got.Load() < int64(n) {
+				runtime.Gosched()
+			}
+			b.ReportMetric(float64(cpu(b)-before)/float64(n*size), "cpu-ns/msg")
+			b.ReportMetric(float64(n)/float64(from.Stats().Batches.Load()-sent), "told/request")
+		})
+	}
 }

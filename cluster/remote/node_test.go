@@ -51,7 +51,8 @@ func startNode(t testing.TB, change ...func(*Config)) *node {
 func startNodeOn(t testing.TB, l net.Listener, address string, change ...func(*Config)) *node {
 	t.Helper()
 	n := &node{}
-	cfg := Config{Address: address, OnRefused: func(_ string, r *doppelv1.Refusal) {
+	// Patient, so that a busy machine is not taken for a stalled peer; tests that need one say so.
+	cfg := Config{Address: address, StallAfter: time.Minute, FlushTimeout: time.Minute, OnRefused: func(_ string, r *doppelv1.Refusal) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.refused = append(n.refused, r)

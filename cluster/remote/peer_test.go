@@ -9,7 +9,7 @@ import (
 
 // TestDeadPeerCostsOthersNothing: one peer refuses connections, another swallows them.
 func TestDeadPeerCostsOthersNothing(t *testing.T) {
-	a, b := startNode(t), startNode(t)
+	a, b := startNode(t, func(c *Config) { c.DialTimeout = 500 * time.Millisecond }), startNode(t)
 	in := b.inbox()
 	a.connected(t, b.Address())
 
@@ -55,7 +55,7 @@ func TestDeadPeerCostsOthersNothing(t *testing.T) {
 // TestConnectingPeerGetsALittle: what is told before the connection stands arrives, and is bounded.
 func TestConnectingPeerGetsALittle(t *testing.T) {
 	l := listen(t, "127.0.0.1:0")
-	a := startNode(t)
+	a := startNode(t, func(c *Config) { c.DialTimeout = time.Minute })
 	told := 0
 	for {
 		err := a.Tell(l.Addr().String(), "inbox", padded(1000))
@@ -202,7 +202,7 @@ func TestRestartedNode(t *testing.T) {
 }
 
 func TestHeard(t *testing.T) {
-	a, b := startNode(t), startNode(t)
+	a, b := startNode(t), startNode(t, func(c *Config) { c.StallAfter = 2 * time.Second })
 	if got := a.Heard(b.Address()); !got.IsZero() {
 		t.Errorf("heard at %v before anything was said", got)
 	}
