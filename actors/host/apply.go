@@ -258,6 +258,7 @@ func (o *owner) discard() {
 		o.pend.pop()
 	}
 	o.replies.flush()
+	o.refuseReads()
 	o.refuseCalls()
 	o.giveBackRest()
 	o.sendBack(o.unsettled)

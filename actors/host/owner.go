@@ -41,8 +41,7 @@ type owner struct {
 	leaving  bool           // the partition is to be let go
 	late     bool           // and the time for it is over
 
-	verified  int64 // when the log was last seen to have nothing of others behind our records
-	verifying bool
+	vigil vigil
 
 	unsettled int // samples received and not yet counted as anything
 
@@ -100,7 +99,7 @@ func (o *owner) begin(ctx context.Context, emit []lateEffects) {
 		o.settled.mark = g.Mark()
 	}
 	o.now = max(o.now, o.host.cfg.Clock())
-	o.began, o.verified, o.ckpt.at, o.ckpt.floor.next = o.now, o.now, o.now, o.now
+	o.began, o.vigil.verified, o.ckpt.at, o.ckpt.floor.next = o.now, o.now, o.now, o.now
 	o.wheel, o.idle.wheel = newWheel[*cell](o.now, wheelTick), newWheel[*passive](o.now, idleTick)
 	held := o.wakeUp()
 	o.host.stats.takeOver(held - o.p.held) // samples that others held are now ours to settle
@@ -231,6 +230,7 @@ func (o *owner) turn(ctx context.Context, leaving bool) {
 		o.verify(ctx)
 	}
 	if o.stopped == nil {
+		o.answerReads()
 		o.append(ctx)
 		o.flushState(ctx)
 	}

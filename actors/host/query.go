@@ -17,7 +17,8 @@ import (
 // longer than that.
 const scanChunk = 256
 
-// Twin is the twin of a device of partition p, as of the last released record.
+// Twin is the twin of a device of partition p, as of the last released record. Where the log does not
+// answer for a second, it is as this node knows it, and says that it is stale.
 func (h *Host) Twin(ctx context.Context, p int32, device string) (*doppelv1.Twin, error) {
 	twins, err := h.Twins(ctx, p, []string{device})
 	if err != nil {
@@ -32,7 +33,7 @@ func (h *Host) Twin(ctx context.Context, p int32, device string) (*doppelv1.Twin
 // Twins are the twins of devices of partition p; those that do not exist are left out.
 func (h *Host) Twins(ctx context.Context, p int32, devices []string) ([]*doppelv1.Twin, error) {
 	var twins []*doppelv1.Twin
-	err := h.ask(ctx, p, func(o *owner) uint64 {
+	stale, err := h.show(ctx, p, func(o *owner) uint64 {
 		var newest uint64
 		for _, d := range devices {
 			if c := o.twins[d]; c != nil {
@@ -48,13 +49,16 @@ func (h *Host) Twins(ctx context.Context, p int32, devices []string) ([]*doppelv
 	if err != nil {
 		return nil, err // twins may be being written still
 	}
+	for _, t := range twins {
+		t.Stale = stale
+	}
 	return twins, nil
 }
 
 // Devices are the ids of all twins of partition p, in order.
 func (h *Host) Devices(ctx context.Context, p int32) ([]string, error) {
 	var ids []string
-	err := h.ask(ctx, p, func(o *owner) uint64 {
+	_, err := h.show(ctx, p, func(o *owner) uint64 {
 		ids = slices.AppendSeq(make([]string, 0, len(o.twins)+len(o.idle.passive)), maps.Keys(o.twins))
 		for id := range o.idle.passive {
 			ids = append(ids, strings.Clone(id)) // it shares the memory of the whole twin
@@ -91,7 +95,7 @@ func (h *Host) EachTwin(ctx context.Context, p int32, fn func(*doppelv1.Twin) bo
 // Alerts are the open alerts of partition p and those resolved within 24 hours, newest first.
 func (h *Host) Alerts(ctx context.Context, p int32) ([]*doppelv1.Alert, error) {
 	var alerts []*doppelv1.Alert
-	err := h.ask(ctx, p, func(o *owner) uint64 {
+	_, err := h.show(ctx, p, func(o *owner) uint64 {
 		o.alerts.expire(o.now)
 		for _, e := range o.alerts.byID {
 			alerts = append(alerts, codec.Alert(e.device, &e.alert))
@@ -114,7 +118,7 @@ func (h *Host) Alert(ctx context.Context, p int32, id string) (*doppelv1.Alert, 
 		return nil, ErrUnknownAlert
 	}
 	var found *doppelv1.Alert
-	err = h.ask(ctx, p, func(o *owner) uint64 {
+	_, err = h.show(ctx, p, func(o *owner) uint64 {
 		if e, ok := o.alerts.byID[n]; ok {
 			found = codec.Alert(e.device, &e.alert)
 		}

@@ -38,7 +38,7 @@ func (o *owner) release(ctx context.Context, acks []ack) {
 		o.prev, o.released = a.offset, a.n
 		o.letGo(ctx)
 		o.sendState()
-		o.verified = o.now
+		o.saw()
 	}
 }
 
