@@ -34,7 +34,7 @@ func Root() *cobra.Command {
 		addr = "localhost:9090"
 	}
 	for _, cmd := range []*cobra.Command{twinCommand(&o), alertsCommand(&o), clusterCommand(&o), dlqCommand(&o), auditCommand(&o), replayCommand(&o)} {
-		cmd.PersistentFlags().StringVar(&o.addr, "addr", addr, "`HOST:PORT` of any node's gRPC door (env DOPPEL_ADDR)")
+		cmd.PersistentFlags().StringVar(&o.addr, "addr", addr, "`HOST:PORT` of any node's gRPC door, several with commas (env DOPPEL_ADDR)")
 		cmd.PersistentFlags().StringVarP(&o.output, "output", "o", "table", "table, wide, json or yaml")
 		cmd.PersistentPreRunE = func(*cobra.Command, []string) error { return o.check() }
 		root.AddCommand(cmd)
@@ -46,7 +46,7 @@ func Root() *cobra.Command {
 func (o *options) check() error {
 	switch o.output {
 	case "table", "wide", "json", "yaml":
-		return nil
+		return checkAddr(o.addr)
 	}
 	return usagef("--output: %q is not table, wide, json or yaml", o.output)
 }

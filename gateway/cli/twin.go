@@ -180,6 +180,9 @@ func describeTwin(w io.Writer, t *doppelv1.Twin) {
 		if t.GetQuarantined() {
 			fmt.Fprintln(w, "Quarantined\tyes: its inputs go to the dead letters")
 		}
+		if t.GetStale() {
+			fmt.Fprintln(w, "Stale\tyes: the log does not answer, so another node may own it by now")
+		}
 		fmt.Fprintf(w, "Open alerts\t%s\n", orDash(strings.Join(t.GetOpenAlerts(), " ")))
 		if t.GetReported() != nil {
 			if b, err := toJSON(t.GetReported()); err == nil {
