@@ -14,6 +14,8 @@ import (
 const (
 	// sweepEvery is how often the flights of a peer are looked at while there are any.
 	sweepEvery = 25 * time.Millisecond
+	// gather is how long what comes at once, one partition after the other, is waited for at least.
+	gather = 50 * time.Microsecond
 	// flushMessages in one flight are sent without waiting for more.
 	flushMessages = 256
 	// firstMute and longestMute bound how long a node is left alone that is heard of but answers no
@@ -133,10 +135,10 @@ func (p *peer) arm() {
 	case p.flushing == urgent || p.flushing == soon && !enough:
 	case enough:
 		p.flushing = urgent
-		p.flush.Reset(0)
+		p.flush.Reset(gather)
 	default:
 		p.flushing = soon
-		p.flush.Reset(max(p.r.cfg.Linger-time.Since(p.flushed), 0))
+		p.flush.Reset(max(p.r.cfg.Linger-time.Since(p.flushed), gather))
 	}
 }
 

@@ -162,7 +162,7 @@ func (of *receipts) arm(at time.Time) {
 		return
 	}
 	of.wake = at
-	of.timer.Reset(time.Until(at))
+	of.timer.Reset(max(time.Until(at), gather))
 }
 
 // tell sends what is due. What does not get through is asked for.

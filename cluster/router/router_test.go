@@ -63,6 +63,28 @@ type node struct {
 
 func start(t *testing.T, log interface{ Addr() string }, change func(*host.Config)) *node {
 	t.Helper()
+	n := open(t, log, change)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- n.host.Serve(ctx, []int32{0, 1, 2, 3}) }()
+	n.router = router.New(router.Config{Owners: n.host, Partitions: partitions})
+	n.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := n.client.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(n.stop)
+	eventually(t, "all partitions serve", func() bool { s, _ := n.host.Restored(); return s == partitions })
+	return n
+}
+
+// open makes a node that serves nothing, has no router, and is for the caller to stop.
+func open(t *testing.T, log interface{ Addr() string }, change func(*host.Config)) *node {
+	t.Helper()
 	client, err := kafka.Open(t.Context(), kafka.Config{Brokers: []string{log.Addr()}, Partitions: partitions, Embedded: true})
 	if err != nil {
 		t.Fatal(err)
@@ -81,22 +103,7 @@ func start(t *testing.T, log interface{ Addr() string }, change func(*host.Confi
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- h.Serve(ctx, []int32{0, 1, 2, 3}) }()
-	n := &node{config: cfg, host: h, router: router.New(router.Config{Owners: h, Partitions: partitions}), reader: query.New(query.Config{Host: h, Partitions: partitions}), client: client}
-	n.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		if err := client.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(n.stop)
-	eventually(t, "all partitions serve", func() bool { s, _ := h.Restored(); return s == partitions })
-	return n
+	return &node{config: cfg, host: h, reader: query.New(query.Config{Host: h, Partitions: partitions}), client: client}
 }
 
 func openLog(t *testing.T) *kafka.Embedded {

@@ -23,7 +23,7 @@ import (
 // must get exactly one verdict (verdicts panics otherwise), in bounded time, and what was released must
 // be durable somewhere.
 func TestStorm(t *testing.T) {
-	for seed := range uint64(300) {
+	for seed := range uint64(100) {
 		synctest.Test(t, func(t *testing.T) { storm(t, seed) })
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
