@@ -37,6 +37,10 @@ type Config struct {
 	Timeout time.Duration
 	// RetryMin and RetryMax bound the pause after a failure (200 ms, 5 s).
 	RetryMin, RetryMax time.Duration
+	// Shared says that other nodes write the rows of other partitions: the Writer takes those that it is
+	// told to Own, and finds and leaves their cursors in a store that all nodes share. Otherwise it takes
+	// those of every partition.
+	Shared bool
 	// Oldest is the cursor at the first record that is kept of a partition's log, if somebody knows it;
 	// nil: nobody. Without it, reading a log whose start was removed begins with the first Claim.
 	Oldest func(p int32) (host.Cursor, bool)

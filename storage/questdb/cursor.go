@@ -1,10 +1,12 @@
 package questdb
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -14,14 +16,17 @@ import (
 // CursorStore keeps what is committed for each partition. A lost or old cursor costs time, not rows.
 type CursorStore interface {
 	// Load gives the last saved cursors; none when there never were any.
-	Load() (map[int32]host.Cursor, error)
-	// Save replaces them all.
-	Save(cursors map[int32]host.Cursor) error
+	Load(ctx context.Context) (map[int32]host.Cursor, error)
+	// Save replaces those of the partitions given. An error makes the writer load them again.
+	Save(ctx context.Context, cursors map[int32]host.Cursor) error
+	// Reset forgets all: QuestDB has none of the rows any more.
+	Reset(ctx context.Context) error
 }
 
-// FileCursors keeps cursors in a file.
+// FileCursors keeps cursors in a file. It belongs to one Writer.
 type FileCursors struct {
 	path, identity string
+	all            map[int32]host.Cursor // what the file says
 }
 
 // NewFileCursors keeps cursors in the file path. identity names the log and the QuestDB they are
@@ -42,7 +47,7 @@ type fileCursor struct {
 }
 
 // Load implements CursorStore.
-func (f *FileCursors) Load() (map[int32]host.Cursor, error) {
+func (f *FileCursors) Load(context.Context) (map[int32]host.Cursor, error) {
 	b, err := os.ReadFile(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -57,18 +62,35 @@ func (f *FileCursors) Load() (map[int32]host.Cursor, error) {
 	if file.Identity != f.identity {
 		return nil, nil
 	}
-	cursors := make(map[int32]host.Cursor, len(file.Partitions))
+	f.all = make(map[int32]host.Cursor, len(file.Partitions))
 	for p, c := range file.Partitions {
-		cursors[p] = host.Cursor(c)
+		f.all[p] = host.Cursor(c)
 	}
-	return cursors, nil
+	return maps.Clone(f.all), nil
 }
 
 // Save implements CursorStore. It replaces the file in one step; a power cut may bring the old one
 // back, or none.
-func (f *FileCursors) Save(cursors map[int32]host.Cursor) error {
-	file := cursorFile{Identity: f.identity, Partitions: make(map[int32]fileCursor, len(cursors))}
-	for p, c := range cursors {
+func (f *FileCursors) Save(_ context.Context, cursors map[int32]host.Cursor) error {
+	if f.all == nil {
+		f.all = make(map[int32]host.Cursor, len(cursors))
+	}
+	maps.Copy(f.all, cursors)
+	return f.write()
+}
+
+// Reset implements CursorStore.
+func (f *FileCursors) Reset(context.Context) error {
+	f.all = nil
+	if _, err := os.Stat(f.path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return f.write()
+}
+
+func (f *FileCursors) write() error {
+	file := cursorFile{Identity: f.identity, Partitions: make(map[int32]fileCursor, len(f.all))}
+	for p, c := range f.all {
 		file.Partitions[p] = fileCursor(c)
 	}
 	b, err := json.Marshal(file)

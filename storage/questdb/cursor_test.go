@@ -78,7 +78,7 @@ func TestEachPartitionHasItsPosition(t *testing.T) {
 // broken is a CursorStore of a node that dies before the cursor is written.
 type broken struct{ CursorStore }
 
-func (broken) Save(map[int32]host.Cursor) error { return errors.New("killed") }
+func (broken) Save(context.Context, map[int32]host.Cursor) error { return errors.New("killed") }
 
 // TestKilledBetweenFlushAndCursor: the rows are in QuestDB, the cursor is not behind them: a restart
 // writes them once more and nothing is there twice. Dead letters may be.

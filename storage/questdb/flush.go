@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"sort"
 	"strings"
@@ -24,12 +23,13 @@ func (w *Writer) flush(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cursors := make(map[int32]host.Cursor, len(w.parts)+len(w.stored))
-	maps.Copy(cursors, w.stored) // of partitions not met yet
+	cursors := make(map[int32]host.Cursor, len(w.parts))
 	for id, p := range w.parts {
-		cursors[id] = p.pos
+		if p.pos != p.committed {
+			cursors[id] = p.pos
+		}
 	}
-	if err := w.cursors.Save(cursors); err != nil {
+	if err := w.cursors.Save(ctx, cursors); err != nil {
 		return err
 	}
 	for id, p := range w.parts {

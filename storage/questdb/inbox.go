@@ -21,14 +21,22 @@ type inbox struct {
 	ends        map[int32]int64 // end of what was offered
 	done        map[int32]int64 // end of what QuestDB has
 	refused     uint64          // offers refused
+
+	// owned are the partitions rows are taken of; nil: of all. gone are those given up since the last
+	// take, fresh those to begin with anew.
+	owned, gone, fresh map[int32]bool
 }
 
-func newInbox(maxRows, maxBytes int) *inbox {
-	return &inbox{
+func newInbox(maxRows, maxBytes int, shared bool) *inbox {
+	q := &inbox{
 		maxRows: maxRows, maxBytes: maxBytes,
 		wake:   make(chan struct{}, 1),
 		missed: map[int32]int64{}, ends: map[int32]int64{}, done: map[int32]int64{},
 	}
+	if shared {
+		q.owned, q.gone, q.fresh = map[int32]bool{}, map[int32]bool{}, map[int32]bool{}
+	}
+	return q
 }
 
 // offer takes r unless there is no room or the inbox is closed.
@@ -39,6 +47,9 @@ func (q *inbox) offer(r *host.Rows) bool {
 
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if !q.takes(r.Partition) {
+		return false
+	}
 	q.ends[r.Partition] = max(q.ends[r.Partition], r.To.Next)
 	if !q.open || len(q.rows) > 0 && (q.count+n > q.maxRows || q.size+size > q.maxBytes) {
 		q.missed[r.Partition] = max(q.missed[r.Partition], r.To.Next)
@@ -61,8 +72,8 @@ func (q *inbox) signal() {
 }
 
 // take empties the inbox into rows, whose memory it takes over for what comes next, and calls missed
-// for every partition with refused offers.
-func (q *inbox) take(rows []*host.Rows, missed func(p int32, end int64)) []*host.Rows {
+// for every partition with refused offers. It also says what partitions came and went.
+func (q *inbox) take(rows []*host.Rows, missed func(p int32, end int64)) ([]*host.Rows, moves) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	taken := q.rows
@@ -72,13 +83,16 @@ func (q *inbox) take(rows []*host.Rows, missed func(p int32, end int64)) []*host
 		missed(p, end)
 	}
 	clear(q.missed)
-	return taken
+	return taken, q.takeMoves()
 }
 
 // missedTo notes that partition p must be read from the log up to end.
 func (q *inbox) missedTo(p int32, end int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if !q.takes(p) {
+		return
+	}
 	q.missed[p] = max(q.missed[p], end)
 	q.signal()
 }
@@ -87,7 +101,9 @@ func (q *inbox) missedTo(p int32, end int64) {
 func (q *inbox) extend(p int32, end int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.ends[p] = max(q.ends[p], end)
+	if q.takes(p) {
+		q.ends[p] = max(q.ends[p], end)
+	}
 }
 
 // setOpen says whether rows are taken. Closing gives back what is queued: it will be read again.
@@ -99,7 +115,9 @@ func (q *inbox) setOpen(open bool) {
 		return
 	}
 	for i, r := range q.rows {
-		q.missed[r.Partition] = max(q.missed[r.Partition], r.To.Next)
+		if q.takes(r.Partition) {
+			q.missed[r.Partition] = max(q.missed[r.Partition], r.To.Next)
+		}
 		r.Recycle(r)
 		q.rows[i] = nil
 	}
@@ -110,7 +128,9 @@ func (q *inbox) setOpen(open bool) {
 func (q *inbox) settle(p int32, next int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.done[p] = next
+	if q.takes(p) {
+		q.done[p] = next
+	}
 }
 
 // unsettle notes that QuestDB has nothing any more.

@@ -22,6 +22,12 @@ func (w *Writer) ensureSchema(ctx context.Context) (created bool, err error) {
 	if err != nil && !created {
 		return false, fmt.Errorf("look for the tables: %w", err)
 	}
+	if created {
+		// First, so that no other node finds the tables and believes the cursors.
+		if err := w.cursors.Reset(ctx); err != nil {
+			return false, err
+		}
+	}
 	end := ") TIMESTAMP(ts) PARTITION BY " + w.cfg.PartitionBy + " WAL DEDUP UPSERT KEYS"
 	ddl := []string{
 		`CREATE TABLE IF NOT EXISTS metric_columns (metric SYMBOL, "column" SYMBOL)`,

@@ -74,7 +74,7 @@ func TestFileCursors(t *testing.T) {
 	store := NewFileCursors(path, "log-1")
 	load := func(s *FileCursors) map[int32]host.Cursor {
 		t.Helper()
-		got, err := s.Load()
+		got, err := s.Load(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,20 +85,35 @@ func TestFileCursors(t *testing.T) {
 	}
 	want := map[int32]host.Cursor{0: {Next: 1 << 60, Epoch: 1<<64 - 1, N: 7}, 63: {Next: 2, Epoch: 1, N: 0}}
 	for range 2 {
-		if err := store.Save(want); err != nil {
+		if err := store.Save(t.Context(), want); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if diff := cmp.Diff(want, load(NewFileCursors(path, "log-1"))); diff != "" {
 		t.Errorf("cursors (-want +got):\n%s", diff)
 	}
+	moved := NewFileCursors(path, "log-1")
+	load(moved)
+	want[63] = host.Cursor{Next: 3, Epoch: 1, N: 1}
+	if err := moved.Save(t.Context(), map[int32]host.Cursor{63: want[63]}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, load(NewFileCursors(path, "log-1"))); diff != "" {
+		t.Errorf("cursors when one has moved (-want +got):\n%s", diff)
+	}
 	if got := load(NewFileCursors(path, "log-2")); len(got) != 0 {
 		t.Errorf("cursors of another log: %v", got)
+	}
+	if err := moved.Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := load(NewFileCursors(path, "log-1")); len(got) != 0 {
+		t.Errorf("cursors after a reset: %v", got)
 	}
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := store.Load(); err == nil {
+	if got, err := store.Load(t.Context()); err == nil {
 		t.Errorf("half a file gave %v", got)
 	}
 	entries, err := os.ReadDir(filepath.Dir(path))

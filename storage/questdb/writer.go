@@ -85,7 +85,7 @@ func New(cfg Config, log Changelog, cursors CursorStore, letters host.DeadLetter
 	}
 	return &Writer{
 		cfg: cfg, log: log, cursors: cursors, letters: letters, logger: logger,
-		inbox: newInbox(cfg.QueueRows, cfg.QueueBytes),
+		inbox: newInbox(cfg.QueueRows, cfg.QueueBytes, cfg.Shared),
 		url:   u, transport: transport, db: newSQLClient(u, transport, cfg.Timeout),
 		parts: map[int32]*partition{},
 	}, nil
@@ -126,15 +126,9 @@ func (w *Writer) Err() error {
 func (w *Writer) Run(ctx context.Context) error {
 	defer w.transport.CloseIdleConnections()
 	defer w.dropSender(ctx)
-	stored, err := w.cursors.Load()
-	if err != nil {
-		w.logger.Warn("questdb cursors are lost, starting with the log", "err", err)
+	if !w.cfg.Shared {
+		w.load(ctx)
 	}
-	w.stored = stored
-	for id, c := range stored {
-		w.inbox.settle(id, c.Next)
-	}
-
 	pause := w.cfg.RetryMin
 	for ctx.Err() == nil {
 		flushes := w.stats.Flushes.Load()
@@ -159,6 +153,18 @@ func (w *Writer) Run(ctx context.Context) error {
 		pause = min(2*pause, w.cfg.RetryMax)
 	}
 	return nil
+}
+
+// load finds the cursors of a store that is ours alone.
+func (w *Writer) load(ctx context.Context) {
+	stored, err := w.cursors.Load(ctx)
+	if err != nil {
+		w.logger.Warn("questdb cursors are lost, starting with the log", "err", err)
+	}
+	w.stored = stored
+	for id, c := range stored {
+		w.inbox.settle(id, c.Next)
+	}
 }
 
 // session takes rows until something fails or ctx ends.
@@ -221,7 +227,9 @@ func (w *Writer) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if created && (len(w.stored) > 0 || len(w.parts) > 0) {
+	if w.cfg.Shared {
+		w.beginAnew()
+	} else if created && (len(w.stored) > 0 || len(w.parts) > 0) {
 		w.logger.Warn("questdb lost its tables, writing the rows again from the start of the log")
 		for id := range w.parts {
 			w.inbox.missedTo(id, toEnd)
@@ -240,22 +248,30 @@ func (w *Writer) connect(ctx context.Context) error {
 // how far the partition must be read.
 func (w *Writer) takeIn(ctx context.Context) error {
 	missed := map[int32]int64{}
-	w.taken = w.inbox.take(w.taken, func(p int32, end int64) { missed[p] = end })
+	var moved moves
+	w.taken, moved = w.inbox.take(w.taken, func(p int32, end int64) { missed[p] = end })
+	if err := w.move(ctx, moved); err != nil {
+		w.giveMissed(missed)
+		w.give(w.taken)
+		return err
+	}
 	for id, end := range missed {
 		p, err := w.partition(ctx, id)
 		if err == nil {
 			err = w.extend(ctx, p, end)
 		}
 		if err != nil {
-			for id, end := range missed {
-				w.inbox.missedTo(id, end)
-			}
+			w.giveMissed(missed)
 			w.give(w.taken)
 			return err
 		}
 		w.inbox.extend(id, p.target)
 	}
 	for i, r := range w.taken {
+		if !w.inbox.owns(r.Partition) {
+			r.Recycle(r)
+			continue
+		}
 		p, err := w.partition(ctx, r.Partition)
 		if err != nil {
 			w.give(w.taken[i:])
@@ -279,6 +295,13 @@ func (w *Writer) give(rows []*host.Rows) {
 	for _, r := range rows {
 		w.inbox.missedTo(r.Partition, r.To.Next)
 		r.Recycle(r)
+	}
+}
+
+// giveMissed notes again what must be read.
+func (w *Writer) giveMissed(missed map[int32]int64) {
+	for id, end := range missed {
+		w.inbox.missedTo(id, end)
 	}
 }
 
