@@ -1,0 +1,88 @@
+package world
+
+import (
+	"google.golang.org/protobuf/proto"
+)
+
+// network carries messages between nodes: at most once, in the order of their sender unless one is doubled.
+type network struct {
+	w     *World
+	links []*link // by sender and receiver
+}
+
+// link is one direction between two nodes.
+type link struct {
+	from, to string
+	cut      bool // what is sent is lost
+	packets  []packet
+}
+
+type packet struct {
+	actor string
+	m     proto.Message
+	call  func(to *process) // instead, of what is no product message
+}
+
+func (n *network) link(from, to string) *link {
+	for _, l := range n.links {
+		if l.from == from && l.to == to {
+			return l
+		}
+	}
+	l := &link{from: from, to: to}
+	n.links = append(n.links, l)
+	return l
+}
+
+// forget loses what is on its way to and from a process that died.
+func (n *network) forget(name string) {
+	for _, l := range n.links {
+		if l.from == name || l.to == name {
+			l.packets = nil
+		}
+	}
+}
+
+// deliver hands over the first packet of a link, or loses it if nobody can hear it.
+func (n *network) deliver(l *link) bool {
+	if len(l.packets) == 0 {
+		return false
+	}
+	to := n.w.byName(l.to).p
+	switch {
+	case to == nil || l.cut:
+		l.packets = nil
+		return true
+	case to.paused:
+		return false
+	}
+	pk := l.packets[0]
+	l.packets = l.packets[1:]
+	if pk.call != nil {
+		pk.call(to)
+	} else if fn := to.handlers[pk.actor]; fn != nil {
+		fn(l.from, pk.m)
+	}
+	return true
+}
+
+// wire implements the Wire of peers and handover for a process.
+type wire struct{ p *process }
+
+// Tell implements handover.Wire and peers.Wire.
+func (x wire) Tell(address, actor string, m proto.Message) error {
+	x.p.w.net.send(x.p.n.name, address, packet{actor: actor, m: proto.Clone(m)})
+	return nil
+}
+
+// Handle implements handover.Wire and peers.Wire.
+func (x wire) Handle(actor string, fn func(from string, m proto.Message)) { x.p.handlers[actor] = fn }
+
+// send puts a packet on its way. A link holds so much and no more, as the buffers of a connection do.
+func (n *network) send(from, to string, pk packet) {
+	const most = 64
+	l := n.link(from, to)
+	if len(l.packets) < most {
+		l.packets = append(l.packets, pk)
+	}
+}
