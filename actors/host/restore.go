@@ -283,12 +283,12 @@ func (o *owner) wakeUp() (held int64) {
 		if !o.decode(t, id, p) {
 			continue
 		}
-		if t.Online() {
-			o.twinsOn++
-		}
 		if t.HeldSince() != 0 {
 			holding = append(holding, p)
 			continue
+		}
+		if t.Online() {
+			o.twinsOn++
 		}
 		o.idle.wheel.schedule(p, o.dueOf(t))
 	}
@@ -297,6 +297,9 @@ func (o *owner) wakeUp() (held int64) {
 	}
 	for _, id := range slices.Sorted(maps.Keys(o.twins)) {
 		c := o.twins[id]
+		if c.online = c.twin.Online(); c.online {
+			o.twinsOn++
+		}
 		o.wheel.schedule(c, o.dueOf(&c.twin))
 		held += int64(c.twin.Counters().Held)
 	}
@@ -338,10 +341,6 @@ func (o *owner) replay(r LogRecord, recorded *codec.Event, at Cursor, covered in
 	}
 	for i := range fx.Transitions {
 		o.alerts.apply(&Transition{Device: c.id(), Alert: fx.Transitions[i]})
-	}
-	if on := c.twin.Online(); on != c.online {
-		c.online = on
-		o.twinsOn += sign(on)
 	}
 	return c
 }

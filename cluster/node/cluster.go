@@ -41,6 +41,8 @@ type cluster struct {
 	mover    *handover.Mover
 	registry *registry.Registry
 
+	draining atomic.Bool
+
 	routing sync.Mutex
 	routes  atomic.Pointer[[]router.Route] // by partition
 }
@@ -144,6 +146,7 @@ func (a *assembly) startCluster(ctx context.Context) error {
 	a.life.start("group", c.group.Run)
 	a.life.start("partitions", c.mover.Run)
 	a.life.start("committed", c.commit)
+	a.life.start("share", c.share)
 	return ctx.Err()
 }
 

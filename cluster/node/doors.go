@@ -106,7 +106,7 @@ func (a *assembly) mqttConfig() mqtt.Config {
 		URLs: a.cfg.MQTT, ClientID: a.mqttClientID(), DrainTimeout: drainWithin, Group: a.cfg.Group, TopicRoot: a.cfg.MQTTRoot, Observe: a.observer(),
 	}
 	if a.cluster != nil {
-		cfg.Permit = a.cluster.registry.Permit
+		cfg.Permit, cfg.Adopted = a.cluster.registry.Permit, a.cluster.registry.Adopted
 	}
 	return cfg
 }

@@ -77,3 +77,50 @@ func (a *assembly) withdraw() error {
 	defer cancel()
 	return a.cluster.registry.Withdraw(ctx)
 }
+
+// drain implements DrainNode: partitions and MQTT share go to the other nodes, or come back. It lasts until
+// it is undone or the node stops. It does not wait for the end.
+func (c *cluster) drain(_ context.Context, undo bool) error {
+	if !undo && !c.others() {
+		return errAlone
+	}
+	c.draining.Store(!undo)
+	if undo {
+		c.group.SetCapacity(c.a.cfg.Capacity)
+	} else {
+		c.group.SetCapacity(0)
+	}
+	return nil
+}
+
+// share keeps this node's share of what devices publish in line with whether it is being drained.
+func (c *cluster) share(ctx context.Context) error {
+	const pace = 200 * time.Millisecond
+	client, ok := c.a.door.(*mqtt.Client)
+	if !ok { // devices connect to this node itself
+		<-ctx.Done()
+		return nil
+	}
+	t := time.NewTicker(pace)
+	defer t.Stop()
+	for unshared := false; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		_, owned := c.a.host.Restored()
+		switch draining := c.draining.Load(); {
+		case draining && !unshared && owned == 0:
+			bound, cancel := context.WithTimeout(ctx, unshareWithin)
+			err := client.Leave(bound)
+			cancel()
+			if unshared = err == nil; !unshared && ctx.Err() == nil {
+				c.a.log.WarnContext(ctx, "MQTT share not given up, trying again", "err", err)
+			}
+		case !draining && unshared:
+			client.Return()
+			unshared = false
+		}
+	}
+}

@@ -32,7 +32,7 @@ func (a *assembly) newFleet(r *query.Reader) *query.Fleet {
 	cfg := query.FleetConfig{Reader: r, Part: a.fleet, Letters: a.storage.Letters()}
 	if a.cluster != nil {
 		cfg.Target = a.cluster.target
-		a.fleet.describe = a.cluster.describe
+		a.fleet.describe, a.fleet.drain = a.cluster.describe, a.cluster.drain
 	}
 	return query.NewFleet(cfg)
 }

@@ -65,6 +65,7 @@ type Registry struct {
 	present  time.Time            // since when this one has been in it
 	adopting map[string]context.CancelFunc
 	left     bool
+	adopted  bool // the record of this incarnation was removed by another node
 }
 
 // New returns a Registry that knows of nobody.
@@ -116,6 +117,7 @@ func (r *Registry) caughtUp() {
 func (r *Registry) enter(id string, n *doppelv1.NodeRecord) {
 	r.mu.Lock()
 	if n == nil {
+		r.adopted = r.adopted || id == r.cfg.Record.GetId() && r.records[id].GetIncarnation() == r.cfg.Record.GetIncarnation()
 		delete(r.records, id)
 	} else {
 		r.records[id] = n
@@ -146,7 +148,7 @@ func (r *Registry) Permit(ctx context.Context) error {
 	for {
 		now := time.Now()
 		switch in, long, stands := r.joined(now); {
-		case !in || !stands || long < adopted:
+		case !in || !stands || long < handBack:
 			since = time.Time{}
 		default:
 			if since.IsZero() {
@@ -164,9 +166,9 @@ func (r *Registry) Permit(ctx context.Context) error {
 	}
 }
 
-// adopted is how long a node that comes back to the group leaves its session to whoever adopted it: that
+// handBack is how long a node that comes back to the group leaves its session to whoever adopted it: that
 // node lets go as soon as it sees the table.
-const adopted = 500 * time.Millisecond
+const handBack = 500 * time.Millisecond
 
 // joined says whether this node is in the group, for how long, and whether its record stands.
 func (r *Registry) joined(now time.Time) (in bool, since time.Duration, stands bool) {
@@ -182,7 +184,7 @@ func (r *Registry) joined(now time.Time) (in bool, since time.Duration, stands b
 		r.present = now
 	}
 	if since = now.Sub(r.present); len(table.Members) == 1 {
-		since = adopted // nobody else is there to have adopted it
+		since = handBack // nobody else is there to have adopted it
 	}
 	return true, since, r.records[id].GetIncarnation() == r.cfg.Record.GetIncarnation()
 }
@@ -198,6 +200,16 @@ func (r *Registry) met() bool {
 		}
 	}
 	return r.cfg.Met(ids, time.Second)
+}
+
+// Adopted says whether another node has taken this one for dead, and adopted its session, since this was
+// asked last.
+func (r *Registry) Adopted() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was := r.adopted
+	r.adopted = false
+	return was
 }
 
 // Withdraw removes this node's record: its session is gone, nothing waits for it.

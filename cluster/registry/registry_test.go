@@ -229,7 +229,10 @@ func TestPermit(t *testing.T) {
 
 	// Taken for dead and adopted: the record is written again before it connects again.
 	log.add(entry{"a", nil})
-	await(t, "a sees that its record is gone", func() bool { return a.Records()["a"] == nil })
+	await(t, "a sees that its record is gone", a.Adopted)
+	if a.Adopted() {
+		t.Error("adopted twice")
+	}
 	ask()
 	if err := <-permitted; err != nil {
 		t.Fatal(err)

@@ -46,6 +46,9 @@ type Config struct {
 	// its session, or ctx ends: a node that another may have taken for dead must not throw out who took
 	// over its session. Default: always.
 	Permit func(ctx context.Context) error
+	// Adopted says whether another node has taken this session over and ended it since this was asked
+	// last. Nil: never; a session that is gone is then a loss.
+	Adopted func() bool
 	// ConnectTimeout bounds one attempt to connect. Default: 10 s.
 	ConnectTimeout time.Duration
 	// DrainTimeout bounds how long Run waits at its end for verdicts of what it has received.

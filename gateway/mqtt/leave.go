@@ -55,6 +55,20 @@ func (c *Client) leave(ctx context.Context) error {
 	}
 }
 
+// Return takes a share again after Leave.
+func (c *Client) Return() {
+	c.link.subscribing.Lock()
+	c.link.quitting = false
+	c.link.subscribing.Unlock()
+	c.link.leaving.Store(false)
+	if manager := c.manager.Load(); manager != nil {
+		select {
+		case c.link.up <- manager:
+		default: // a connection just came up, and will be subscribed
+		}
+	}
+}
+
 // quit sees to it that nothing is subscribed from now on.
 func (l *link) quit() {
 	l.subscribing.Lock() // none under way

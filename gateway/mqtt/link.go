@@ -157,7 +157,11 @@ func (l *link) onDown(ctx context.Context) {
 
 // inspect warns of what can be seen of a broker that will lose messages.
 func (l *link) inspect(ctx context.Context, ack *paho.Connack, again bool) {
-	if again && !ack.SessionPresent {
+	switch {
+	case !again || ack.SessionPresent:
+	case l.cfg.Adopted != nil && l.cfg.Adopted():
+		l.log.InfoContext(ctx, "another node has adopted our session, this one begins anew")
+	default:
 		l.log.ErrorContext(ctx, "the broker has lost our session and what was queued in it",
 			"remedy", "Mosquitto: persistence true; any broker: a session expiry longer than its outages")
 	}
