@@ -70,11 +70,25 @@ func TestCrashAndRestartWithItsFormerSeat(t *testing.T) {
 		start := time.Now()
 		b = c.start(Config{Node: "b", Incarnation: 2, Capacity: 1, Former: *seat.Load()})
 		now := c.await("the later run", func(t *placement.Table) bool { m, _ := t.Member("b"); return m.Incarnation == 2 }, a, b)
-		if took := time.Since(start); took > sessionTimeout-leeway {
+		if took := time.Since(start); took > rebalanceTimeout-time.Second {
 			t.Errorf("took %v: its former session was waited for", took)
 		}
 		if got := kept(was, now); got != partitions {
 			t.Errorf("%d partitions stayed, want %d", got, partitions)
+		}
+	})
+}
+
+// A seat that is gone already is no trouble.
+func TestFormerIsForgotten(t *testing.T) {
+	each(t, func(t *testing.T, c *cluster) {
+		rs := &requests{count: map[string]int{}}
+		a := c.start(Config{Node: "a", Capacity: 1, Former: "nobody"}, kgo.WithHooks(rs))
+		c.shares(map[string]int{"a": 16}, a)
+		since := a.Heard()
+		until(t, "it has had the time to ask again", func() bool { return a.Heard().Sub(since) > 3*firstRest })
+		if got := rs.of("LeaveGroup"); got == 0 || got > 2 { // the client may ask twice
+			t.Errorf("it asked %d times", got)
 		}
 	})
 }

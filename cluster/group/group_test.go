@@ -192,16 +192,18 @@ func (r *requests) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ ti
 	r.count[kmsg.NameForKey(key)]++
 }
 
+func (r *requests) of(name string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.count[name]
+}
+
 func TestFetchesNothing(t *testing.T) {
 	each(t, func(t *testing.T, c *cluster) {
 		rs := &requests{count: map[string]int{}}
 		a := c.start(Config{Node: "a", Capacity: 1}, kgo.WithHooks(rs))
 		c.shares(map[string]int{"a": 16}, a)
-		until(t, "it beats", func() bool {
-			rs.mu.Lock()
-			defer rs.mu.Unlock()
-			return rs.count["Heartbeat"] >= 5
-		})
+		until(t, "it beats", func() bool { return rs.of("Heartbeat") >= 5 })
 		a.stop()
 		rs.mu.Lock()
 		defer rs.mu.Unlock()

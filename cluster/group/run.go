@@ -38,16 +38,12 @@ func (g *Group) Run(ctx context.Context) error {
 	g.client.Store(cl)
 	defer g.client.Store(nil)
 
-	if g.cfg.Former != "" {
-		if err := g.askLeave(ctx, cl, seat{member: g.cfg.Former}); err != nil && !errors.Is(err, kerr.UnknownMemberID) {
-			g.cfg.Logger.Info("the earlier run of this node is in the group until its session runs out", "group", g.cfg.Group, "error", err)
-		}
-	}
-	var beating sync.WaitGroup
-	beating.Go(func() { g.beat(ctx, cl) })
+	var beside sync.WaitGroup
+	beside.Go(func() { g.beat(ctx, cl) })
+	beside.Go(func() { g.vacate(ctx, cl) })
 	g.attend(ctx, cl)
 	g.leave(context.WithoutCancel(ctx), cl)
-	beating.Wait()
+	beside.Wait()
 	return nil
 }
 
@@ -194,16 +190,4 @@ func (g *Group) own(t *placement.Table) int {
 	}
 	g.since = since
 	return len(since)
-}
-
-// leave gives the seat up, so that the others need not wait for the session to run out.
-func (g *Group) leave(ctx context.Context, cl *kgo.Client) {
-	s := g.current()
-	g.sit(seat{})
-	if s.member == "" {
-		return
-	}
-	if err := g.askLeave(ctx, cl, s); err != nil {
-		g.cfg.Logger.Warn("left the group without its knowledge, it learns when the session runs out", "group", g.cfg.Group, "error", err)
-	}
 }
