@@ -268,6 +268,8 @@ func (w *world) owner(device string) *node {
 	return w.nodes[w.owners[placement.Partition([]byte(device), partitions)]]
 }
 
+func (*world) partition(device string) int32 { return placement.Partition([]byte(device), partitions) }
+
 // on is a device that a node serves now.
 func (w *world) on(n *node, name string) string {
 	for i := 0; ; i++ {
