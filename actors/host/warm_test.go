@@ -125,7 +125,7 @@ func (y *history) late() {
 		if epoch, _, err := stateEpoch(&dec, r); err != nil || epoch >= newest {
 			continue
 		}
-		if y.pick(0, 4) == 0 {
+		if y.pick(0, 1) == 0 {
 			old = append(old, r)
 		}
 	}
