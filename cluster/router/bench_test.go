@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/anthdm/hollywood/actor"
 	"google.golang.org/grpc"
 
 	"github.com/doppel-iot/doppel/actors/host"
@@ -28,7 +27,7 @@ func startRemote(t testing.TB) *remote.Remote {
 	r := remote.New(remote.Config{Address: l.Addr().String()})
 	server := grpc.NewServer(r.ServerOptions()...)
 	r.Register(server)
-	if _, err := actor.NewEngine(actor.NewEngineConfig().WithRemote(r)); err != nil {
+	if _, err := r.NewEngine(); err != nil {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)

@@ -78,6 +78,7 @@ func (f *flight) reset() {
 type letter struct {
 	request  doppelv1.DeliverRequest
 	messages []*doppelv1.DeviceMessage
+	devices  []byte // one behind the other
 }
 
 // of makes the letter that of f.
@@ -85,8 +86,15 @@ func (l *letter) of(f *flight) *doppelv1.DeliverRequest {
 	for len(l.messages) < len(f.msgs) {
 		l.messages = append(l.messages, new(doppelv1.DeviceMessage))
 	}
+	l.devices = l.devices[:0]
 	for i := range f.msgs {
-		fill(l.messages[i], &f.msgs[i])
+		l.devices = append(l.devices, f.msgs[i].Device...)
+	}
+	devices := string(l.devices) // one allocation for all
+	for i := range f.msgs {
+		n := len(f.msgs[i].Device)
+		fill(l.messages[i], &f.msgs[i], devices[:n])
+		devices = devices[n:]
 	}
 	l.request.Partition, l.request.Id, l.request.Messages = anyPartition, f.id, l.messages[:len(f.msgs)]
 	return &l.request

@@ -72,8 +72,15 @@ func (b *inbox) take(from string, m proto.Message) {
 	defer b.r.put(s)
 	slot := of.begin(request.GetId(), len(msgs))
 	defer of.landed(slot, 1)
+	var size int
+	for _, m := range msgs {
+		size += len(m.GetDevice())
+	}
+	devices := make([]byte, 0, size) // of all: one allocation
 	for i, m := range msgs {
-		in := restored(m)
+		n := len(devices)
+		devices = append(devices, m.GetDevice()...)
+		in := restored(m, devices[n:len(devices):len(devices)])
 		in.Reply, in.Token = of, slot<<32|uint64(i)
 		if in.Kind == 0 {
 			of.Done([]uint64{in.Token}, host.Failed) // a newer build's; doppel.ingest keeps it

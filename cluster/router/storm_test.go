@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -105,7 +106,7 @@ func (w *weather) check(t *testing.T, v *verdicts, sent int) {
 		t.Errorf("%d of %d messages have a verdict", len(v.got), sent)
 	}
 	for token, verdict := range v.got {
-		if verdict == host.Released && !durable[fmt.Sprint(token)] {
+		if verdict == host.Released && !durable[strconv.FormatUint(token, 10)] {
 			t.Errorf("message %d was released and is nowhere", token)
 		}
 	}

@@ -51,10 +51,10 @@ const anyPartition = -1
 // maxAttempts is what host.Message can count.
 const maxAttempts = math.MaxUint8
 
-// fill makes to what m is on the wire. It shares m's payload.
-func fill(to *doppelv1.DeviceMessage, m *host.Message) {
+// fill makes to what m, of that device, is on the wire. It shares m's payload.
+func fill(to *doppelv1.DeviceMessage, m *host.Message, device string) {
 	to.Kind = kindOf(m.Kind)
-	to.Device, to.Payload = string(m.Device), m.Payload
+	to.Device, to.Payload = device, m.Payload
 	to.ContentType, to.Topic = m.ContentType, m.Topic
 	to.ReceivedAt, to.Attempts = m.ReceivedAt, uint32(m.Attempts)
 	to.Boot, to.Seq = nil, nil
@@ -63,11 +63,11 @@ func fill(to *doppelv1.DeviceMessage, m *host.Message) {
 	}
 }
 
-// restored is the message that m was; Kind 0: none that this build knows.
-func restored(m *doppelv1.DeviceMessage) host.Message {
+// restored is the message that m, of that device, was; Kind 0: none that this build knows.
+func restored(m *doppelv1.DeviceMessage, device []byte) host.Message {
 	return host.Message{
 		Kind: kindFrom(m.GetKind()), Attempts: uint8(min(m.GetAttempts(), maxAttempts)), Numbered: m.Seq != nil,
-		Device: []byte(m.GetDevice()), Payload: m.GetPayload(), ContentType: m.GetContentType(),
+		Device: device, Payload: m.GetPayload(), ContentType: m.GetContentType(),
 		ReceivedAt: m.GetReceivedAt(), Boot: m.GetBoot(), Seq: m.GetSeq(), Topic: m.GetTopic(),
 	}
 }
