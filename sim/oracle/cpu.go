@@ -11,6 +11,22 @@ import (
 	"time"
 )
 
+// nodesCPU is the CPU time of all nodes that list names.
+func nodesCPU(ctx context.Context, list string) (sum time.Duration, err error) {
+	all := addresses(list)
+	if len(all) == 0 {
+		return 0, errors.New("metrics: no address")
+	}
+	for _, address := range all {
+		used, err := nodeCPU(ctx, address)
+		if err != nil {
+			return 0, err
+		}
+		sum += used
+	}
+	return sum, nil
+}
+
 // nodeCPU reads process_cpu_seconds_total from a node's /metrics; address is HOST:PORT or a URL.
 func nodeCPU(ctx context.Context, address string) (time.Duration, error) {
 	base := address

@@ -33,6 +33,12 @@ func TestNodeCPU(t *testing.T) {
 			t.Errorf("%s: %v, %v", address, got, err)
 		}
 	}
+	if got, err := nodesCPU(t.Context(), s.URL+", "+s.URL); err != nil || got != 25*time.Second {
+		t.Errorf("two nodes: %v, %v", got, err)
+	}
+	if _, err := nodesCPU(t.Context(), s.URL+",127.0.0.1:1"); err == nil {
+		t.Error("no error though one of two nodes is away")
+	}
 	body = "go_goroutines 3\n"
 	if _, err := nodeCPU(t.Context(), s.URL); err == nil {
 		t.Error("no error though the metric is missing")

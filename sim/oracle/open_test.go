@@ -77,7 +77,7 @@ func TestCheck(t *testing.T) {
 	defer server.Stop()
 
 	o, err := Open(t.Context(), Config{
-		GRPC: listener.Addr().String(), HTTP: "127.0.0.1:1", Boot: boot,
+		GRPC: "127.0.0.1:1, " + listener.Addr().String(), HTTP: "127.0.0.1:1", Boot: boot, // the first is away
 		IDs: []string{"d1", "d2", "d3"}, Interval: time.Second, Verify: true,
 	})
 	if err != nil {

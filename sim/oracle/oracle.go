@@ -8,13 +8,11 @@ package oracle
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 	"github.com/doppel-iot/doppel/sim/fleet"
@@ -22,15 +20,15 @@ import (
 
 // Config says where to look. Empty Kafka and QuestDB: those checks are skipped, and said to be.
 type Config struct {
-	GRPC        string // HOST:PORT
-	HTTP        string // HOST:PORT of /metrics
+	GRPC        string // HOST:PORT of a node, or several with commas: any of them is asked
+	HTTP        string // HOST:PORT of /metrics, or several with commas: all nodes whose CPU time counts
 	Kafka       []string
 	TopicPrefix string // default "doppel."
 	QuestDB     string // base URL of the HTTP API
 	Boot        uint64
 	IDs         []string // devices of the run
 	Interval    time.Duration
-	// Verify turns the checks on; without it only the node's CPU time is read.
+	// Verify turns the checks on; without it only the nodes' CPU time is read.
 	Verify bool
 	Log    *slog.Logger
 }
@@ -78,16 +76,14 @@ func Open(ctx context.Context, cfg Config) (*Oracle, error) {
 			return nil, err
 		}
 	}
-	o.cpu, o.cpuErr = nodeCPU(ctx, cfg.HTTP)
+	o.cpu, o.cpuErr = nodesCPU(ctx, cfg.HTTP)
 	return o, nil
 }
 
 func (o *Oracle) watch(ctx context.Context) error {
-	conn, err := grpc.NewClient(o.cfg.GRPC,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultServiceConfig(Patience),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.WaitForReady(true)))
+	conn, err := dial(o.cfg.GRPC)
 	if err != nil {
-		return fmt.Errorf("grpc: %w", err)
+		return err
 	}
 	o.conn = conn
 	starting, cancel := context.WithTimeout(ctx, openLimit)
@@ -155,7 +151,7 @@ func (o *Oracle) Base(id string) (digest, set uint64) {
 // Check fills in what a report says of the node. p is the fleet's final account.
 func (o *Oracle) Check(ctx context.Context, r *Report, devices []Device, p *fleet.Progress) {
 	if o.cpuErr == nil && p.Messages > 0 {
-		if after, err := nodeCPU(ctx, o.cfg.HTTP); err == nil && after >= o.cpu {
+		if after, err := nodesCPU(ctx, o.cfg.HTTP); err == nil && after >= o.cpu {
 			us := float64((after - o.cpu).Microseconds()) / float64(p.Messages)
 			r.NodeCPU = &us
 		}
