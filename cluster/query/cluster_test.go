@@ -352,7 +352,7 @@ func (p *part) Audit(ctx context.Context, deep bool) (*doppelv1.Audit, error) {
 			if err != nil {
 				return nil, err
 			}
-			if a.Log == nil {
+			if a.GetLog() == nil {
 				a.Log = &doppelv1.LogAudit{Whole: true}
 			}
 			a.Log.Records += c.Fold.Records

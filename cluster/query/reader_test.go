@@ -213,7 +213,7 @@ func TestDeadNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer silent.Close() //nolint:errcheck // nothing was written
+	defer silent.Close()
 	w := newWorld(t, 3, nil)
 	w.devices(20)
 	theirs, ours := w.on(w.nodes[1], "theirs"), w.on(w.nodes[0], "ours")

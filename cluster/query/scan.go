@@ -142,7 +142,6 @@ func (s *scan) open(ctx context.Context, groups map[Route][]int32) (sources []so
 			from, m = s.local(ps)
 		} else {
 			var err error
-			//nolint:contextcheck // the stream outlives the opening of the others
 			m, err = s.r.remote(ctx, to.Address, ps, func(ctx context.Context, c doppelv1.QueryServiceClient) (m missed, err error) {
 				from, m, err = s.remote(ctx, c, to.Address, ps)
 				return m, err

@@ -257,5 +257,5 @@ func (s *Server) untouched() bool {
 }
 
 func (s *Server) serving() bool {
-	return slices.ContainsFunc(s.host.Partitions(), func(v host.View) bool { return answers(v) })
+	return slices.ContainsFunc(s.host.Partitions(), answers)
 }

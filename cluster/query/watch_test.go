@@ -89,17 +89,15 @@ func snapshot(s *watch[*doppelv1.WatchTwinsResponse]) (n int) {
 	}
 }
 
-// until reads changes until a twin is as far as a number; a gap ends the test unless one may come.
-func until(s *watch[*doppelv1.WatchTwinsResponse], id string, seq uint64, gaps bool) (gap bool) {
+// until reads changes until a twin is as far as a number.
+func until(s *watch[*doppelv1.WatchTwinsResponse], id string, seq uint64) {
 	s.t.Helper()
 	for {
 		switch m := s.next(); {
 		case m.GetGap() != nil:
-			if gap = true; !gaps {
-				s.t.Fatalf("a gap: %s", m.GetGap().GetReason())
-			}
+			s.t.Fatalf("a gap: %s", m.GetGap().GetReason())
 		case m.GetChanged().GetId() == id && m.GetChanged().GetSeq() >= seq, m.GetSnapshot().GetId() == id && m.GetSnapshot().GetSeq() >= seq:
-			return gap
+			return
 		}
 	}
 }
@@ -120,12 +118,12 @@ func TestTwinsOfAllNodesAreWatched(t *testing.T) {
 		for _, id := range []string{"dev-03", "dev-04", "dev-05", "dev-06"} {
 			w.sample(id, seq)
 		}
-		until(all, "dev-06", uint64(seq), false)
-		until(one, "dev-03", uint64(seq), false)
+		until(all, "dev-06", uint64(seq))
+		until(one, "dev-03", uint64(seq))
 		w.move(int32(seq%partitions), seq%3)
 	}
 	w.send("fresh", host.Telemetry, `{"boot":1,"seq":1,"metrics":{"x":1}}`)
-	until(all, "fresh", 1, false)
+	until(all, "fresh", 1)
 }
 
 // TestTokenOfAnotherNode: twins have no place that two nodes know, so there is a gap and all of them.
@@ -145,7 +143,7 @@ func TestTokenOfAnotherNode(t *testing.T) {
 		t.Errorf("snapshot of %d twins, want 8", n)
 	}
 	w.sample("dev-01", 3)
-	until(s, "dev-01", 3, false)
+	until(s, "dev-01", 3)
 }
 
 // TestNodeThatJoinsIsWatched: a node that came later and serves nothing yet is no gap.
@@ -160,7 +158,7 @@ func TestNodeThatJoinsIsWatched(t *testing.T) {
 		w.move(p, late.index)
 	}
 	w.sample("dev-01", 2)
-	until(s, "dev-01", 2, false)
+	until(s, "dev-01", 2)
 }
 
 // TestNodeThatDies: changes that a dead node did not tell are made up for by a gap and a snapshot, which
@@ -173,7 +171,7 @@ func TestNodeThatDies(t *testing.T) {
 	dead := w.nodes[1]
 	id := w.on(dead, "last")
 	w.sample(id, 1)
-	until(s, id, 1, false)
+	until(s, id, 1)
 	dead.peers.Stop()
 	w.sample(id, 2) // nobody is told
 	for m := s.next(); m.GetGap() == nil; m = s.next() {
@@ -190,9 +188,9 @@ func TestNodeThatDies(t *testing.T) {
 	w.mu.Lock()
 	w.gone[dead.index] = true
 	w.mu.Unlock()
-	until(s, id, 2, false)
+	until(s, id, 2)
 	w.sample(id, 3)
-	until(s, id, 3, false)
+	until(s, id, 3)
 }
 
 // TestAlertsAcrossNodes: a subscriber who goes from node to node with its token sees each transition

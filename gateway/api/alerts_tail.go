@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -43,9 +42,9 @@ func (h *Hub) Run(ctx context.Context) error {
 	for {
 		err := h.tail(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it was told to end
 		}
-		h.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "alerts are followed anew", slog.Any("err", err))
+		h.cfg.Log.WarnContext(ctx, "alerts are followed anew", "err", err)
 		select {
 		case <-ctx.Done():
 			return nil
