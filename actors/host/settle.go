@@ -50,7 +50,7 @@ func (o *owner) followGateways() {
 	if s.now = clear && s.begun; !s.now || was {
 		return
 	}
-	for _, c := range o.twins { // what they hold need not wait so long any more
+	for _, c := range o.idle.rota { // what they hold need not wait so long any more; in an order that a seed decides
 		if c.twin.HeldSince() != 0 {
 			o.wheel.schedule(c, o.dueOf(&c.twin))
 		}

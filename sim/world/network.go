@@ -29,9 +29,7 @@ func (n *network) link(from, to string) *link {
 			return l
 		}
 	}
-	l := &link{from: from, to: to}
-	n.links = append(n.links, l)
-	return l
+	panic("world: no link from " + from + " to " + to)
 }
 
 // forget loses what is on its way to and from a process that died.

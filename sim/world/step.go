@@ -24,7 +24,7 @@ func (w *World) act(a action) {
 	case hands:
 		w.hand(w.nodes[r.IntN(len(w.nodes))].session)
 	case packets:
-		w.packet()
+		w.net.deliver(w.link())
 	case lnds:
 		w.land(1+r.IntN(4), lands)
 	case answers:
@@ -93,11 +93,10 @@ func (w *World) strike(a action) {
 			w.tracef("%s cut from the log: %t", p.n.name, p.cut)
 		}
 	case cutsLink, drops:
-		if l := w.link(); l != nil && a == cutsLink {
+		l := w.link()
+		if l.packets = nil; a == cutsLink {
 			l.cut = !l.cut
 			w.tracef("link %s-%s cut: %t", l.from, l.to, l.cut)
-		} else if l != nil {
-			l.packets = nil
 		}
 	case faults:
 		w.land(1, 1+fate(r.IntN(int(fates)-1)))
@@ -135,16 +134,7 @@ func (w *World) publishNext(d *load) {
 }
 
 func (w *World) link() *link {
-	if len(w.net.links) == 0 {
-		return nil
-	}
 	return w.net.links[w.rng.IntN(len(w.net.links))]
-}
-
-func (w *World) packet() {
-	if l := w.link(); l != nil {
-		w.net.deliver(l)
-	}
 }
 
 // pass lets time pass: timers, and a turn of everybody.

@@ -157,6 +157,13 @@ func (l *Lab) world(seed uint64, broken *breaks, trace io.Writer) *World {
 	for i := range w.climate.nodes {
 		w.nodes = append(w.nodes, &node{slot: i, name: string(rune('a' + i)), capacity: 1})
 	}
+	for _, from := range w.nodes { // all, or their order would be that of the first packets
+		for _, to := range w.nodes {
+			if from != to {
+				w.net.links = append(w.net.links, &link{from: from.name, to: to.name})
+			}
+		}
+	}
 	for _, n := range w.nodes {
 		if n.slot == 0 || w.rng.IntN(2) == 0 {
 			w.boot(n)
