@@ -40,13 +40,11 @@ func newMailbox(limit room) *mailbox {
 	return &mailbox{wake: make(chan struct{}, 1), limit: limit}
 }
 
-// setShut says whether messages enter, and returns what is left inside if not.
-func (m *mailbox) setShut(shut bool) (left []Message) {
+// shutOut lets no message in any more, and returns what is inside.
+func (m *mailbox) shutOut() (left []Message) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.shut = shut; !shut {
-		return nil
-	}
+	m.shut = true
 	left, m.msgs = m.msgs, nil
 	m.cleared()
 	return left

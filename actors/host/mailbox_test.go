@@ -114,7 +114,7 @@ func TestMailboxIsFair(t *testing.T) {
 		var refused error
 		go func() { refused = m.push(t.Context(), []Message{{}}) }()
 		synctest.Wait()
-		if left := m.setShut(true); len(left) != 2 {
+		if left := m.shutOut(); len(left) != 2 {
 			t.Errorf("%d messages left in a mailbox that is shut, want 2", len(left))
 		}
 		synctest.Wait()

@@ -49,7 +49,7 @@ func (h *Host) Failed() <-chan error { return h.failed }
 // owns, by Own too, is let go of in order. It takes what Failed delivers.
 func (h *Host) Serve(ctx context.Context, ids []int32) error {
 	for _, id := range ids {
-		h.Own(id)
+		h.Own(id) //nolint:contextcheck // it ends by Release
 	}
 	var err error
 	select {

@@ -246,7 +246,7 @@ func (o *owner) turn(ctx context.Context, leaving bool) {
 func (o *owner) leave() {
 	o.leaving = true
 	o.giveBackRest()
-	o.p.giveBack(o.p.box.setShut(true))
+	o.p.giveBack(o.p.box.shutOut())
 	o.show(Leaving)
 }
 

@@ -54,7 +54,7 @@ type partition struct {
 func newPartition(h *Host, id int32) *partition {
 	p := &partition{id: id, host: h, box: newMailbox(room{h.cfg.Mailbox, h.cfg.MailboxBytes})}
 	p.view.Store(&View{ID: id, State: Idle})
-	p.box.setShut(true)
+	p.box.shutOut()
 	return p
 }
 
@@ -102,7 +102,7 @@ func (p *partition) progress() int64 { return p.view.Load().Next }
 // turnAway gives the messages that no owner will look at back to their doors, and answers the calls. The
 // next owner of its samples counts them.
 func (p *partition) turnAway() {
-	p.giveBack(p.box.setShut(true))
+	p.giveBack(p.box.shutOut())
 	p.box.end()
 	p.host.stats.takeOver(-p.held)
 	p.held = 0

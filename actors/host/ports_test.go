@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -87,8 +88,8 @@ func (s *store) compact() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	seen := make(map[string]bool)
-	for i := len(s.recs) - 1; i >= 0; i-- {
-		key := string(s.recs[i].Key)
+	for i, r := range slices.Backward(s.recs) {
+		key := string(r.Key)
 		s.gone[int64(i)] = s.gone[int64(i)] || seen[key]
 		seen[key] = true
 	}

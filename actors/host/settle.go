@@ -32,22 +32,22 @@ func (o *owner) settleFeed() {
 
 // followGateways logs what the gateways say, and ends the time in which held samples wait for longer.
 func (o *owner) followGateways() {
-	s, clear := &o.settled, true
+	s, all := &o.settled, true
 	if g := o.host.cfg.Gateways; g != nil {
 		if o.now < s.next {
 			return
 		}
-		s.next, clear = o.now+wheelTick, g.Settled()
+		s.next, all = o.now+wheelTick, g.Settled()
 	}
 	s.begun = s.begun || o.feed.settled && o.cleared(s.mark)
 	switch {
-	case !clear && !s.logged:
+	case !all && !s.logged:
 		o.recordSettled(false)
-	case clear && s.begun && s.logged:
+	case all && s.begun && s.logged:
 		o.recordSettled(true)
 	}
 	was := s.now
-	if s.now = clear && s.begun; !s.now || was {
+	if s.now = all && s.begun; !s.now || was {
 		return
 	}
 	for _, c := range o.idle.rota { // what they hold need not wait so long any more; in an order that a seed decides
