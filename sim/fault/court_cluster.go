@@ -171,6 +171,9 @@ func (c *clusterCourt) alerts(ctx context.Context, folds map[int32]*fold) error 
 	if err != nil {
 		return err
 	}
+	if c.outcome.Transitions == 0 {
+		c.verdict.add("no alert ever fired: this round says nothing of subscribers")
+	}
 	for i, s := range c.audience.members {
 		c.verdict.audience(s.name, &heards[i], folds, all)
 	}

@@ -57,6 +57,8 @@ func (r *Round) runCluster(ctx context.Context) (*Outcome, error) {
 	if err != nil {
 		return nil, err
 	}
+	lights := startBlinkers(ctx, rig.Devices)
+	defer lights.end()
 	sleep(ctx, warmUp)
 	v := &verdict{}
 	if err := rig.Inject(ctx, r.faults(), r.Out); err != nil {
@@ -66,6 +68,7 @@ func (r *Round) runCluster(ctx context.Context) (*Outcome, error) {
 		r.Then(ctx, rig, v)
 	}
 	sleep(ctx, time.Second) // it works on behind the last fault
+	lights.end()
 	devices, progress := load.end()
 	say("all acknowledged")
 	if err := ctx.Err(); err != nil {

@@ -9,7 +9,7 @@ import (
 
 // TestScheduleFollowsFromItsSeed: what a seed gave once can be replayed, and is what a longer run begins with.
 func TestScheduleFollowsFromItsSeed(t *testing.T) {
-	for name, menu := range map[string][]Choice{"embedded": EmbeddedMenu(), "real": RealMenu(), "broker": BrokerMenu()} {
+	for name, menu := range map[string][]Choice{"embedded": EmbeddedMenu(), "real": RealMenu(), "broker": BrokerMenu(), "cluster": ClusterMenu()} {
 		one, two := Schedule(7, menu, 60), Schedule(7, menu, 60)
 		if diff := cmp.Diff(one, two); diff != "" {
 			t.Errorf("%s: two schedules of a seed (-one +two):\n%s", name, diff)
@@ -25,7 +25,7 @@ func TestScheduleFollowsFromItsSeed(t *testing.T) {
 
 // TestScheduleKeepsToItsMenu: distances, durations and rests, and nothing left out for good.
 func TestScheduleKeepsToItsMenu(t *testing.T) {
-	for name, menu := range map[string][]Choice{"embedded": EmbeddedMenu(), "real": RealMenu(), "broker": BrokerMenu()} {
+	for name, menu := range map[string][]Choice{"embedded": EmbeddedMenu(), "real": RealMenu(), "broker": BrokerMenu(), "cluster": ClusterMenu()} {
 		left := make(map[string]bool)
 		for _, c := range menu {
 			left[string(c.Subject)+string(c.Kind)] = true

@@ -17,10 +17,10 @@ import (
 // What `make torture` sets; what is not set is the short form of `make test`.
 var (
 	seedFlag    = flag.Uint64("seed", 0, "seed of the first round, each further round takes the next (0: from the clock)")
-	roundsFlag  = flag.Int("rounds", 0, "rounds, each a system started anew (0: 1; with -long: 10 embedded, 5 real)")
-	faultsFlag  = flag.Int("faults", 0, "crash points of a round (0: a few; with -long: 20 embedded, 10 real)")
-	targetFlag  = flag.String("target", "", "embedded, real, broker or cluster (default: embedded and real)")
-	longFlag    = flag.Bool("long", false, "the long form: 200 crash points embedded, 50 real")
+	roundsFlag  = flag.Int("rounds", 0, "rounds, each a system started anew (0: 1; with -long: 10 embedded, 5 others)")
+	faultsFlag  = flag.Int("faults", 0, "crash points of a round (0: a few; with -long: 20 embedded, 10 real, 20 of a cluster)")
+	targetFlag  = flag.String("target", "", "embedded, real, broker, cluster or pauses (default: embedded, real and cluster)")
+	longFlag    = flag.Bool("long", false, "the long form: 200 crash points embedded, 50 real, 100 of a cluster")
 	proxiedFlag = flag.Bool("proxied", false, "a cluster behind proxies, even where there are network namespaces")
 	binaryFlag  = flag.String("binary", "", "the doppel command to torture (default: built from this tree)")
 )
