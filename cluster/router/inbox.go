@@ -208,6 +208,17 @@ func (b *inbox) receipts(from string) *receipts {
 	return of
 }
 
+// forget drops the receipts of a node; verdicts to come are told to nobody.
+func (b *inbox) forget(from string) {
+	b.mu.Lock()
+	of := b.peers[from]
+	delete(b.peers, from)
+	b.mu.Unlock()
+	if of != nil {
+		of.close()
+	}
+}
+
 // close tells the verdicts that are due.
 func (b *inbox) close() {
 	b.mu.Lock()

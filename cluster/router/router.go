@@ -117,6 +117,22 @@ func (r *Router) Close() {
 	r.inbox.close()
 }
 
+// Forget drops what is kept for a node that will not come back under its address. What is on the way
+// to it goes back to its door.
+func (r *Router) Forget(address string) {
+	if r.cfg.Wire == nil {
+		return
+	}
+	r.peersMu.Lock()
+	p := r.peers[address]
+	delete(r.peers, address)
+	r.peersMu.Unlock()
+	if p != nil {
+		p.close()
+	}
+	r.inbox.forget(address)
+}
+
 // Stats are the accounts of the slow path and of the ways between nodes.
 func (r *Router) Stats() *Stats { return &r.stats }
 

@@ -247,3 +247,76 @@ func TestClose(t *testing.T) {
 		}
 	})
 }
+
+// TestLaneIsBounded: an owner that takes nothing makes the other node keep only so much for it; the
+// rest is refused at once, and nothing is released that is nowhere.
+func TestLaneIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b := twoSitesWith(t, func(cfg *router.Config) { cfg.Window = 4096 })
+		b.full = true
+		v := newVerdicts()
+		if err := a.router.Deliver(t.Context(), numbered(v, 1, 3000)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+		early := v.released()
+		time.Sleep(time.Second)
+		if got := len(a.ingest.payloads()); early == 0 || early == 3000 || v.released() != 3000 || got != 3000 {
+			t.Errorf("%d refused at once, %d released in the end, %d by the slow path", early, v.released(), got)
+		}
+	})
+}
+
+// TestNewIncarnation: verdicts for messages that a node sent in an earlier life are not taken for
+// those of this one.
+func TestNewIncarnation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, a, b := twoSites(t)
+		b.keep = true
+		before, now := newVerdicts(), newVerdicts()
+		if err := a.router.Deliver(t.Context(), numbered(before, 1, 3)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+		old := b.holding()
+		a.router.Close()
+		a = newSite(t, n, "a", func(int32) router.Route { return router.Route{Address: "b"} }, nil)
+		if err := a.router.Deliver(t.Context(), numbered(now, 10, 3)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+		b.settle(old, host.Released)
+		time.Sleep(50 * time.Millisecond)
+		if before.released() != 0 || now.settled() != 0 || a.router.Stats().Late() != 3 {
+			t.Errorf("verdicts %v and %v, %d late, want none, none and 3", before.got, now.got, a.router.Stats().Late())
+		}
+	})
+}
+
+// TestForget drops a node; it may come back.
+func TestForget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b := twoSites(t)
+		b.keep = true
+		v := newVerdicts()
+		if err := a.router.Deliver(t.Context(), numbered(v, 1, 3)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+		a.router.Forget("b")
+		b.router.Forget("a")
+		if v.settled() != 3 || v.released() != 0 {
+			t.Errorf("verdicts %v, want 3 to deliver again", v.got)
+		}
+		b.settle(b.holding(), host.Released)
+		b.change(func(o *plots) { o.keep = false })
+		again := newVerdicts()
+		if err := a.router.Deliver(t.Context(), numbered(again, 10, 3)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+		if again.released() != 3 || len(a.ingest.payloads()) != 0 {
+			t.Errorf("verdicts %v, by the slow path %v", again.got, a.ingest.payloads())
+		}
+	})
+}
