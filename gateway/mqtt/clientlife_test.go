@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"context"
 	"strconv"
 	"testing"
 	"time"
@@ -107,6 +108,30 @@ func TestClientLeavesForGood(t *testing.T) {
 	next := newOwner(releaseAll)
 	startClient(t, m.addr, next, nil)
 	never(t, "a session survived Leave", 300*time.Millisecond, func() bool { return len(next.received()) > 0 })
+}
+
+// A node that gave its share up takes one again, also if giving up had failed.
+func TestClientReturns(t *testing.T) {
+	m := startMosquitto(t, recommended)
+	o := newOwner(releaseAll)
+	c, _ := startClient(t, m.addr, o, nil)
+	d := newDevice(t, m.addr, nil)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for i, ctx := range []context.Context{t.Context(), ended} {
+		if err := c.Leave(ctx); (err == nil) != (ctx.Err() == nil) {
+			t.Fatalf("leave: %v", err)
+		}
+		if c.Ready() == nil {
+			t.Error("ready without a share")
+		}
+		c.Return()
+		eventually(t, "subscribed again", func() bool { return c.Ready() == nil })
+		if _, err := d.publish("devices/a/telemetry", 1, false, strconv.Itoa(i)); err != nil {
+			t.Fatal(err)
+		}
+		o.await(t, i+1)
+	}
 }
 
 func TestClientPublishes(t *testing.T) {

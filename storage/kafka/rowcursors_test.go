@@ -33,6 +33,10 @@ func TestRowCursors(t *testing.T) {
 					t.Fatalf("save: %v, want %v", err, want)
 				}
 			}
+			until(t, "the coordinator is there", func() bool { // a new Kafka makes its topic first
+				_, err := one.Load(ctx)
+				return err == nil
+			})
 			load(one, map[int32]host.Cursor{})
 			a, z := host.Cursor{Next: 5, Epoch: 2, N: 3}, host.Cursor{Next: 9, Epoch: math.MaxUint64, N: 0}
 			save(one, nil, map[int32]host.Cursor{0: a, 3: z})
