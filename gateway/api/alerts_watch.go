@@ -69,8 +69,7 @@ func (s *alertService) WatchAlerts(req *doppelv1.WatchAlertsRequest, stream grpc
 	case from.log != s.hub.log.Load() || len(from.seen) != len(w.seen):
 		err = w.startOver("the token is of another log of alerts")
 	default:
-		w.seen = from.seen
-		err = w.resume()
+		err = w.resumeFrom(from.seen)
 	}
 	if err != nil {
 		return err
@@ -157,6 +156,24 @@ func (w *alertWatch) run() error {
 
 func (w *alertWatch) beat() error {
 	return w.emit(&doppelv1.WatchAlertsResponse{Event: &doppelv1.WatchAlertsResponse_Heartbeat{Heartbeat: &emptypb.Empty{}}})
+}
+
+// resumeFrom resumes behind a token. One that is ahead of the log is of a log that is gone: what it
+// has seen says nothing of what comes.
+func (w *alertWatch) resumeFrom(seen vector) error {
+	if !w.seen.reaches(seen) { // another node may simply have come further
+		_, end, err := w.s.hub.cfg.Alerts.Bounds(w.ctx)
+		if err != nil {
+			return err
+		}
+		for p := range seen {
+			if seen[p].next > end[p] {
+				return w.startOver("the token is of another log of alerts")
+			}
+		}
+	}
+	w.seen = seen
+	return w.resume()
 }
 
 // resume takes the watch to where the ring goes on behind what it has seen, and sends what lies

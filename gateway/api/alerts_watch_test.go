@@ -238,9 +238,12 @@ func TestWatchAlertsGap(t *testing.T) {
 		s.transitions(1)
 	}
 	w.log.Trim(2)
+	ahead := make(vector, apitest.Partitions)
+	ahead[2].next = 1
 	for name, token := range map[string]string{
 		"no longer kept":   start,
 		"another log":      alertsPlace{log: 1, seen: make(vector, apitest.Partitions)}.token(),
+		"ahead":            alertsPlace{log: w.hub.log.Load(), seen: ahead}.token(),
 		"other partitions": alertsPlace{log: w.hub.log.Load(), seen: make(vector, 3)}.token(),
 	} {
 		t.Run(name, func(t *testing.T) {
