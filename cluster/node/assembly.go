@@ -72,9 +72,7 @@ func (a *assembly) build(ctx context.Context) error {
 	if err := a.openDoors(hub, grpcListener, httpListener); err != nil {
 		return err
 	}
-	if err := a.startCluster(ctx); err != nil {
-		return err
-	}
+	a.startCluster()
 	a.life.start("sweep", a.sweep)
 	a.life.closer("record", a.withdraw) // when the session has ended
 	a.life.start("mqtt", a.door.Run)    // last to start, first to stop: input ends before its way does
@@ -160,8 +158,8 @@ func (a *assembly) keepLog(context.Context) error {
 	return nil
 }
 
-// openRows makes the writer of the time series store; its place in the log is kept in the data
-// directory.
+// openRows makes the writer of the time series store. Its place in the log is kept in the data directory,
+// or, where other nodes write rows of the same log, in Kafka.
 func (a *assembly) openRows(ctx context.Context) error {
 	if a.cfg.QuestDB == "" {
 		return nil
@@ -170,9 +168,12 @@ func (a *assembly) openRows(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cursors := questdb.NewFileCursors(filepath.Join(a.cfg.DataDir, "questdb-cursor.json"), log+" "+a.cfg.QuestDB)
+	var cursors questdb.CursorStore = questdb.NewFileCursors(filepath.Join(a.cfg.DataDir, "questdb-cursor.json"), log+" "+a.cfg.QuestDB)
+	if a.cluster != nil {
+		cursors = a.storage.RowCursors(a.cfg.Group + "-questdb")
+	}
 	w, err := questdb.New(questdb.Config{
-		URL: a.cfg.QuestDB, Node: a.id, MaxMetrics: a.cfg.QuestDBMaxMetrics, Oldest: a.storage.Oldest,
+		URL: a.cfg.QuestDB, Node: a.id, Shared: a.cluster != nil, MaxMetrics: a.cfg.QuestDBMaxMetrics, Oldest: a.storage.Oldest,
 		Observe: func(_ int, took time.Duration) { a.metrics.observe(stageQuestDB, took) },
 	}, a.storage.Changelog(), cursors, a.storage.DeadLetters(), a.log.With("component", "questdb"))
 	if err != nil {

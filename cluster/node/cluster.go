@@ -117,7 +117,7 @@ func (a *assembly) openCluster(context.Context) (err error) {
 const seatFile = "group-member"
 
 func (a *assembly) formerSeat() string {
-	b, err := os.ReadFile(filepath.Join(a.cfg.DataDir, seatFile)) //nolint:gosec // in our own data directory
+	b, err := os.ReadFile(filepath.Join(a.cfg.DataDir, seatFile))
 	if err != nil {
 		return "" // none, or not to be known: its session runs out
 	}
@@ -131,23 +131,24 @@ func (a *assembly) keepSeat(member string) {
 }
 
 // startCluster begins to take part: from here on partitions come and go.
-func (a *assembly) startCluster(ctx context.Context) error {
+func (a *assembly) startCluster() {
 	c := a.cluster
 	if c == nil {
-		return a.standAlone()
+		a.standAlone()
+		return
 	}
 	server := grpc.NewServer(c.remote.ServerOptions()...)
 	c.remote.Register(server)
 	query.NewServer(a.host, a.fleet, a.hub).Register(server)
 	a.life.start("host", a.awaitFailure)
 	a.life.start("node door", func(ctx context.Context) error { return c.serve(ctx, server) })
+	a.life.closer("router", func() error { a.router.Close(); return nil }) // with the last verdicts
 	a.life.start("registry", c.registry.Run)
 	a.life.start("peers", c.peers.Run)
 	a.life.start("group", c.group.Run)
 	a.life.start("partitions", c.mover.Run)
 	a.life.start("committed", c.commit)
 	a.life.start("share", c.share)
-	return ctx.Err()
 }
 
 // awaitFailure returns when a partition refuses to serve: the log contradicts itself, and nobody else may try.
@@ -161,13 +162,12 @@ func (a *assembly) awaitFailure(ctx context.Context) error {
 }
 
 // standAlone serves every partition: nobody else has the log.
-func (a *assembly) standAlone() error {
+func (a *assembly) standAlone() {
 	all := make([]int32, a.storage.Partitions())
 	for i := range all {
 		all[i] = int32(i)
 	}
 	a.life.start("partitions", func(ctx context.Context) error { return a.host.Serve(ctx, all) })
-	return nil
 }
 
 // serve answers other nodes until ctx ends.
@@ -189,6 +189,13 @@ func (c *cluster) fresh() bool { return time.Since(c.group.Heard()) < sessionFre
 
 // served is told by the host of every partition that it begins or ceases to serve.
 func (c *cluster) served(p int32, epoch uint64, serving bool) {
+	if rows := c.a.rows; rows != nil {
+		if serving {
+			rows.Own(p)
+		} else {
+			rows.Release(p)
+		}
+	}
 	c.peers.Served(p, epoch, serving)
 	c.reroute()
 	c.mover.Changed()
@@ -199,6 +206,7 @@ func (c *cluster) node(id string, n *doppelv1.NodeRecord) {
 	if n == nil {
 		if address, ok := c.peers.Address(id); ok {
 			c.remote.Forget(address)
+			c.a.router.Forget(address)
 		}
 	}
 	c.peers.Node(id, n)

@@ -103,7 +103,8 @@ func (c *cluster) share(ctx context.Context) error {
 	}
 	t := time.NewTicker(pace)
 	defer t.Stop()
-	for unshared := false; ; {
+	unsharing, unshared := false, false
+	for {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -112,15 +113,16 @@ func (c *cluster) share(ctx context.Context) error {
 		_, owned := c.a.host.Restored()
 		switch draining := c.draining.Load(); {
 		case draining && !unshared && owned == 0:
+			unsharing = true // also after a failure nothing is subscribed any more
 			bound, cancel := context.WithTimeout(ctx, unshareWithin)
 			err := client.Leave(bound)
 			cancel()
 			if unshared = err == nil; !unshared && ctx.Err() == nil {
 				c.a.log.WarnContext(ctx, "MQTT share not given up, trying again", "err", err)
 			}
-		case !draining && unshared:
+		case !draining && unsharing:
 			client.Return()
-			unshared = false
+			unsharing, unshared = false, false
 		}
 	}
 }

@@ -649,11 +649,14 @@ func (x *PartitionReleased) GetGeneration() int64 {
 	return 0
 }
 
-// DeliverRequest is a batch of device messages for one partition.
+// DeliverRequest is a batch of device messages; one without messages asks what has become of those that
+// were sent.
 type DeliverRequest struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	Partition int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	// Identifies the batch to its sender.
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of all messages; -1: each one's follows from its device.
+	Partition int32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Number of the first message of the batch to its sender; the others follow. A batch has at most 512, and
+	// the next one's number is 512 higher.
 	Id            uint64           `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
 	Messages      []*DeviceMessage `protobuf:"bytes,3,rep,name=messages,proto3" json:"messages,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -826,8 +829,9 @@ func (x *DeviceMessage) GetAttempts() uint32 {
 // one verdict.
 type DeliverResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Indexes of messages in the batch; empty: all of it.
+	// Number of a batch.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Messages, counted from the first of that batch on, also across later ones; empty: all of the batch.
 	Indexes       []uint32        `protobuf:"varint,3,rep,packed,name=indexes,proto3" json:"indexes,omitempty"`
 	Verdict       DeliveryVerdict `protobuf:"varint,4,opt,name=verdict,proto3,enum=doppel.v1.DeliveryVerdict" json:"verdict,omitempty"`
 	unknownFields protoimpl.UnknownFields
