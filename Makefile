@@ -43,7 +43,7 @@ test: grpcurl ## Everything, with the race detector, against real Kafka, QuestDB
 	  go test -race -shuffle=on -count=1 -timeout $(TIMEOUT) -run '$(RUN)' $(PKG)
 
 .PHONY: torture
-torture: ## 200 crash points embedded, 50 on real servers, 100 of a cluster (TARGET=embedded|real|broker|cluster|pauses SEED=n ROUNDS=n FAULTS=n)
+torture: ## 200 crash points embedded, 50 on real servers, 100 of a cluster (TARGET=embedded|real|broker|cluster|pauses|blackout SEED=n ROUNDS=n FAULTS=n)
 	go test ./sim/fault -v -count=1 -timeout 0 -run '^TestTorture$$' -long -target '$(TARGET)' -seed $(SEED) -rounds $(ROUNDS) -faults $(FAULTS)
 
 .PHONY: bench

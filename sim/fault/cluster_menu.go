@@ -20,6 +20,7 @@ func ClusterMenu() []Choice {
 	menu := []Choice{
 		{Subject: Cluster, Kind: Rolling, Weight: 8, Most: time.Second},
 		{Subject: Cluster, Kind: Scale, Weight: 5, Least: 2 * time.Second, Most: 6 * time.Second},
+		{Subject: Cluster, Kind: Silence, Weight: 2, Least: clusterBlink, Most: clusterLong},
 	}
 	for i, n := range Members() {
 		menu = append(menu,
@@ -60,6 +61,11 @@ func PausesMenu() []Choice {
 		)
 	}
 	return menu
+}
+
+// BlackoutMenu is Kafka's being away for as long.
+func BlackoutMenu(outage time.Duration) []Choice {
+	return []Choice{{Subject: Cluster, Kind: Silence, Weight: 1, Least: outage, Most: outage}}
 }
 
 // The paces: of many faults on top of each other, of a cluster that has time to notice what happened, and

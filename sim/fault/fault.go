@@ -46,6 +46,7 @@ const (
 	// What happens to a cluster.
 	Rolling Kind = "rolling restart" // its nodes end on SIGTERM and start again, one after another
 	Scale   Kind = "scale to one"    // all but one leave, and come back later
+	Silence Kind = "no Kafka"        // it is unreachable for all nodes
 
 	Unanswered Kind = "produce unanswered" // the whole request arrives, its answer does not
 	Torn       Kind = "produce torn"       // half of the request arrives

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -14,6 +15,8 @@ func (in *injector) cluster(ctx context.Context, f Fault) error {
 		return in.rolling(ctx, f.For)
 	case Scale:
 		return in.scale(ctx, f.For)
+	case Silence:
+		return in.silence(ctx, f.For)
 	default:
 		return fmt.Errorf("%s does not happen to clusters", f.Kind)
 	}
@@ -49,5 +52,17 @@ func (in *injector) scale(ctx context.Context, away time.Duration) error {
 			errs = append(errs, n.run(ctx))
 		}
 	}
+	return errors.Join(errs...)
+}
+
+// silence cuts all nodes off from Kafka for a while.
+func (in *injector) silence(ctx context.Context, d time.Duration) error {
+	var all sync.WaitGroup
+	errs := make([]error, len(in.rig.nodes))
+	for i, n := range in.rig.nodes {
+		c := in.rig.cables[Between(n.name, Kafka)]
+		all.Go(func() { errs[i] = c.strike(ctx, Fault{Kind: Stall, For: d}) })
+	}
+	all.Wait()
 	return errors.Join(errs...)
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/doppel-iot/doppel/sim/device"
 )
@@ -26,6 +27,8 @@ const (
 	ClusterOf3 Target = "cluster"
 	// Pauses is the same with faults far apart, to see how long a device waits for each.
 	Pauses Target = "pauses"
+	// Blackout is the same with Kafka unreachable for a while, and nothing else.
+	Blackout Target = "blackout"
 )
 
 // Menu are the faults of a target.
@@ -39,6 +42,8 @@ func (t Target) Menu() []Choice {
 		return ClusterMenu()
 	case Pauses:
 		return PausesMenu()
+	case Blackout:
+		return BlackoutMenu(time.Minute)
 	default:
 		return RealMenu()
 	}
@@ -57,7 +62,7 @@ func (t Target) Pace() Pace {
 }
 
 // Clustered says whether a target has several nodes.
-func (t Target) Clustered() bool { return t == ClusterOf3 || t == Pauses }
+func (t Target) Clustered() bool { return t == ClusterOf3 || t == Pauses || t == Blackout }
 
 // Rig is a running system under test. Close ends all of it.
 type Rig struct {

@@ -61,8 +61,23 @@ func (r *Round) runCluster(ctx context.Context) (*Outcome, error) {
 	defer lights.end()
 	sleep(ctx, warmUp)
 	v := &verdict{}
-	if err := rig.Inject(ctx, r.faults(), r.Out); err != nil {
+	var watched chan error
+	faults := r.faults()
+	if r.Target == Blackout && len(faults) > 0 {
+		watched = make(chan error, 1)
+		w := &witness{nodes: nodes, ids: r.Load.ids()[:10]}
+		go func() {
+			sleep(ctx, faults[0].At)
+			watched <- w.look(ctx, faults[0].For)
+		}()
+	}
+	if err := rig.Inject(ctx, faults, r.Out); err != nil {
 		v.add("%v", err)
+	}
+	if watched != nil {
+		if err := <-watched; err != nil {
+			v.add("meanwhile: %v", err)
+		}
 	}
 	if r.Then != nil {
 		r.Then(ctx, rig, v)

@@ -19,7 +19,7 @@ var (
 	seedFlag    = flag.Uint64("seed", 0, "seed of the first round, each further round takes the next (0: from the clock)")
 	roundsFlag  = flag.Int("rounds", 0, "rounds, each a system started anew (0: 1; with -long: 10 embedded, 5 others)")
 	faultsFlag  = flag.Int("faults", 0, "crash points of a round (0: a few; with -long: 20 embedded, 10 real, 20 of a cluster)")
-	targetFlag  = flag.String("target", "", "embedded, real, broker, cluster or pauses (default: embedded, real and cluster)")
+	targetFlag  = flag.String("target", "", "embedded, real, broker, cluster, pauses or blackout (default: embedded, real and cluster; with -long also blackout)")
 	longFlag    = flag.Bool("long", false, "the long form: 200 crash points embedded, 50 real, 100 of a cluster")
 	proxiedFlag = flag.Bool("proxied", false, "a cluster behind proxies, even where there are network namespaces")
 	binaryFlag  = flag.String("binary", "", "the doppel command to torture (default: built from this tree)")
@@ -29,8 +29,8 @@ var (
 type size struct{ rounds, faults int }
 
 var (
-	shortForm = map[Target]size{Embedded: {1, 10}, Real: {1, 5}, Broker: {1, 4}, ClusterOf3: {1, 4}, Pauses: {1, 2}}
-	longForm  = map[Target]size{Embedded: {10, 20}, Real: {5, 10}, Broker: {1, 10}, ClusterOf3: {5, 20}, Pauses: {1, 20}}
+	shortForm = map[Target]size{Embedded: {1, 10}, Real: {1, 5}, Broker: {1, 4}, ClusterOf3: {1, 4}, Pauses: {1, 2}, Blackout: {1, 1}}
+	longForm  = map[Target]size{Embedded: {10, 20}, Real: {5, 10}, Broker: {1, 10}, ClusterOf3: {5, 20}, Pauses: {1, 20}, Blackout: {1, 1}}
 )
 
 // root of the repository, seen from this package's directory.
@@ -93,6 +93,9 @@ func TestMain(m *testing.M) {
 // order, and every derived number is that of an uninterrupted run.
 func TestTorture(t *testing.T) {
 	targets := []Target{Embedded, Real, ClusterOf3}
+	if *longFlag {
+		targets = append(targets, Blackout)
+	}
 	if *targetFlag != "" {
 		targets = []Target{Target(*targetFlag)}
 	}
@@ -102,7 +105,7 @@ func TestTorture(t *testing.T) {
 			form = longForm[target]
 		}
 		if !known {
-			t.Fatalf("no target %q: want embedded, real, broker, cluster or pauses", target)
+			t.Fatalf("no target %q: want embedded, real, broker, cluster, pauses or blackout", target)
 		}
 		if *roundsFlag > 0 {
 			form.rounds = *roundsFlag
