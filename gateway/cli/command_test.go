@@ -58,10 +58,23 @@ func serve(t *testing.T) (*apitest.Fleet, string) {
 // serveLetters also gives the dead letters.
 func serveLetters(t *testing.T) (*apitest.Fleet, *apitest.Letters, string) {
 	t.Helper()
+	letters := &apitest.Letters{}
+	fleet, addr, _ := serveWith(t, letters)
+	return fleet, letters, addr
+}
+
+// serveNode also gives what stops it.
+func serveNode(t *testing.T) (fleet *apitest.Fleet, addr string, stop func()) {
+	t.Helper()
+	return serveWith(t, &apitest.Letters{})
+}
+
+func serveWith(t *testing.T, letters *apitest.Letters) (fleet *apitest.Fleet, addr string, stop func()) {
+	t.Helper()
 	alerts := &apitest.AlertLog{}
 	hub := api.NewHub(api.HubConfig{Alerts: alerts})
 	follow(t, hub)
-	fleet, letters := apitest.NewFleet(hub, alerts), &apitest.Letters{}
+	fleet = apitest.NewFleet(hub, alerts)
 	a, err := api.New(api.Config{Twins: fleet, Past: fleet, Alerts: fleet, Fleet: fleet, DeadLetters: letters, Resets: fleet, Hub: hub, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -74,14 +87,15 @@ func serveLetters(t *testing.T) (*apitest.Fleet, *apitest.Letters, string) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		hub.Close()
 		s.Stop()
 		if err := <-done; err != nil {
 			t.Errorf("serve: %v", err)
 		}
 	})
-	return fleet, letters, l.Addr().String()
+	t.Cleanup(stop)
+	return fleet, l.Addr().String(), stop
 }
 
 // outcome is what a command left.
