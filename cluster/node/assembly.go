@@ -17,6 +17,7 @@ import (
 	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/actors/twin"
+	"github.com/doppel-iot/doppel/cluster/peers"
 	"github.com/doppel-iot/doppel/cluster/router"
 	"github.com/doppel-iot/doppel/gateway/api"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
@@ -45,8 +46,9 @@ type assembly struct {
 	api         *api.API
 	fleet       *fleet
 	hub         *api.Hub
-	cluster     *cluster // nil: this node is alone
-	left        bool     // the MQTT session of this node is empty and ends with its connection
+	cluster     *cluster     // nil: this node is alone
+	alone       *peers.Peers // of a node that is
+	left        bool         // the MQTT session of this node is empty and ends with its connection
 }
 
 // build opens and starts everything, what others need first. Listeners that people use are bound
@@ -204,7 +206,11 @@ func (a *assembly) openHost(hub *api.Hub) (err error) {
 	if a.embedded != nil {
 		cfg.Retention = a.storage
 	}
-	if c := a.cluster; c != nil {
+	if c := a.cluster; c == nil {
+		if err := a.clearAlone(&cfg); err != nil {
+			return err
+		}
+	} else {
 		if cfg.Engine, err = c.remote.NewEngine(); err != nil {
 			return err
 		}

@@ -89,7 +89,7 @@ func (a *assembly) openCluster(context.Context) (err error) {
 	}
 	c.peers, err = peers.New(peers.Config{
 		Node: a.id, Incarnation: a.incarnation, Wire: c.remote,
-		Clear:   func(ctx context.Context) error { return a.door.Clear(ctx) },
+		Clear:   a.clear,
 		Changed: func() { c.reroute(); c.mover.Changed() },
 		Logger:  a.log.With("component", "peers"),
 	})
@@ -161,12 +161,28 @@ func (a *assembly) awaitFailure(ctx context.Context) error {
 	}
 }
 
+// clearAlone lets partitions ask what may still wait at this node's own door.
+func (a *assembly) clearAlone(cfg *host.Config) error {
+	p, err := peers.New(peers.Config{Node: a.id, Incarnation: a.incarnation, Clear: a.clear, Logger: a.log.With("component", "peers")})
+	if err != nil {
+		return err
+	}
+	p.Known()
+	cfg.Gateways = p
+	a.alone = p
+	return nil
+}
+
+// clear implements peers.Config.Clear.
+func (a *assembly) clear(ctx context.Context) error { return a.door.Clear(ctx) }
+
 // standAlone serves every partition: nobody else has the log.
 func (a *assembly) standAlone() {
 	all := make([]int32, a.storage.Partitions())
 	for i := range all {
 		all[i] = int32(i)
 	}
+	a.life.start("peers", a.alone.Run)
 	a.life.start("partitions", func(ctx context.Context) error { return a.host.Serve(ctx, all) })
 }
 

@@ -13,6 +13,9 @@ import (
 
 // Listen begins to take what other nodes send. Run does it; a simulation calls it, Beat and Clear instead.
 func (p *Peers) Listen() {
+	if p.cfg.Wire == nil {
+		return
+	}
 	p.cfg.Wire.Handle(Actor, func(_ string, m proto.Message) {
 		if hb, ok := m.(*doppelv1.Heartbeat); ok {
 			p.receive(hb, p.cfg.Clock())

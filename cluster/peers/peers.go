@@ -33,11 +33,11 @@ type Wire interface {
 	Handle(actor string, fn func(from string, m proto.Message))
 }
 
-// Config of Peers. Node, Incarnation, Wire and Logger must be set.
+// Config of Peers. Node, Incarnation and Logger must be set.
 type Config struct {
 	Node        string
 	Incarnation uint64 // grows with each start of the node
-	Wire        Wire
+	Wire        Wire // nil: there are no other nodes
 	// Clear returns nil when everything that the broker had sent to this node's gateway before the call is
 	// released, or durable in doppel.ingest. Nil: this node's gateway never holds what another one's
 	// messages could overtake.
@@ -75,8 +75,8 @@ type Peers struct {
 
 // New returns Peers that know of nobody.
 func New(cfg Config) (*Peers, error) {
-	if cfg.Node == "" || cfg.Wire == nil || cfg.Logger == nil {
-		return nil, errors.New("peers: node, wire and logger must be set")
+	if cfg.Node == "" || cfg.Logger == nil {
+		return nil, errors.New("peers: node and logger must be set")
 	}
 	cfg.Every = cmp.Or(cfg.Every, 100*time.Millisecond)
 	if cfg.Clock == nil {
