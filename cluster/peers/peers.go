@@ -37,7 +37,7 @@ type Wire interface {
 type Config struct {
 	Node        string
 	Incarnation uint64 // grows with each start of the node
-	Wire        Wire // nil: there are no other nodes
+	Wire        Wire   // nil: there are no other nodes
 	// Clear returns nil when everything that the broker had sent to this node's gateway before the call is
 	// released, or durable in doppel.ingest. Nil: this node's gateway never holds what another one's
 	// messages could overtake.
