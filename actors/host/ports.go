@@ -129,7 +129,6 @@ type Watchers interface {
 	// TwinsWatched is false while nobody watches twins; TwinChanged is then not called.
 	TwinsWatched() bool
 	TwinChanged(p int32, device string, version uint64)
-	AlertChanged(t *Transition)
 }
 
 // Cursor is a reader's position in a partition's log: always the three together.

@@ -106,8 +106,7 @@ func (o *owner) letGo(ctx context.Context) {
 
 // effects shows a released record to watchers and publishes its alert transitions (E1).
 func (o *owner) effects(ctx context.Context, e *pending) {
-	w := o.host.cfg.Watchers
-	if w != nil && w.TwinsWatched() {
+	if w := o.host.cfg.Watchers; w != nil && w.TwinsWatched() {
 		w.TwinChanged(o.p.id, e.cell.id(), e.version)
 	}
 	for i := range e.effects {
@@ -115,9 +114,6 @@ func (o *owner) effects(ctx context.Context, e *pending) {
 		t.Offset = o.prev
 		o.alerts.apply(t)
 		o.host.stats.transition(uint8(t.Alert.Severity), uint8(t.Alert.State))
-		if w != nil {
-			w.AlertChanged(t)
-		}
 		if o.host.cfg.Rows != nil {
 			// Chunks leave with their last record, so the oldest one is this record's.
 			k := o.chunks.front()

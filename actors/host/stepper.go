@@ -84,7 +84,7 @@ func (s *Stepper) Kill() {
 	for p, r := range s.runs {
 		if r != nil {
 			s.h.parts[p].again = false
-			s.finish(int32(p), nil) //nolint:gosec // as many partitions as there are
+			s.finish(int32(p), nil)
 		}
 	}
 }
@@ -117,7 +117,7 @@ func (s *Stepper) Look(p int32, fn func(next int64, hash uint64, ok bool)) {
 // Ingested is the offset of doppel.ingest below which partition p has handled everything; 0: it serves nothing.
 func (s *Stepper) Ingested(p int32) int64 {
 	if r := s.runs[p]; r != nil && r.s.o != nil {
-		return int64(r.s.o.src.Offset) //nolint:gosec // an offset
+		return int64(r.s.o.src.Offset)
 	}
 	return 0
 }

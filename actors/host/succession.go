@@ -58,7 +58,7 @@ func (s *succession) step(ctx, work context.Context) (over bool) {
 func (s *succession) begin(ctx context.Context) {
 	s.o, s.claimed, s.ready, s.began = newOwner(s.p), false, false, s.p.host.cfg.Clock()
 	s.epoch, s.drop = context.WithCancel(ctx)
-	s.o.claim(s.epoch)
+	s.o.claim(s.epoch) //nolint:contextcheck // it is ctx with an end of its own
 }
 
 // advance returns why the epoch ends; nil: it does not.
