@@ -42,6 +42,9 @@ func (o *operator) GetStatus(context.Context, *doppelv1.GetStatusRequest) (*dopp
 			{Id: 1, State: "idle", MovingTo: "n1", IngestLag: 9},
 		},
 	}
+	if o.left.Load() == 0 { // the last one has arrived
+		s.Partitions[1] = &doppelv1.Partition{Id: 1, Owner: "n1", Epoch: 3, State: "serving"}
+	}
 	for i := range o.left.Load() {
 		s.Partitions = append(s.Partitions, &doppelv1.Partition{Id: 2 + i, Owner: "n2", Epoch: 7, State: "serving", Twins: 50, IngestLag: 40, MovingTo: "n1"})
 	}

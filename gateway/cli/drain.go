@@ -24,7 +24,7 @@ func clusterDrain(o *options) *cobra.Command {
 			"not drained any more.",
 	}
 	cmd.Flags().BoolVar(&undo, "undo", false, "give the node its share again")
-	cmd.Flags().BoolVar(&wait, "wait", false, "return when all partitions have moved")
+	cmd.Flags().BoolVar(&wait, "wait", false, "return when all partitions have moved and are served")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return o.readLog(cmd, func(ctx context.Context, conn *grpc.ClientConn) error {
 			client := doppelv1.NewFleetServiceClient(conn)
@@ -47,21 +47,21 @@ func clusterDrain(o *options) *cobra.Command {
 	return cmd
 }
 
-// moved waits until a node owns nothing, or, with undo, until nothing moves to it any more; a node that
-// is gone owns nothing.
+// moved waits until a node owns nothing, or, with undo, until nothing moves to it any more, and what has
+// moved is served; a node that is gone owns nothing.
 func moved(ctx context.Context, client doppelv1.FleetServiceClient, n *doppelv1.Node, undo bool) (*doppelv1.Node, error) {
 	for {
 		s, err := client.GetStatus(ctx, &doppelv1.GetStatusRequest{})
 		if err != nil {
 			return nil, err
 		}
-		owned, coming := 0, 0
+		owned, busy := 0, 0
 		for _, p := range s.GetPartitions() {
 			if p.GetOwner() == n.GetId() {
 				owned++
 			}
-			if p.GetMovingTo() == n.GetId() {
-				coming++
+			if p.GetMovingTo() != "" || p.GetState() != "serving" {
+				busy++
 			}
 		}
 		for _, now := range s.GetNodes() {
@@ -69,11 +69,11 @@ func moved(ctx context.Context, client doppelv1.FleetServiceClient, n *doppelv1.
 				n = now
 			}
 		}
-		if undo && owned > 0 && coming == 0 || !undo && owned == 0 {
+		if undo == (owned > 0) && busy == 0 {
 			return n, nil
 		}
 		if err := sleep(ctx, drainEvery); err != nil {
-			return nil, fmt.Errorf("node %s still has %d partitions: %w", n.GetId(), owned, err)
+			return nil, fmt.Errorf("node %s still has %d partitions, %d are on their way: %w", n.GetId(), owned, busy, err)
 		}
 	}
 }

@@ -21,6 +21,7 @@ type process struct {
 	node.Addresses
 	broker, kafka string // those its devices and readers use
 	root, prefix  string // of MQTT topics, of Kafka topics
+	name          string // of a member of a cluster
 	calm          func() // ends a disturbance of its log; nil: none
 
 	t    *testing.T
@@ -124,7 +125,7 @@ func (p *process) relaunch() *process {
 		args = append(args, "--mqtt-addr", p.MQTT, "--kafka-addr", p.Kafka)
 	}
 	next := launch(p.t, args...)
-	next.Addresses, next.broker, next.kafka, next.root, next.prefix = p.Addresses, p.broker, p.kafka, p.root, p.prefix
+	next.Addresses, next.broker, next.kafka, next.root, next.prefix, next.name = p.Addresses, p.broker, p.kafka, p.root, p.prefix, p.name
 	return next
 }
 
