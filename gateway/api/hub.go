@@ -107,9 +107,6 @@ func (h *Hub) TwinsWatched() bool { return h.watched.Load() }
 // TwinChanged implements host.Watchers.
 func (h *Hub) TwinChanged(_ int32, device string, _ uint64) { h.changes.note(device, true) }
 
-// AlertChanged implements host.Watchers; transitions come from the log.
-func (*Hub) AlertChanged(*host.Transition) {}
-
 // Close ends every watch with UNAVAILABLE and takes no new ones. Call it before the server stops
 // gracefully, which otherwise waits for watches that never end.
 func (h *Hub) Close() {
