@@ -1,11 +1,12 @@
 // Package api is the gRPC door: it serves doppel.v1 from the twins a node can reach.
 //
 // It reads, filters, pages and streams. It owns no twin and changes none: what it serves comes
-// through the ports below, and what changed is told to its Hub by the partitions. It listens on
-// nothing; whoever wires the node gives it a listener.
+// through the ports below. Its Hub is told by the partitions and by other nodes which twins changed,
+// and follows the log of alerts. It listens on nothing; whoever wires the node gives it a listener.
 //
 // Concurrency: an API is safe for concurrent use. Every call runs on the goroutine that gRPC gave
-// it; the only other goroutines are momentary ones that wake many subscribers. A subscriber owns no queue: it reads shared, bounded
+// it; beside them there are Hub.Run, what follows other nodes while somebody watches twins, and
+// momentary goroutines that wake many subscribers. A subscriber owns no queue: it reads shared, bounded
 // structures at its own pace, so a slow one costs nobody anything.
 package api
 
