@@ -19,6 +19,7 @@ import (
 
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/actors/twin"
+	"github.com/doppel-iot/doppel/gateway/mqtt"
 )
 
 // Addresses are those a node really listens on; empty: it does not.
@@ -44,6 +45,7 @@ type door interface {
 	Run(ctx context.Context) error
 	Ready() error
 	Clear(ctx context.Context) error
+	Stats() *mqtt.Stats
 	Sweep(ctx context.Context) error
 	Rejected(device string, reason twin.Reason, detail string)
 }

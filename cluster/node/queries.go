@@ -52,8 +52,9 @@ func (c *cluster) target(p int32) string {
 	return id
 }
 
-// describe adds what the group knows of this node.
+// describe adds what the group and the door know of this node.
 func (c *cluster) describe(n *doppelv1.Node) {
+	n.Unacknowledged = uint64(max(0, c.a.door.Stats().Unacked.Load()))
 	m, in := c.group.Table().Member(c.a.id)
 	if !in {
 		n.State = "joining"
