@@ -20,6 +20,7 @@ import (
 type node struct {
 	b     *testing.B
 	cmd   *exec.Cmd
+	dir   string
 	log   string // file with what it wrote to stderr
 	addrs struct{ GRPC, HTTP, MQTT, Kafka string }
 	start time.Time
@@ -30,8 +31,16 @@ type node struct {
 // startNode starts a node on free ports and waits until it is ready.
 func startNode(b *testing.B, dir string, flags ...string) *node {
 	b.Helper()
-	n := &node{b: b, log: filepath.Join(dir, "log")}
-	file := filepath.Join(dir, "addresses.json")
+	n := launchNode(b, dir, flags...)
+	n.awaitReady()
+	return n
+}
+
+// launchNode starts a node on free ports.
+func launchNode(b *testing.B, dir string, flags ...string) *node {
+	b.Helper()
+	n := &node{b: b, dir: dir, log: filepath.Join(dir, "log")}
+	file := n.addressesFile()
 	if err := os.RemoveAll(file); err != nil {
 		b.Fatal(err)
 	}
@@ -51,17 +60,23 @@ func startNode(b *testing.B, dir string, flags ...string) *node {
 		b.Fatal(err)
 	}
 	b.Cleanup(n.kill)
+	return n
+}
+
+func (n *node) addressesFile() string { return filepath.Join(n.dir, "addresses.json") }
+
+func (n *node) awaitReady() {
+	n.b.Helper()
 	for deadline := n.start.Add(10 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		text, err := os.ReadFile(file)
+		text, err := os.ReadFile(n.addressesFile())
 		if err == nil && json.Unmarshal(text, &n.addrs) == nil {
 			break
 		}
 		if time.Now().After(deadline) || !n.alive() {
-			b.Fatalf("node is not ready:\n%s", n.logTail())
+			n.b.Fatalf("node is not ready:\n%s", n.logTail())
 		}
 	}
 	n.ready = time.Since(n.start)
-	return n
 }
 
 func (n *node) alive() bool {
