@@ -121,3 +121,11 @@ func (s *Stepper) Ingested(p int32) int64 {
 	}
 	return 0
 }
+
+// Next is the offset below which the owner of partition p knows all of the log, released or void; 0: none serves.
+func (s *Stepper) Next(p int32) int64 {
+	if r := s.runs[p]; r != nil && r.s.o != nil {
+		return r.s.o.prev + 1
+	}
+	return 0
+}

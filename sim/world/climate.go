@@ -20,6 +20,8 @@ type climate struct {
 	// that crash one after another take to write a checkpoint anew (C4).
 	keep time.Duration
 	skew time.Duration // of clocks
+	lag  time.Duration // of what is read of ingest, at most
+	slow int           // one message in so many takes the slow path though there is another
 
 	weights [actions]int
 }
@@ -56,6 +58,7 @@ const (
 	compacts
 	truncates
 	alertsFail
+	ambushes // old checkpoints land, and whoever could repair what they hide dies
 	actions
 )
 
@@ -67,7 +70,7 @@ var usual = [actions]int{
 
 // trouble is what happens in some.
 var trouble = [actions]int{
-	pauses: 8, crashes: 7, leaves: 3, cutsLog: 5, cutsLink: 5, drops: 6, faults: 6, expels: 8, rebalances: 5, alertsFail: 3,
+	pauses: 8, crashes: 7, leaves: 3, cutsLog: 5, cutsLink: 5, drops: 6, faults: 6, expels: 8, rebalances: 5, alertsFail: 3, ambushes: 3,
 }
 
 func newClimate(r *rand.Rand) climate {
@@ -79,6 +82,10 @@ func newClimate(r *rand.Rand) climate {
 	if r.IntN(4) == 0 { // most owners of the others live for less than a floor takes
 		c.nap, c.sleep, c.pause, c.keep = 150*time.Millisecond, 3*time.Second, 12*time.Second, 90*time.Second
 	}
+	if r.IntN(4) == 0 {
+		c.lag = 2 * time.Second
+	}
+	c.slow = 2 << r.IntN(4)
 	if r.IntN(3) == 0 {
 		c.skew = 200 * time.Millisecond
 	}

@@ -44,7 +44,7 @@ func (p *process) route(token uint64) {
 	if !ok {
 		id, ok = p.table.Owner(t.m.part)
 	}
-	if p.w.rng.IntN(16) == 0 { // full, or so it seems
+	if p.w.rng.IntN(p.w.climate.slow) == 0 { // full, or so it seems
 		ok = false
 	}
 	switch {

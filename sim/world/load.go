@@ -128,7 +128,11 @@ func (d *load) samples(rng *rand.Rand, c *climate, m *message, seq uint64, base 
 // shuffle has the device send some messages later than it should.
 func (d *load) shuffle(rng *rand.Rand) {
 	for i := range d.unsent {
-		if j := i + rng.IntN(4); rng.IntN(3) == 0 && j < len(d.unsent) {
+		j := i + rng.IntN(4)
+		if rng.IntN(8) == 0 {
+			j = len(d.unsent) - 1
+		}
+		if rng.IntN(3) == 0 && j < len(d.unsent) {
 			m := d.unsent[i]
 			d.unsent = slices.Insert(slices.Delete(d.unsent, i, i+1), j, m)
 		}

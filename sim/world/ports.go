@@ -61,8 +61,12 @@ type feed struct{ *port }
 func (f *feed) Follow(ctx context.Context, part int32, from int64, take func([]host.IngestRecord) error) error {
 	p, t := f.p, f.sessions[part].t
 	for next := from; ; next++ {
+		from := p.w.now
+		if p.w.climate.lag > 0 {
+			from += p.w.rng.Int64N(int64(p.w.climate.lag))
+		}
 		ready := func() bool {
-			return ctx.Err() != nil || next < t.end() && !p.cut && p.steps.Hungry(part)
+			return ctx.Err() != nil || next < t.end() && p.w.now >= from && !p.cut && p.steps.Hungry(part)
 		}
 		if !p.park(ready) {
 			return errProcess

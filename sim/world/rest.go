@@ -15,6 +15,7 @@ const patience = 150 * time.Second
 // more after a restart from what is stored.
 func (w *World) rest() {
 	w.tracef("all faults end")
+	w.climate.lag = 0
 	for _, l := range w.net.links {
 		l.cut = false
 	}
@@ -120,7 +121,7 @@ func (w *World) drain() (busy bool) {
 	}
 	w.strays = nil
 	for _, n := range w.nodes {
-		if n.p != nil && n.p.drain() {
+		if n.p != nil && !n.p.paused && n.p.drain() {
 			busy = true
 		}
 	}
@@ -159,7 +160,7 @@ func (w *World) server(part int32) *process {
 	for _, n := range w.nodes {
 		p := n.p
 		switch {
-		case p == nil || !p.steps.Owned(part):
+		case p == nil || p.paused || !p.steps.Owned(part):
 		case server != nil || p.host.Partition(part).State != host.Serving:
 			return nil
 		default:
@@ -190,7 +191,7 @@ func (w *World) quiet() bool {
 		if p == nil || p.steps.Ingested(s.id) < s.ingest.end() || j.told < len(j.real) {
 			return false
 		}
-		if v := p.host.Partition(s.id); v.Next != s.log.end() {
+		if p.steps.Next(s.id) != s.log.end() {
 			return false
 		}
 		for _, tw := range j.twins {

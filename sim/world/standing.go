@@ -16,7 +16,7 @@ func (w *World) lack() string {
 			return "ingest is not handled"
 		case j.told < len(j.real):
 			return "transitions are not published"
-		case p.host.Partition(s.id).Next != s.log.end():
+		case p.steps.Next(s.id) != s.log.end():
 			return "an owner does not know the end of its log"
 		}
 	}

@@ -110,10 +110,38 @@ func (w *World) strike(a action) {
 		w.shards[r.IntN(len(w.shards))].state.compactAll()
 	case truncates:
 		w.truncate(w.shards[r.IntN(len(w.shards))])
+	case ambushes:
+		w.ambush(w.shards[r.IntN(len(w.shards))])
 	case alertsFail:
 		if p != nil {
 			p.alerts.sessions[r.IntN(len(w.shards))].failAll()
 		}
+	}
+}
+
+// ambush lets checkpoints land that somebody sent long ago, hides all others of their devices behind them, and
+// often ends the owner before it can write these anew (T12).
+func (w *World) ambush(s *shard) {
+	landed := false
+	for _, stray := range w.strays {
+		for stray.t == &s.state && stray.land(lands) {
+			landed = true
+		}
+	}
+	server := w.server(s.id)
+	for _, n := range w.nodes {
+		for n.p != nil && n.p != server && n.p.state.sessions[s.id].land(lands) {
+			landed = true
+		}
+	}
+	if !landed {
+		return
+	}
+	w.tracef("old checkpoints of partition %d land", s.id)
+	s.state.compactAll()
+	if server != nil && w.rng.IntN(2) == 0 {
+		w.tracef("%s crashes", server.n.name)
+		w.crash(server)
 	}
 }
 

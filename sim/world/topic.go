@@ -63,6 +63,7 @@ type session struct {
 	p      *process
 	queue  []*flight
 	landed int // the first of queue that have met their fate
+	frozen bool
 }
 
 func (s *session) send(f *flight) {
@@ -85,7 +86,7 @@ const (
 
 // land gives the next record its fate; false: there is none.
 func (s *session) land(what fate) bool {
-	if s.landed == len(s.queue) {
+	if s.landed == len(s.queue) || s.frozen {
 		return false
 	}
 	f := s.queue[s.landed]

@@ -89,28 +89,6 @@ type World struct {
 	letters   map[string]bool  // payloads
 }
 
-// Counts say what happened, to see that the faults meet something.
-type Counts struct {
-	Worlds, steps, boots, crashes, tables, records, void, gaps, forced, slow, adoptions, transitions, letters, late int
-}
-
-func (c *Counts) add(d *Counts) {
-	c.Worlds += d.Worlds
-	c.steps += d.steps
-	c.boots += d.boots
-	c.crashes += d.crashes
-	c.tables += d.tables
-	c.records += d.records
-	c.void += d.void
-	c.gaps += d.gaps
-	c.forced += d.forced
-	c.slow += d.slow
-	c.adoptions += d.adoptions
-	c.transitions += d.transitions
-	c.letters += d.letters
-	c.late += d.late
-}
-
 // Play plays the world of a seed and returns what was wrong with it; empty: nothing. Every step is written to
 // trace, unless it is nil.
 func (l *Lab) Play(seed uint64, trace io.Writer, sum *Counts) (found string) {
@@ -130,9 +108,11 @@ func (l *Lab) play(seed uint64, broken *breaks, trace io.Writer, sum *Counts) st
 	return w.found
 }
 
+func seeded(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 5)) }
+
 func (l *Lab) world(seed uint64, broken *breaks, trace io.Writer) *World {
 	w := &World{
-		clock: clock{now: epoch}, lab: l, broken: broken, trace: trace, rng: rand.New(rand.NewPCG(seed, 5)),
+		clock: clock{now: epoch}, lab: l, broken: broken, trace: trace, rng: seeded(seed),
 		byPayload: map[string]*message{}, tokens: map[uint64]*message{}, published: map[number]int64{}, letters: map[string]bool{},
 	}
 	w.net.w = w
