@@ -97,9 +97,13 @@ func (p *process) pause(ctx context.Context, d time.Duration) {
 
 // run starts it, trying again while it fails: what it needs may be away.
 func (p *process) run(ctx context.Context) error {
-	var err error
-	if !await(ctx, startLimit, func() bool { err = p.start(ctx); return err == nil }) {
-		return fmt.Errorf("start %s: %w", p.name, errors.Join(err, ctx.Err()))
+	var first, err error
+	if !await(ctx, startLimit, func() bool {
+		err = p.start(ctx)
+		first = cmp.Or(first, err)
+		return err == nil
+	}) {
+		return fmt.Errorf("start %s: %w; at first: %w", p.name, errors.Join(err, ctx.Err()), first)
 	}
 	return nil
 }

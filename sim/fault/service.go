@@ -22,7 +22,12 @@ const servicesScript = "deploy/services/services"
 // newService is Kafka, QuestDB or Mosquitto in a directory of its own, on a port of its own.
 func newService(name Subject, root, dir string, port int, more ...string) *process {
 	args := append([]string{"start", string(name), "--dir", dir, "--port", strconv.Itoa(port)}, more...)
-	return &process{name: name, dir: dir, start: func(ctx context.Context) error {
+	p := &process{name: name, dir: dir}
+	p.start = func(ctx context.Context) error {
+		// What is left of an attempt that failed would be in the way of the next.
+		if err := p.kill(); err != nil {
+			return err
+		}
 		cmd := exec.CommandContext(ctx, filepath.Join(root, servicesScript), args...) //nolint:gosec // our own script
 		cmd.Env = append(os.Environ(), "DOPPEL_SERVICES_HEAP=512m")
 		var says bytes.Buffer
@@ -32,7 +37,8 @@ func newService(name Subject, root, dir string, port int, more ...string) *proce
 			return fmt.Errorf("%w: %s", err, strings.TrimSpace(says.String()))
 		}
 		return nil
-	}}
+	}
+	return p
 }
 
 // The ports of servers lie below those that the kernel gives to clients: a client must not take one while
