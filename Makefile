@@ -20,6 +20,8 @@ ARGS     ?=
 SEED     ?= 0
 ROUNDS   ?= 0
 FAULTS   ?= 0
+# Of world.
+SCHEDULES ?= 0
 TARGET   ?=
 # What is compared with by `buf breaking`.
 BASE     ?= $(firstword $(shell git rev-parse -q --verify origin/main 2>/dev/null || git rev-parse -q --verify main 2>/dev/null))
@@ -45,6 +47,10 @@ test: grpcurl ## Everything, with the race detector, against real Kafka, QuestDB
 .PHONY: torture
 torture: ## 200 crash points embedded, 50 on real servers, 100 of a cluster (TARGET=embedded|real|broker|cluster|pauses|blackout SEED=n ROUNDS=n FAULTS=n)
 	go test ./sim/fault -v -count=1 -timeout 0 -run '^TestTorture$$' -long -target '$(TARGET)' -seed $(SEED) -rounds $(ROUNDS) -faults $(FAULTS)
+
+.PHONY: world
+world: ## 100,000 schedules of the deterministic world, or some (SCHEDULES=n SEED=n)
+	go test ./sim/world -v -count=1 -timeout 0 -run '^TestSchedules$$' -long -schedules $(SCHEDULES) -seed $(SEED)
 
 .PHONY: bench
 bench: ## Go benchmarks of the stages (BENCH=regexp COUNT=n PKG=packages)
