@@ -77,8 +77,8 @@ func (r *Router) route(ctx context.Context, begin time.Time, p int32, msgs []hos
 		if msgs = msgs[n:]; len(msgs) == 0 {
 			return nil
 		}
-		d.wait(ctx, lookAgain, func() bool { return d.hasRoom(&r.cfg) })
-		begin = time.Now()
+		d.wait(ctx, r, lookAgain, func() bool { return d.hasRoom(&r.cfg) })
+		begin = r.now()
 	}
 }
 
@@ -91,7 +91,7 @@ func (r *Router) fast(ctx context.Context, begin time.Time, p int32, d *detour, 
 		if err := r.cfg.Owners.Takes(p, r.cfg.Patience); err != nil {
 			return err
 		}
-		d.letPass(ctx, overtakeAfter)
+		d.letPass(ctx, r, overtakeAfter)
 	}
 	return r.cfg.Owners.Offer(ctx, p, msgs, r.cfg.Patience)
 }
@@ -137,7 +137,7 @@ func (d *detour) take(r *Router, s *stray) bool {
 	d.strays = append(d.strays, *s)
 	if !d.straying {
 		d.straying = true
-		go d.stray(r)
+		r.cfg.Beside.Go(func() { d.stray(r) })
 	}
 	return true
 }
@@ -233,8 +233,8 @@ func (d *detour) behind() bool {
 }
 
 // letPass waits until nothing is on the slow path, as long as that is worth it.
-func (d *detour) letPass(ctx context.Context, limit time.Duration) {
-	if !d.behind() || d.wait(ctx, limit, func() bool { return d.waiting.Load() == 0 }) {
+func (d *detour) letPass(ctx context.Context, r *Router, limit time.Duration) {
+	if !d.behind() || d.wait(ctx, r, limit, func() bool { return d.waiting.Load() == 0 }) {
 		return
 	}
 	d.mu.Lock()
@@ -244,10 +244,8 @@ func (d *detour) letPass(ctx context.Context, limit time.Duration) {
 
 // wait returns true once ok holds, which it asks whenever a message has left, or false after limit or
 // at the end of ctx.
-func (d *detour) wait(ctx context.Context, limit time.Duration, ok func() bool) bool {
-	expired := time.NewTimer(limit)
-	defer expired.Stop()
-	for {
+func (d *detour) wait(ctx context.Context, r *Router, limit time.Duration, ok func() bool) bool {
+	for end := r.now().Add(limit); ; {
 		d.mu.Lock()
 		if d.change == nil {
 			d.change = make(chan struct{})
@@ -257,11 +255,7 @@ func (d *detour) wait(ctx context.Context, limit time.Duration, ok func() bool) 
 		if ok() { // asked after change was fetched, so that none is missed
 			return true
 		}
-		select {
-		case <-change:
-		case <-expired.C:
-			return false
-		case <-ctx.Done():
+		if !r.cfg.Beside.Wait(ctx, change, end.Sub(r.now())) {
 			return false
 		}
 	}

@@ -88,7 +88,7 @@ func (r *Router) hop(begin time.Time, p int32, address string, msgs []host.Messa
 func (r *Router) patientHop(ctx context.Context, begin time.Time, p int32, address string, msgs []host.Message) error {
 	for {
 		err := r.hop(begin, p, address, msgs)
-		left := r.cfg.RoomWithin - time.Since(begin)
+		left := r.cfg.RoomWithin - r.now().Sub(begin)
 		switch {
 		case errors.Is(err, errBehind):
 			if left <= 0 {
@@ -98,7 +98,7 @@ func (r *Router) patientHop(ctx context.Context, begin time.Time, p int32, addre
 			if err := r.peer(address).open(); err != nil {
 				return err
 			}
-			r.detours[p].letPass(ctx, left)
+			r.detours[p].letPass(ctx, r, left)
 		case errors.Is(err, errNoRoom) && left > 0:
 			r.peer(address).waitRoom(ctx, left)
 		default:

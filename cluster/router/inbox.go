@@ -144,7 +144,7 @@ func (b *inbox) queue(p int32, l *lane, msgs []host.Message) bool {
 		return false
 	}
 	if len(l.msgs) == 0 {
-		l.since = time.Now()
+		l.since = b.r.now()
 	}
 	for i := range msgs {
 		l.bytes += weight(&msgs[i])
@@ -153,7 +153,7 @@ func (b *inbox) queue(p int32, l *lane, msgs []host.Message) bool {
 	l.msgs = append(l.msgs, msgs...)
 	if !l.working {
 		l.working = true
-		go b.work(p, l)
+		b.r.cfg.Beside.Go(func() { b.work(p, l) })
 	}
 	return true
 }

@@ -60,7 +60,7 @@ type peer struct {
 	mutedTil time.Time
 	answered time.Time // last verdict
 
-	flush, sweep *time.Timer
+	flush, sweep Timer
 	flushing     urgency
 	flushed      time.Time
 	sweeping     bool // sweep is armed
@@ -73,10 +73,7 @@ func newPeer(r *Router, address string) *peer {
 		// Verdicts for an earlier run of this node must not fit.
 		next: rand.Uint64() &^ (flightMessages - 1),
 	}
-	p.flush = time.AfterFunc(time.Hour, p.send)
-	p.flush.Stop()
-	p.sweep = time.AfterFunc(time.Hour, p.look)
-	p.sweep.Stop()
+	p.flush, p.sweep = r.cfg.Beside.Timer(p.send), r.cfg.Beside.Timer(p.look)
 	return p
 }
 
@@ -138,7 +135,7 @@ func (p *peer) arm() {
 		p.flush.Reset(gather)
 	default:
 		p.flushing = soon
-		p.flush.Reset(max(p.r.cfg.Linger-time.Since(p.flushed), gather))
+		p.flush.Reset(max(p.r.cfg.Linger-p.r.now().Sub(p.flushed), gather))
 	}
 }
 
@@ -171,7 +168,7 @@ func (p *peer) takes() error {
 		return host.ErrClosed
 	case p.down && !p.r.cfg.Wire.Heard(p.address).After(p.downAt):
 		return errDown
-	case p.mute > 0 && time.Now().Before(p.mutedTil):
+	case p.mute > 0 && p.r.now().Before(p.mutedTil):
 		return errDown
 	case p.messages >= p.r.cfg.PeerWindow || p.bytes >= p.r.cfg.PeerWindowBytes:
 		if p.crowded {
@@ -213,9 +210,7 @@ func (p *peer) finish(f *flight) {
 
 // waitRoom waits until the window takes messages, or is closed for another reason than being full.
 func (p *peer) waitRoom(ctx context.Context, limit time.Duration) {
-	expired := time.NewTimer(max(limit, 0))
-	defer expired.Stop()
-	for {
+	for end := p.r.now().Add(limit); ; {
 		p.mu.Lock()
 		if !errors.Is(p.takes(), errNoRoom) {
 			p.mu.Unlock()
@@ -226,11 +221,11 @@ func (p *peer) waitRoom(ctx context.Context, limit time.Duration) {
 		}
 		change := p.change
 		p.mu.Unlock()
-		select {
-		case <-change:
-		case <-ctx.Done():
+		switch {
+		case p.r.cfg.Beside.Wait(ctx, change, end.Sub(p.r.now())):
+		case ctx.Err() != nil:
 			return
-		case <-expired.C:
+		default:
 			p.mu.Lock()
 			p.crowded = p.crowded || errors.Is(p.takes(), errNoRoom)
 			p.mu.Unlock()
@@ -277,12 +272,12 @@ func (p *peer) pop() *flight {
 		f := p.queue[0]
 		p.queue = append(p.queue[:0], p.queue[1:]...)
 		if f.left > 0 { // or its time was over
-			f.at = time.Now()
+			f.at = p.r.now()
 			f.asked = f.at
 			return f
 		}
 	}
-	p.flushing, p.flushed = idle, time.Now()
+	p.flushing, p.flushed = idle, p.r.now()
 	return nil
 }
 

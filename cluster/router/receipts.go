@@ -40,7 +40,7 @@ type receipts struct {
 	open   map[uint64]uint64
 	due    batch
 	unsaid []claim // in order of at
-	timer  *time.Timer
+	timer  Timer
 	wake   time.Time // when it fires; zero: not armed
 	told   time.Time // when it fired last
 	closed bool
@@ -75,8 +75,7 @@ type claim struct {
 
 func newReceipts(r *Router, address string) *receipts {
 	of := &receipts{r: r, address: address, open: make(map[uint64]uint64)}
-	of.timer = time.AfterFunc(time.Hour, of.tell)
-	of.timer.Stop()
+	of.timer = r.cfg.Beside.Timer(of.tell)
 	return of
 }
 
@@ -108,7 +107,7 @@ func (of *receipts) landed(slot uint64, n int) {
 		of.drop(slot)
 		return
 	}
-	now := time.Now()
+	now := of.r.now()
 	of.unsaid = append(of.unsaid, claim{slot, at.id, now})
 	of.arm(now.Add(acceptAfter))
 }
@@ -145,7 +144,7 @@ func (of *receipts) Done(tokens []uint64, v host.Verdict) {
 func (of *receipts) inquire(id uint64) {
 	of.mu.Lock()
 	defer of.mu.Unlock()
-	now := time.Now()
+	now := of.r.now()
 	if slot, ok := of.open[id]; ok {
 		if of.table[slot].aloft == 0 {
 			of.unsaid = append(of.unsaid, claim{slot, id, now.Add(-acceptAfter)})
@@ -162,7 +161,7 @@ func (of *receipts) arm(at time.Time) {
 		return
 	}
 	of.wake = at
-	of.timer.Reset(max(time.Until(at), gather))
+	of.timer.Reset(max(at.Sub(of.r.now()), gather))
 }
 
 // tell sends what is due. What does not get through is asked for.
@@ -170,7 +169,7 @@ func (of *receipts) tell() {
 	of.sender.Lock()
 	defer of.sender.Unlock()
 	of.mu.Lock()
-	of.wake, of.told = time.Time{}, time.Now()
+	of.wake, of.told = time.Time{}, of.r.now()
 	of.due, of.telling = of.telling, of.due
 	accepted := of.ripe(of.told)
 	of.mu.Unlock()

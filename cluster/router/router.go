@@ -57,6 +57,8 @@ type Config struct {
 	// was heard for SilentAfter (default 300 ms), and those without a verdict after VerdictWithin
 	// (default 10 s). Together RoomWithin and AcceptWithin stay below the time a gap is held open.
 	RoomWithin, AcceptWithin, SilentAfter, VerdictWithin time.Duration
+
+	Beside Beside // nil: goroutines and the system's clock
 }
 
 func (c Config) withDefaults() Config {
@@ -70,6 +72,9 @@ func (c Config) withDefaults() Config {
 	c.AcceptWithin = cmp.Or(c.AcceptWithin, 250*time.Millisecond)
 	c.SilentAfter = cmp.Or(c.SilentAfter, 300*time.Millisecond)
 	c.VerdictWithin = cmp.Or(c.VerdictWithin, 10*time.Second)
+	if c.Beside == nil {
+		c.Beside = goroutines{}
+	}
 	return c
 }
 
@@ -158,7 +163,7 @@ type sorter struct {
 func (r *Router) Deliver(ctx context.Context, msgs []host.Message) error {
 	var begin time.Time
 	if r.cfg.Wire != nil {
-		begin = time.Now()
+		begin = r.now()
 	}
 	if len(msgs) == 1 {
 		return r.route(ctx, begin, placement.Partition(msgs[0].Device, r.cfg.Partitions), msgs)

@@ -28,7 +28,7 @@ func (r *Router) hear(from string, m proto.Message) {
 	released := r.answers.Get().(*answers) //nolint:errcheck,forcetypeassert // the pool holds nothing else
 	var others strays
 	p.mu.Lock()
-	now := time.Now()
+	now := p.r.now()
 	p.answered, p.mute = now, 0
 	p.each(response, func(f *flight, i int) {
 		p.verdict(f, i, response.GetVerdict(), now, released, &others)
@@ -102,7 +102,7 @@ func (p *peer) look() {
 	var lost strays
 	var ask []uint64
 	p.mu.Lock()
-	now := time.Now()
+	now := p.r.now()
 	for _, id := range p.ids() {
 		f := p.flights[id]
 		if p.overdue(f, now, heard, &lost) && now.Sub(f.asked) > askAfter {
@@ -163,7 +163,7 @@ func (p *peer) overdue(f *flight, now, heard time.Time, lost *strays) bool {
 }
 
 // giveUp leaves the peer alone until it is heard of again. Under mu.
-func (p *peer) giveUp() { p.down, p.downAt = true, time.Now() }
+func (p *peer) giveUp() { p.down, p.downAt = true, p.r.now() }
 
 // strays are messages on their way from a flight to the slow path.
 type strays struct{ list []stray }

@@ -171,7 +171,7 @@ func loggedAgain(p *process, t *tap) {
 			if !hole || dec.Decode(r.Value, &ev) != nil || ev.Input.Kind != twin.KindReported || ev.Epoch >= uint64(t.parts[part].claim) {
 				return
 			}
-			if m := p.w.byPayload[string(ev.Input.Reported.Patch)]; m != nil {
+			if m := p.w.message(r.Key, ev.Input.Reported.Patch); m != nil {
 				_ = p.host.Offer(context.Background(), part, []host.Message{p.unasked(m)}, 1e9)
 			}
 		}

@@ -103,7 +103,7 @@ func (w *World) send(p *process, seq uint64, value float64) *message {
 	}
 	d.sum.Add(&device.Sample{Boot: 1, Seq: seq, Time: at, Readings: []device.Reading{{Name: "t", Value: value}}})
 	d.sent = append(d.sent, m)
-	w.byPayload[m.payload] = m
+	w.known[m.name()] = m
 	w.published[n] = w.now
 	p.n.session.entries = append(p.n.session.entries, &entry{m: m})
 	return m
@@ -185,15 +185,15 @@ func floorInFlight(t *testing.T, w *World) {
 	w.send(owner, 3, 20)
 	for range 20 { // the third comes as far as the feed, and no further
 		w.hand(owner.n.session)
+		for i := range owner.routines {
+			owner.goOn(i)
+		}
 		s := owner.ingest.sessions[0]
 		s.land(lands)
 		s.answer()
-		if w.shards[0].ingest.end() == 3 {
-			break
-		}
 	}
-	for i := range owner.routines {
-		owner.goOn(i)
+	if got := w.shards[0].ingest.end(); got != 3 {
+		t.Fatalf("%d records in ingest, want 3", got)
 	}
 	records.frozen = false
 	for records.land(lands) {

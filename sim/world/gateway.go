@@ -5,140 +5,188 @@ import (
 	"time"
 
 	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/cluster/router"
 )
 
 // try is a message at a door, from the broker's hand to the PUBACK (rule G1).
 type try struct {
-	m       *message
-	s       *mqttSession
-	e       *entry
-	conn    int
-	at      int64 // received
-	attempt int
-	done    bool
+	m    *message
+	s    *mqttSession
+	e    *entry
+	conn int
+	at   int64 // received
 }
-
-// routeTimeout is how long another node may take to answer before a message takes the slow path.
-const routeTimeout = 250 * time.Millisecond
 
 // take receives a message from the broker.
 func (p *process) take(s *mqttSession, e *entry) {
 	w := p.w
 	w.token++
-	w.tokens[w.token] = e.m
 	p.tries[w.token] = &try{m: e.m, s: s, e: e, conn: s.conn, at: w.now + p.skew}
-	p.route(w.token)
+	p.arrived = append(p.arrived, w.token)
 }
 
-// route sends a message to the owner of its partition, as far as p knows who that is, or else into ingest.
-func (p *process) route(token uint64) {
-	t := p.tries[token]
-	if t == nil || t.done {
-		return
-	}
-	t.attempt++
-	attempt := t.attempt
-	msg := t.m.host(t.at)
-	msg.Token = token
-	id, _, _, ok := p.peers.Server(t.m.part)
-	if !ok {
-		id, ok = p.table.Owner(t.m.part)
-	}
-	if p.w.rng.IntN(p.w.climate.slow) == 0 { // full, or so it seems
-		ok = false
-	}
-	switch {
-	case !ok:
-		p.slow(token)
-	case id == p.n.name:
-		if !p.offer(t.m.part, msg, door{p, p.n.name}) {
-			p.slow(token)
+// reading is the door's reader: it hands on what has arrived, and waits while the router does.
+func (p *process) reading() {
+	for p.park(func() bool { return len(p.arrived) > 0 }) {
+		msgs := make([]host.Message, 0, len(p.arrived))
+		for _, token := range p.arrived {
+			msg := p.tries[token].m.host(p.tries[token].at)
+			msg.Token, msg.Reply = token, door{p}
+			msgs = append(msgs, msg)
 		}
-	default:
-		p.w.net.send(p.n.name, id, packet{call: func(to *process) {
-			if !to.offer(t.m.part, msg, door{to, p.n.name}) {
-				to.answer(p.n.name, token, host.NotOwner)
-			}
-		}})
-		beside{p}.After(routeTimeout, func() {
-			if !t.done && t.attempt == attempt {
-				p.slow(token)
-			}
-		})
+		p.arrived = p.arrived[:0]
+		_ = p.router.Deliver(p.ctx, msgs) // what it did not take it has answered
 	}
 }
 
-// offer gives a message to the partition that p serves.
-func (p *process) offer(part int32, msg host.Message, reply host.Reply) bool {
-	if p.host.Takes(part, time.Second) != nil {
-		return false
-	}
-	if b := p.w.broken; b != nil && b.offer != nil && b.offer(p, p.w.byPayload[string(msg.Payload)]) {
-		return true
-	}
-	msg.Reply = reply
-	p.w.byPayload[string(msg.Payload)].chances++
-	return p.host.Offer(context.Background(), part, []host.Message{msg}, time.Second) == nil
-}
-
-// slow appends a message to ingest.
-func (p *process) slow(token uint64) {
-	t := p.tries[token]
-	t.attempt++
-	p.w.counts.slow++
-	p.ingest.sessions[t.m.part].send(&flight{message: t.m, at: t.at, done: func(_ int64, err error) {
-		if err != nil {
-			p.verdict(token, host.Busy)
-			return
-		}
-		p.verdict(token, host.Released)
-	}})
-}
-
-// verdict is what became of a message.
-func (p *process) verdict(token uint64, v host.Verdict) {
-	t := p.tries[token]
-	switch {
-	case p.dead || t == nil || t.done:
-	case v == host.Released:
-		t.done = true
-		delete(p.tries, token)
-		t.m.acked = true
-		t.s.done(t.e, p, t.conn)
-	default:
-		attempt := t.attempt
-		beside{p}.After(time.Duration(1+p.w.rng.IntN(30))*time.Millisecond, func() {
-			if t.attempt == attempt {
-				p.route(token)
-			}
-		})
-	}
-}
-
-// answer sends a verdict back to the door that asked.
-func (p *process) answer(to string, token uint64, v host.Verdict) {
-	if to == p.n.name {
-		p.verdict(token, v)
-		return
-	}
-	p.w.net.send(p.n.name, to, packet{call: func(q *process) { q.verdict(token, v) }})
-}
-
-// door implements host.Reply for messages of the node asks.
-type door struct {
-	p    *process
-	asks string
-}
+// door implements host.Reply for what a process took from the broker.
+type door struct{ p *process }
 
 // Done implements host.Reply.
 func (d door) Done(tokens []uint64, v host.Verdict) {
-	if d.p.dead {
+	p := d.p
+	for _, token := range tokens {
+		t := p.tries[token]
+		switch {
+		case p.dead:
+		case t == nil:
+			p.w.fail("%s answers a message twice", p.n.name)
+		case v == host.Released:
+			delete(p.tries, token)
+			t.s.done(t.e, p, t.conn)
+			t.m.acked = true
+		default:
+			again := time.Duration(1+p.w.rng.IntN(30)) * time.Millisecond
+			beside{p}.After(again, func() { p.arrived = append(p.arrived, token) })
+		}
+	}
+}
+
+// route implements router.Config.Route.
+func (p *process) route(part int32) router.Route {
+	id, _, _, ok := p.peers.Server(part)
+	if !ok {
+		id, ok = p.table.Owner(part)
+	}
+	switch {
+	case !ok:
+		return router.Route{}
+	case id == p.n.name:
+		return router.Route{Local: true}
+	}
+	return router.Route{Address: id}
+}
+
+// owners implements router.Owners: the host's mailboxes, with somebody who looks at what is acknowledged.
+type owners struct{ p *process }
+
+// Push implements router.Owners.
+func (o owners) Push(ctx context.Context, part int32, msgs []host.Message) error {
+	return o.Offer(ctx, part, msgs, 0)
+}
+
+// Takes implements router.Owners.
+func (o owners) Takes(part int32, patience time.Duration) error {
+	return o.p.host.Takes(part, patience)
+}
+
+// Partition implements router.Owners.
+func (o owners) Partition(part int32) host.View { return o.p.host.Partition(part) }
+
+// Offer implements router.Owners.
+func (o owners) Offer(ctx context.Context, part int32, msgs []host.Message, patience time.Duration) error {
+	p := o.p
+	if err := p.host.Takes(part, patience); err != nil {
+		return err
+	}
+	if p.w.rng.IntN(p.w.climate.slow) == 0 {
+		return host.ErrSaturated // or so it seems
+	}
+	taken := make([]host.Message, 0, len(msgs))
+	for i := range msgs {
+		m := p.w.message(msgs[i].Device, msgs[i].Payload)
+		if b := p.w.broken; b != nil && b.offer != nil && b.offer(p, m) {
+			msgs[i].Reply.Done([]uint64{msgs[i].Token}, host.Released)
+			continue
+		}
+		m.chances++
+		msg := msgs[i]
+		msg.Reply = &witness{p, m, msg.Reply}
+		taken = append(taken, msg)
+	}
+	return p.host.Offer(ctx, part, taken, patience)
+}
+
+// witness implements host.Reply for one message: it sees who acknowledges it.
+type witness struct {
+	p *process
+	m *message
+	host.Reply
+}
+
+// Done implements host.Reply.
+func (x *witness) Done(tokens []uint64, v host.Verdict) {
+	if x.p.dead {
 		return
 	}
-	for _, token := range tokens {
-		if v == host.Released {
-			d.p.w.released(token, d)
-		}
-		d.p.answer(d.asks, token, v)
+	if v == host.Released {
+		x.p.w.shards[x.m.part].judge.released(x.m, x.p.n.name)
 	}
+	x.Reply.Done(tokens, v)
+}
+
+// sideways implements router.Beside.
+type sideways struct{ p *process }
+
+// Now implements router.Beside.
+func (s sideways) Now() time.Time { return s.p.time() }
+
+// Go implements router.Beside.
+func (s sideways) Go(fn func()) { s.p.spawn(fn) }
+
+// Timer implements router.Beside.
+func (s sideways) Timer(fn func()) router.Timer { return &resettable{p: s.p, fn: fn} }
+
+// Wait implements router.Beside.
+func (s sideways) Wait(ctx context.Context, change <-chan struct{}, limit time.Duration) bool {
+	until := s.p.w.now + int64(limit)
+	changed := func() bool {
+		select {
+		case <-change:
+			return true
+		default:
+			return false
+		}
+	}
+	return s.p.park(func() bool { return changed() || ctx.Err() != nil || s.p.w.now >= until }) && changed()
+}
+
+// resettable implements router.Timer.
+type resettable struct {
+	p      *process
+	fn     func()
+	serial int // of the last Reset or Stop: what was due before is not any more
+	armed  bool
+}
+
+// Reset implements router.Timer.
+func (t *resettable) Reset(d time.Duration) bool {
+	was := t.Stop()
+	t.armed = true
+	serial := t.serial
+	beside{t.p}.After(d, func() {
+		if t.serial == serial {
+			t.armed = false
+			t.fn()
+		}
+	})
+	return was
+}
+
+// Stop implements router.Timer.
+func (t *resettable) Stop() bool {
+	was := t.armed
+	t.serial++
+	t.armed = false
+	return was
 }

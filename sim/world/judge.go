@@ -129,7 +129,7 @@ func (j *judge) input(offset int64, device string) {
 	case twin.KindReported:
 		patch := string(in.Reported.Patch)
 		j.patches[patch]++
-		if m := j.w.byPayload[patch]; m != nil && j.patches[patch] > m.chances {
+		if m := j.w.message([]byte(device), []byte(patch)); m != nil && j.patches[patch] > m.chances {
 			j.fail("offset %d: patch %s counts %d times, and was given to the nodes %d times", offset, patch, j.patches[patch], m.chances)
 		}
 	}

@@ -54,6 +54,14 @@ func (m *message) String() string {
 	return fmt.Sprintf("%s %d+%d", m.device, m.numbers[0].seq, len(m.numbers))
 }
 
+// name is what no other message has: payloads of two devices may be the same.
+func (m *message) name() string { return m.device + " " + m.payload }
+
+// message finds the message that a device sent.
+func (w *World) message(device, payload []byte) *message {
+	return w.known[string(device)+" "+string(payload)]
+}
+
 // host is m as a door makes it.
 func (m *message) host(at int64) host.Message {
 	return host.Message{Kind: m.kind, Device: []byte(m.device), Payload: []byte(m.payload), Topic: "devices", ReceivedAt: at}

@@ -1,8 +1,13 @@
 package world
 
 import (
+	"errors"
+	"time"
+
 	"google.golang.org/protobuf/proto"
 )
+
+var errFull = errors.New("the connection is full")
 
 // network carries messages between nodes: at most once, in the order of their sender unless one is doubled.
 type network struct {
@@ -20,7 +25,6 @@ type link struct {
 type packet struct {
 	actor string
 	m     proto.Message
-	call  func(to *process) // instead, of what is no product message
 }
 
 func (n *network) link(from, to string) *link {
@@ -56,31 +60,29 @@ func (n *network) deliver(l *link) bool {
 	}
 	pk := l.packets[0]
 	l.packets = l.packets[1:]
-	if pk.call != nil {
-		pk.call(to)
-	} else if fn := to.handlers[pk.actor]; fn != nil {
+	to.heard[l.from] = to.time()
+	if fn := to.handlers[pk.actor]; fn != nil {
 		fn(l.from, pk.m)
 	}
 	return true
 }
 
-// wire implements the Wire of peers and handover for a process.
+// wire implements the Wire of peers, handover and router for a process.
 type wire struct{ p *process }
 
 // Tell implements handover.Wire and peers.Wire.
 func (x wire) Tell(address, actor string, m proto.Message) error {
-	x.p.w.net.send(x.p.n.name, address, packet{actor: actor, m: proto.Clone(m)})
+	const most = 64 // a link holds so much and no more, as the buffers of a connection do
+	l := x.p.w.net.link(x.p.n.name, address)
+	if len(l.packets) >= most {
+		return errFull
+	}
+	l.packets = append(l.packets, packet{actor: actor, m: proto.Clone(m)})
 	return nil
 }
 
+// Heard implements router.Wire.
+func (x wire) Heard(address string) time.Time { return x.p.heard[address] }
+
 // Handle implements handover.Wire and peers.Wire.
 func (x wire) Handle(actor string, fn func(from string, m proto.Message)) { x.p.handlers[actor] = fn }
-
-// send puts a packet on its way. A link holds so much and no more, as the buffers of a connection do.
-func (n *network) send(from, to string, pk packet) {
-	const most = 64
-	l := n.link(from, to)
-	if len(l.packets) < most {
-		l.packets = append(l.packets, pk)
-	}
-}

@@ -15,6 +15,7 @@ type letters process
 func (l *letters) Put(_ context.Context, d host.DeadLetter, done func(error)) {
 	p := (*process)(l)
 	payload := string(d.Payload)
+	p.w.tracef("%s: dead letter %s: %s", p.n.name, d.Reason, d.Detail)
 	p.jobs = append(p.jobs, job{func() { p.w.letters[payload] = true }, done})
 }
 
@@ -90,5 +91,6 @@ func (f *feed) Follow(ctx context.Context, part int32, from int64, take func([]h
 
 // Append implements host.Ingest.
 func (f *feed) Append(_ context.Context, part int32, m *host.Message, done func(error)) {
-	f.sessions[part].send(&flight{message: f.p.w.byPayload[string(m.Payload)], at: m.ReceivedAt, done: func(_ int64, err error) { done(err) }})
+	f.p.w.counts.slow++
+	f.sessions[part].send(&flight{message: f.p.w.message(m.Device, m.Payload), at: m.ReceivedAt, done: func(_ int64, err error) { done(err) }})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/doppel-iot/doppel/cluster/handover"
 	"github.com/doppel-iot/doppel/cluster/peers"
 	"github.com/doppel-iot/doppel/cluster/placement"
+	"github.com/doppel-iot/doppel/cluster/router"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -38,10 +39,13 @@ type process struct {
 	cut          bool // from the log, the group and doppel.nodes
 	leaving      bool // in order
 
-	host  *host.Host
-	steps *host.Stepper
-	peers *peers.Peers
-	mover *handover.Mover
+	host   *host.Host
+	steps  *host.Stepper
+	peers  *peers.Peers
+	mover  *handover.Mover
+	router *router.Router
+	ctx    context.Context //nolint:containedctx // ends with the process
+	kill   context.CancelFunc
 
 	log, state, ingest, alerts port
 	jobs                       []job
@@ -53,7 +57,9 @@ type process struct {
 	known                      int  // how much of doppel.nodes it has read
 	beat                       int64
 	tries                      map[uint64]*try
-	offered                    map[*message]bool // taken from the broker, no answer yet
+	arrived                    []uint64             // of tries, those that the router is to be given
+	heard                      map[string]time.Time // when anything last came from a node
+	offered                    map[*message]bool    // taken from the broker, no answer yet
 }
 
 // job is a write to the dead letters: land makes it durable, and done says so.
@@ -68,8 +74,9 @@ func (w *World) boot(n *node) {
 	w.counts.boots++
 	p := &process{
 		w: w, n: n, incarnation: n.starts, born: w.now, handlers: map[string]func(string, proto.Message){},
-		tries: map[uint64]*try{}, offered: map[*message]bool{},
+		tries: map[uint64]*try{}, offered: map[*message]bool{}, heard: map[string]time.Time{},
 	}
+	p.ctx, p.kill = context.WithCancel(context.Background())
 	if w.climate.skew > 0 {
 		p.skew = w.rng.Int64N(2*int64(w.climate.skew)) - int64(w.climate.skew)
 	}
@@ -94,12 +101,16 @@ func (w *World) boot(n *node) {
 	}))
 	p.host = must(host.New(p.config(logger)))
 	p.steps = host.NewStepper(p.host)
+	p.router = router.New(router.Config{
+		Owners: owners{p}, Partitions: int32(len(w.shards)), Ingest: &feed{&p.ingest}, Wire: wire{p}, Route: p.route, Beside: sideways{p},
+	})
 	n.p = p
 	p.peers.Listen()
 	p.mover.Listen()
 	p.readNodes()
 	p.peers.Known()
 	p.spawn(p.clearing)
+	p.spawn(p.reading)
 	w.join(p)
 }
 
@@ -152,6 +163,7 @@ func (p *process) resume() {
 func (w *World) crash(p *process) {
 	w.counts.crashes++
 	p.dead, p.fresh, p.n.p = true, false, nil
+	p.kill()
 	p.stopAll()
 	p.steps.Kill()
 	for _, all := range [...][]*session{p.log.sessions, p.state.sessions, p.ingest.sessions, p.alerts.sessions} {
@@ -183,7 +195,7 @@ func (p *process) step() {
 		b.stepped(p)
 	}
 	if !p.leaving {
-		p.mover.Step(context.Background())
+		p.mover.Step(p.ctx)
 	}
 	if p.w.now >= p.beat {
 		p.beat = p.w.now + int64(100*time.Millisecond)

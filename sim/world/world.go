@@ -82,9 +82,8 @@ type World struct {
 	group     group
 	net       network
 	loads     []*load
-	byPayload map[string]*message
+	known     map[string]*message // by name
 	token     uint64
-	tokens    map[uint64]*message
 	published map[number]int64 // when the broker had a sample first
 	letters   map[string]bool  // payloads
 }
@@ -113,7 +112,7 @@ func seeded(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 5)) }
 func (l *Lab) world(seed uint64, broken *breaks, trace io.Writer) *World {
 	w := &World{
 		clock: clock{now: epoch}, lab: l, broken: broken, trace: trace, rng: seeded(seed),
-		byPayload: map[string]*message{}, tokens: map[uint64]*message{}, published: map[number]int64{}, letters: map[string]bool{},
+		known: map[string]*message{}, published: map[number]int64{}, letters: map[string]bool{},
 	}
 	w.net.w = w
 	w.climate = newClimate(w.rng)
@@ -124,14 +123,17 @@ func (l *Lab) world(seed uint64, broken *breaks, trace io.Writer) *World {
 		s := &shard{id: int32(i)}
 		s.judge = newJudge(w, s)
 		s.log.landed = s.judge.landed
-		s.ingest.landed = func(_ int64, f *flight) { f.message.chances++ }
+		s.ingest.landed = func(offset int64, f *flight) {
+			f.message.chances++
+			w.tracef("ingest[%d][%d] = %s", s.id, offset, f.message)
+		}
 		s.alerts.landed = func(_ int64, f *flight) { s.judge.published(f.transition) }
 		w.shards = append(w.shards, s)
 	}
 	w.loads = newLoads(w.rng, &w.climate, epoch)
 	for _, d := range w.loads {
 		for _, m := range d.unsent {
-			w.byPayload[m.payload] = m
+			w.known[m.name()] = m
 		}
 	}
 	for i := range w.climate.nodes {
@@ -157,6 +159,7 @@ func (w *World) end(sum *Counts) {
 	for _, n := range w.nodes {
 		if p := n.p; p != nil {
 			p.dead = true
+			p.kill()
 			p.stopAll()
 			p.steps.Kill()
 		}
@@ -193,10 +196,4 @@ func (w *World) byName(name string) *node {
 		}
 	}
 	panic("world: no node " + name)
-}
-
-// released is called when an owner acknowledges a message.
-func (w *World) released(token uint64, d door) {
-	m := w.tokens[token]
-	w.shards[m.part].judge.released(m, d.p.n.name)
 }
