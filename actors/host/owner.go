@@ -110,6 +110,20 @@ func (o *owner) begin(ctx context.Context, emit []lateEffects) {
 	for i := range emit {
 		o.publish(ctx, emit[i].at, emit[i].transitions)
 	}
+	o.tellChanged()
+}
+
+// tellChanged shows watchers the twins whose last changes an owner may have appended and not lived to
+// release: they are among those without a checkpoint of all their changes (C1).
+func (o *owner) tellChanged() {
+	w, dirty := o.host.cfg.Watchers, &o.ckpt.dirty
+	if w == nil || !w.TwinsWatched() {
+		return
+	}
+	for place := dirty.head; place != dirty.tail; place++ {
+		c := dirty.at(place).cell
+		w.TwinChanged(o.p.id, c.id(), c.twin.Version())
+	}
 }
 
 // claim appends a Claim; its offset is the epoch (O1).
