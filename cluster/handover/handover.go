@@ -40,6 +40,7 @@ type Host interface {
 	Warm(ctx context.Context, p int32) error
 	Release(ctx context.Context, p int32) error
 	Drop(p int32)
+	// Serves says whether this node serves p, by the picture that Peers.Server is taken from.
 	Serves(p int32) bool
 }
 

@@ -276,3 +276,43 @@ func TestWhatNobodyAsksForIsLetGo(t *testing.T) {
 	c.table(2, 1, "nobody")
 	c.awaitServing(t, map[int32]string{})
 }
+
+// slowPicture is a node whose picture of who serves what follows its host a moment late: a call of Server
+// still says that a dead node does, and right behind it this node's own epoch is in the picture.
+type slowPicture struct {
+	member
+	owned, shown atomic.Bool
+	drops        atomic.Int64
+}
+
+func (s *slowPicture) Own(int32)         { s.owned.Store(true) }
+func (s *slowPicture) Drop(int32)        { s.drops.Add(1) }
+func (s *slowPicture) Serves(int32) bool { return s.shown.Load() }
+
+func (s *slowPicture) Server(int32) (id, address string, epoch uint64, ok bool) {
+	defer func() { s.shown.Store(s.owned.Load()) }()
+	if s.shown.Load() {
+		return "a", "", 2, true
+	}
+	return "dead", "dead", 1, true
+}
+
+func (*slowPicture) Heard(string) time.Time { return time.Now().Add(-time.Hour) }
+
+func TestAPartitionJustClaimedIsNotTakenForLost(t *testing.T) {
+	s := &slowPicture{member: member{cluster: newCluster(), id: "a"}}
+	m, err := New(Config{
+		Node: "a", Partitions: 1, Host: s, Peers: s, Wire: s, Fresh: func() bool { return true }, Logger: slog.New(slog.DiscardHandler),
+		Silence: time.Nanosecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Table(&placement.Table{Generation: 1, Members: []placement.Member{{ID: "a", Capacity: 1}}, Owners: []int32{0}})
+	for range 5 {
+		m.Step(t.Context())
+	}
+	if !s.owned.Load() || s.drops.Load() > 0 {
+		t.Errorf("claimed: %v, dropped %d times for the epoch of a dead node", s.owned.Load(), s.drops.Load())
+	}
+}

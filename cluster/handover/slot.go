@@ -214,14 +214,15 @@ func (m *Mover) tellReleased(address string, p int32, generation int64) {
 
 // keep looks after a partition of this node's: whether it is to go, or has gone.
 func (m *Mover) keep(ctx context.Context, s *slot, p int32, mine bool, now, since time.Time) {
+	serves := m.cfg.Host.Serves(p) // asked first: what it serves is in the picture by then
 	server, _, _, _ := m.cfg.Peers.Server(p)
 	switch {
-	case server != "" && server != m.cfg.Node && m.cfg.Host.Serves(p):
+	case server != "" && server != m.cfg.Node && serves:
 		// Another one has claimed it since: what we hold of it is no state any more (O5).
 		m.cfg.Host.Drop(p)
 		s.enter(absent, now)
 	case mine:
-	case !m.cfg.Host.Serves(p):
+	case !serves:
 		m.cfg.Host.Drop(p)
 		s.enter(absent, now)
 	case now.Sub(since) > m.cfg.Unasked:

@@ -301,4 +301,4 @@ func (m movable) Own(p int32)                                { m.a.host.Own(p) }
 func (m movable) Warm(ctx context.Context, p int32) error    { return m.a.host.Warm(ctx, p) }
 func (m movable) Release(ctx context.Context, p int32) error { return m.a.host.Release(ctx, p) }
 func (m movable) Drop(p int32)                               { m.a.host.Drop(p) }
-func (m movable) Serves(p int32) bool                        { return m.a.host.Partition(p).State == host.Serving }
+func (m movable) Serves(p int32) bool                        { return m.a.cluster.peers.Serves(p) }

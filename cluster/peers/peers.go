@@ -130,6 +130,14 @@ func (p *Peers) Served(partition int32, epoch uint64, serving bool) {
 	p.hurry()
 }
 
+// Serves says whether this node serves a partition.
+func (p *Peers) Serves(partition int32) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, mine := p.serves[partition]
+	return mine
+}
+
 // Server is the node that serves a partition by the newest epoch heard of; false: none is known to.
 // address is empty for this node.
 func (p *Peers) Server(partition int32) (id, address string, epoch uint64, ok bool) {
