@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/actors/twin"
@@ -95,6 +97,13 @@ func (p *process) acknowledge(part int32, offset int64) {
 				p.w.shards[part].judge.released(m, p.n.name)
 			}
 		}
+	}
+}
+
+// acceptedIsReleased says of what an owner has accepted that it is durable.
+func acceptedIsReleased(m proto.Message) {
+	if r, ok := m.(*doppelv1.DeliverResponse); ok && r.GetVerdict() == doppelv1.DeliveryVerdict_DELIVERY_VERDICT_ACCEPTED {
+		r.Verdict = doppelv1.DeliveryVerdict_DELIVERY_VERDICT_RELEASED
 	}
 }
 

@@ -14,6 +14,7 @@ type mqttSession struct {
 	holder  *process // who is connected with the node's client id; nil: nobody
 	conn    int      // number of the connection: an acknowledgement of an older one is for nobody
 	entries []*entry
+	frozen  bool // nothing of it arrives
 }
 
 // entry is a message in a session.
@@ -70,7 +71,7 @@ func (w *World) disconnect(p *process) {
 
 // hand gives the holder of a session its next message; false: there is none.
 func (w *World) hand(s *mqttSession) bool {
-	if s == nil || s.holder == nil || s.holder.idle() {
+	if s == nil || s.frozen || s.holder == nil || s.holder.idle() {
 		return false
 	}
 	for _, e := range s.entries {
@@ -95,6 +96,9 @@ func (p *process) clear(context.Context) error {
 	s := p.n.session
 	if s == nil || s.holder != p {
 		return errDisconnected
+	}
+	if b := p.w.broken; b != nil && b.unclear {
+		return nil
 	}
 	conn, sent := s.conn, slices.Clone(s.entries)
 	waits := func() bool {
@@ -149,7 +153,7 @@ func (w *World) attend(p *process) (changed bool) {
 		w.tracef("%s connects to the broker", p.n.name)
 		return true
 	}
-	if p.table.Members[0].ID != p.n.name {
+	if b := w.broken; p.table.Members[0].ID != p.n.name || b != nil && b.unadopted {
 		return false
 	}
 	for _, n := range w.nodes {

@@ -23,6 +23,7 @@ var directed = []struct {
 	{"ckpt-stale-trusted", breaks{host: floors(trustStale)}, `has state hash|differences at its replay`, staleCheckpoint},
 	{"floor-no-position", breaks{host: floorNowhere}, `samples took no effect`, floorInFlight},
 	{"alerts-no-repair", breaks{byArrival: true}, `of an alert .* newest`, lateAlert},
+	{"clear-at-once", breaks{unclear: true}, `a gap gives up on`, onItsWay},
 }
 
 func TestDirected(t *testing.T) {
@@ -144,6 +145,22 @@ func behindAGap(t *testing.T, w *World) {
 	w.run(t, "a gap", func() bool { return w.counts.gaps > 0 })
 	m := w.send(owner, 2, 20)
 	w.run(t, "the late sample", func() bool { return m.acked })
+}
+
+// onItsWay: a sample waits for the one in front of it, which the broker has sent to another door.
+func onItsWay(t *testing.T, w *World) {
+	owner, other := w.both(t)
+	w.run(t, "rest", func() bool { return owner.peers.Settled() && w.now > epoch+int64(20*time.Second) })
+	other.n.session.frozen = true
+	w.send(other, 1, 20)
+	w.pass(50 * time.Millisecond)
+	m := w.send(owner, 2, 20)
+	w.run(t, "the second message", func() bool { return m.acked })
+	for range 20 {
+		w.drain()
+		w.pass(100 * time.Millisecond)
+	}
+	other.n.session.frozen = false
 }
 
 // staleCheckpoint: the checkpoint of an owner that stood still hides that of its successor (T12).

@@ -53,12 +53,20 @@ func (d door) Done(tokens []uint64, v host.Verdict) {
 			p.w.fail("%s answers a message twice", p.n.name)
 		case v == host.Released:
 			delete(p.tries, token)
+			p.w.acknowledged(t.m, p.n.name)
 			t.s.done(t.e, p, t.conn)
 			t.m.acked = true
 		default:
 			again := time.Duration(1+p.w.rng.IntN(30)) * time.Millisecond
 			beside{p}.After(again, func() { p.arrived = append(p.arrived, token) })
 		}
+	}
+}
+
+// acknowledged sees a PUBACK: what it is for must be durable (I1).
+func (w *World) acknowledged(m *message, by string) {
+	if !m.stored {
+		w.shards[m.part].judge.released(m, by)
 	}
 }
 

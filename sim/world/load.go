@@ -38,7 +38,8 @@ type message struct {
 	poison  bool
 	patch   string // of a reported message: the only key in it
 
-	acked   bool // to the device's broker, or by ingest
+	acked   bool // to the device's broker
+	stored  bool // in ingest
 	chances int  // how often an owner was given it, or ingest
 }
 

@@ -77,7 +77,11 @@ func (x wire) Tell(address, actor string, m proto.Message) error {
 	if len(l.packets) >= most {
 		return errFull
 	}
-	l.packets = append(l.packets, packet{actor: actor, m: proto.Clone(m)})
+	m = proto.Clone(m)
+	if b := x.p.w.broken; b != nil && b.wire != nil {
+		b.wire(m)
+	}
+	l.packets = append(l.packets, packet{actor: actor, m: m})
 	return nil
 }
 

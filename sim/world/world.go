@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/host"
 )
@@ -51,6 +53,9 @@ type breaks struct {
 	climate    func(c *climate)
 	offer      func(p *process, m *message) (taken bool) // before a message is offered to an owner
 	stepped    func(p *process)                          // after each turn of a process
+	wire       func(m proto.Message)                     // before a message leaves for another node
+	unclear    bool                                      // doors say that they are clear without looking
+	unadopted  bool                                      // nobody sees to the sessions of the dead
 	coldReader bool                                      // a reader takes the first record it meets for valid
 	byArrival  bool                                      // a reader of alerts counts the last that came, not the newest
 }
@@ -125,6 +130,7 @@ func (l *Lab) world(seed uint64, broken *breaks, trace io.Writer) *World {
 		s.log.landed = s.judge.landed
 		s.ingest.landed = func(offset int64, f *flight) {
 			f.message.chances++
+			f.message.stored = true
 			w.tracef("ingest[%d][%d] = %s", s.id, offset, f.message)
 		}
 		s.alerts.landed = func(_ int64, f *flight) { s.judge.published(f.transition) }
