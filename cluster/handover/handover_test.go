@@ -316,3 +316,18 @@ func TestAPartitionJustClaimedIsNotTakenForLost(t *testing.T) {
 		t.Errorf("claimed: %v, dropped %d times for the epoch of a dead node", s.owned.Load(), s.drops.Load())
 	}
 }
+
+// TestAnOwnerWithoutASessionLetsGoAtOnce: it most likely does not reach the log either, and would wait for
+// what is in flight in vain.
+func TestAnOwnerWithoutASessionLetsGoAtOnce(t *testing.T) {
+	c := newCluster()
+	a := c.join(t, "a", 1)
+	c.table(1, 1, "a")
+	c.awaitServing(t, map[int32]string{0: "a"})
+	c.join(t, "b", 1)
+	c.movers["b"].cfg.Patience = time.Hour // before it has a table
+	a.hang.Store(true)
+	a.fresh.Store(false)
+	c.movers["b"].Table(&placement.Table{Generation: 2, Members: []placement.Member{{ID: "b", Capacity: 1}}, Owners: []int32{0}})
+	c.awaitServing(t, map[int32]string{0: "b"})
+}

@@ -184,12 +184,17 @@ func (m *Mover) asked(ctx context.Context, from string, p int32, generation int6
 	}
 	s := &m.slots[p]
 	s.ceded = max(s.ceded, generation)
-	switch s.phase {
-	case owned:
+	switch {
+	case s.phase == releasing: // it is asked again
+	case s.phase == owned && m.cfg.Fresh():
 		m.release(ctx, s, p, from, generation, now)
-	case absent, warming, warm, asking:
+	case s.phase == owned:
+		// Who does not reach the group hardly reaches the log: what is in flight would be waited for in vain.
+		m.cfg.Host.Drop(p)
+		s.enter(absent, now)
+		fallthrough
+	default:
 		m.tellReleased(from, p, generation)
-	case releasing: // it is asked again
 	}
 }
 
