@@ -105,7 +105,7 @@ func (a *assembly) openCluster(context.Context) (err error) {
 	}
 	c.registry, err = registry.New(registry.Config{
 		Record: a.record(), Log: a.storage, Table: c.group.Table, Fresh: c.fresh, Adopt: c.adopt,
-		Node: c.node, Known: c.peers.Known, Met: c.peers.Met,
+		Node: c.node, Known: c.peers.Known, Met: c.peers.Met, Heard: c.peers.Heard,
 		Logger: a.log.With("component", "registry"),
 	})
 	c.reroute()

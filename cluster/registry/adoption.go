@@ -43,11 +43,20 @@ func (r *Registry) look(ctx context.Context, now time.Time, running *sync.WaitGr
 			r.absent[id] = now
 			continue
 		}
-		if _, already := r.adopting[id]; already || !first || !fresh || !r.known || now.Sub(since) < r.cfg.Grace {
+		if _, already := r.adopting[id]; already || !first || !fresh || !r.known || now.Sub(since) < r.grace(id, now) {
 			continue
 		}
 		r.begin(ctx, table, n, running)
 	}
+}
+
+// grace is how long a node must have been out of the group.
+func (r *Registry) grace(id string, now time.Time) time.Duration {
+	const silent = time.Second
+	if r.cfg.Heard != nil && now.Sub(r.cfg.Heard(id)) < silent {
+		return r.cfg.Doubt
+	}
+	return r.cfg.Grace
 }
 
 // begin adopts a node. mu is held.

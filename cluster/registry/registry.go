@@ -46,11 +46,14 @@ type Config struct {
 	Node  func(id string, n *doppelv1.NodeRecord)
 	Known func()
 	// Met says that those other nodes that are heard from know of this one.
-	Met    func(ids []string, within time.Duration) bool
+	Met func(ids []string, within time.Duration) bool
+	// Heard is when a node was last heard of; nil: nobody listens.
+	Heard  func(id string) time.Time
 	Logger *slog.Logger
 
-	// Grace is how long a node must have been out of the group to be adopted (default 1 s).
-	Grace time.Duration
+	// Grace is how long a node must have been out of the group to be adopted (default 1 s), Doubt how long
+	// one that is heard of (default 5 s): it lives, and after an outage of Kafka comes back a little later.
+	Grace, Doubt time.Duration
 }
 
 // Registry is this node's view of doppel.nodes.
@@ -73,7 +76,7 @@ func New(cfg Config) (*Registry, error) {
 	if cfg.Record.GetId() == "" || cfg.Log == nil || cfg.Table == nil || cfg.Fresh == nil || cfg.Adopt == nil || cfg.Logger == nil {
 		return nil, errors.New("registry: record, log, table, fresh, adopt and logger must be set")
 	}
-	cfg.Grace = cmp.Or(cfg.Grace, time.Second)
+	cfg.Grace, cfg.Doubt = cmp.Or(cfg.Grace, time.Second), cmp.Or(cfg.Doubt, 5*time.Second)
 	return &Registry{
 		cfg: cfg, records: make(map[string]*doppelv1.NodeRecord), absent: make(map[string]time.Time),
 		adopting: make(map[string]context.CancelFunc),

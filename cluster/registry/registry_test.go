@@ -87,6 +87,7 @@ type fixture struct {
 	log     *nodesLog
 	table   atomic.Pointer[placement.Table]
 	fresh   atomic.Bool
+	heard   atomic.Bool // all nodes are heard of
 	adopted chan string
 	hold    chan struct{} // adoptions wait for it
 }
@@ -115,7 +116,13 @@ func start(t *testing.T, id string, log *nodesLog) *fixture {
 			f.adopted <- n.GetId()
 			return nil
 		},
-		Grace: 20 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
+		Heard: func(string) (at time.Time) {
+			if f.heard.Load() {
+				at = time.Now()
+			}
+			return at
+		},
+		Grace: 20 * time.Millisecond, Doubt: time.Hour, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -178,6 +185,26 @@ func TestAnAdoptionEndsWhenItsNodeIsBack(t *testing.T) {
 	await(t, "the adoption ends", func() bool { return !adopting() })
 	if log.newest("b") == nil {
 		t.Error("the record of a node that is back was removed")
+	}
+}
+
+func TestWhoIsHeardOfIsNotTakenForDead(t *testing.T) {
+	log := newNodesLog()
+	log.add(entry{"b", &doppelv1.NodeRecord{Id: "b", Incarnation: 1}})
+	a := start(t, "a", log)
+	close(a.hold)
+	a.heard.Store(true)
+	a.members("a") // Kafka was away, and a is back first
+	select {
+	case id := <-a.adopted:
+		t.Fatalf("adopted %s", id)
+	case <-time.After(500 * time.Millisecond):
+	}
+	a.heard.Store(false)
+	select {
+	case <-a.adopted:
+	case <-time.After(10 * time.Second):
+		t.Fatal("nobody adopts b")
 	}
 }
 
