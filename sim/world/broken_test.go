@@ -428,3 +428,6 @@ func deadly(c *climate) { c.weights[crashes], c.weights[starts] = 20, 40 }
 
 // lagging is a climate in which ingest is read late.
 func lagging(c *climate) { c.lag, c.slow = 2*time.Second, 2 }
+
+// narrow is a climate in which the broker holds most messages back.
+func narrow(c *climate) { c.window = 2 }

@@ -74,7 +74,7 @@ func (w *World) hand(s *mqttSession) bool {
 	if s == nil || s.frozen || s.holder == nil || s.holder.idle() {
 		return false
 	}
-	for _, e := range s.entries {
+	for _, e := range w.sent(s) {
 		if !e.received {
 			e.received = true
 			s.holder.take(s, e)
@@ -82,6 +82,14 @@ func (w *World) hand(s *mqttSession) bool {
 		}
 	}
 	return false
+}
+
+// sent is what the broker has sent on the connection of a session: no more than its window.
+func (w *World) sent(s *mqttSession) []*entry {
+	if w.climate.window == 0 {
+		return s.entries
+	}
+	return s.entries[:min(w.climate.window, len(s.entries))]
 }
 
 // done takes e out of its session, if the connection by which it came is still there.
@@ -97,10 +105,12 @@ func (p *process) clear(context.Context) error {
 	if s == nil || s.holder != p {
 		return errDisconnected
 	}
-	if b := p.w.broken; b != nil && b.unclear {
+	conn, sent := s.conn, slices.Clone(s.entries) // also what is held back for want of a window
+	if b := p.w.broken; b != nil && b.sentOnly {
+		sent = slices.Clone(p.w.sent(s))
+	} else if b != nil && b.unclear {
 		return nil
 	}
-	conn, sent := s.conn, slices.Clone(s.entries)
 	waits := func() bool {
 		return s.holder == p && s.conn == conn && slices.ContainsFunc(s.entries, func(e *entry) bool { return slices.Contains(sent, e) })
 	}

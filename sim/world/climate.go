@@ -18,10 +18,11 @@ type climate struct {
 	pause time.Duration
 	// keep is how long retention keeps what was needed: longer than any pause, and on top of it than owners
 	// that crash one after another take to write a checkpoint anew (C4).
-	keep time.Duration
-	skew time.Duration // of clocks
-	lag  time.Duration // of what is read of ingest, at most
-	slow int           // one message in so many takes the slow path though there is another
+	keep   time.Duration
+	skew   time.Duration // of clocks
+	lag    time.Duration // of what is read of ingest, at most
+	window int           // messages of a session that the broker sends before it waits for a PUBACK; 0: any number
+	slow   int           // one message in so many takes the slow path though there is another
 
 	weights [actions]int
 }
@@ -84,6 +85,9 @@ func newClimate(r *rand.Rand) climate {
 	}
 	if r.IntN(4) == 0 {
 		c.lag = 2 * time.Second
+	}
+	if r.IntN(3) == 0 {
+		c.window = 1 + r.IntN(4)
 	}
 	c.slow = 2 << r.IntN(4)
 	if r.IntN(3) == 0 {

@@ -43,10 +43,11 @@ var variants = []struct {
 	{"floor-ahead", breaks{host: floorAhead, climate: deadly}, differs},
 	{"retention-short", breaks{host: func(p *process, cfg *host.Config) { cfg.Retention = hasty{cfg.Retention, p.w} }}, `nobody serves`},
 	{"cold-reader", breaks{coldReader: true}, `a reader from offset`},
-	{"alerts-no-cursor", breaks{host: floors(noEffectsNext)}, `transitions are not published`},
+	{"alerts-no-cursor", breaks{host: floors(noEffectsNext), climate: deadly}, `transitions are not published`},
 	// Not in the model: several gateways, and messages that hop.
 	{"gap-no-clearance", breaks{host: func(_ *process, cfg *host.Config) { cfg.Gateways = nil }}, `a gap gives up on`},
 	{"gap-no-ingest", breaks{climate: lagging, host: func(_ *process, cfg *host.Config) { cfg.Ingest = noBarrier{cfg.Ingest} }}, `a gap gives up on`},
+	{"clear-sent-only", breaks{sentOnly: true, climate: narrow}, `a gap gives up on`},
 	{"no-adoption", breaks{unadopted: true}, `messages are not acknowledged|samples took no effect`},
 	{"accepted-is-released", breaks{wire: acceptedIsReleased}, unsafe},
 }

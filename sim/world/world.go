@@ -55,6 +55,7 @@ type breaks struct {
 	stepped    func(p *process)                          // after each turn of a process
 	wire       func(m proto.Message)                     // before a message leaves for another node
 	unclear    bool                                      // doors say that they are clear without looking
+	sentOnly   bool                                      // doors that are clear do not mind what the broker holds back
 	unadopted  bool                                      // nobody sees to the sessions of the dead
 	coldReader bool                                      // a reader takes the first record it meets for valid
 	byArrival  bool                                      // a reader of alerts counts the last that came, not the newest
