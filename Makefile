@@ -43,6 +43,7 @@ test: grpcurl ## Everything, with the race detector, against real Kafka, QuestDB
 	go vet $(PKG)
 	$(SERVICES) with kafka questdb mosquitto -- \
 	  go test -race -shuffle=on -count=1 -timeout $(TIMEOUT) -run '$(RUN)' $(PKG)
+	$(if $(filter ./....,$(PKG)$(RUN)),go test -v -count=1 -timeout $(TIMEOUT) -run '^TestSchedules$$' ./sim/world)
 
 .PHONY: torture
 torture: ## 200 crash points embedded, 50 on real servers, 100 of a cluster (TARGET=embedded|real|broker|cluster|pauses|blackout SEED=n ROUNDS=n FAULTS=n)

@@ -20,7 +20,7 @@ var (
 	showFlag      = flag.Bool("show", false, "write every step")
 )
 
-// shortForm is how long schedules are played where nobody asked for more.
+// shortForm is how long schedules are played where nobody asked for more; with the race detector a tenth of it.
 const shortForm = 150 * time.Second
 
 // TestSchedules: whatever happens, no invariant is broken.
@@ -30,8 +30,8 @@ func TestSchedules(t *testing.T) {
 	case *schedulesFlag > 0:
 	case *longFlag:
 		last = *seedFlag + 100_000
-	case testing.Short():
-		last, end = math.MaxUint64, time.Now().Add(shortForm/15)
+	case testing.Short(), raced:
+		last, end = math.MaxUint64, time.Now().Add(shortForm/10)
 	default:
 		last, end = math.MaxUint64, time.Now().Add(shortForm)
 	}
