@@ -105,7 +105,7 @@ func (a *assembly) openCluster(context.Context) (err error) {
 	}
 	c.registry, err = registry.New(registry.Config{
 		Record: a.record(), Log: a.storage, Table: c.group.Table, Fresh: c.fresh, Adopt: c.adopt,
-		Node: c.node, Known: c.peers.Known, Met: c.peers.Met, Heard: c.peers.Heard,
+		Node: c.node, Known: c.peers.Known, Met: c.peers.Met, Placed: c.placed, Heard: c.peers.Heard,
 		Logger: a.log.With("component", "registry"),
 	})
 	c.reroute()
@@ -247,6 +247,16 @@ func (c *cluster) reroute() {
 		routes[p] = router.Route{Local: ok && id == c.a.id, Address: address}
 	}
 	c.routes.Store(&routes)
+}
+
+// placed says that every partition is served as far as this node knows.
+func (c *cluster) placed() bool {
+	for p := range c.a.storage.Partitions() {
+		if _, _, _, ok := c.peers.Server(p); !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // route implements router.Config.Route.

@@ -17,18 +17,18 @@ const (
 )
 
 // leave gives partitions and MQTT share to the other nodes, while this one still serves. Without others,
-// or where they are leaving as well, the session stays with the broker and keeps what comes until there is
-// a node again.
+// or where they are leaving as well or the group cannot tell them, the session stays with the broker and
+// keeps what comes until there is a node again.
 func (a *assembly) leave(ctx context.Context) {
 	c := a.cluster
-	if c == nil || !c.others() {
+	if c == nil || !c.heirs() {
 		return
 	}
 	c.group.SetCapacity(0)
 	wait, cancel := context.WithTimeout(ctx, emptyWithin)
 	defer cancel()
 	if !a.emptied(wait) {
-		if c.others() {
+		if c.heirs() {
 			a.log.WarnContext(ctx, "partitions not taken over in time")
 		}
 		return
@@ -41,6 +41,9 @@ func (a *assembly) leave(ctx context.Context) {
 	}
 	a.left = true
 }
+
+// heirs says whether others can be told to take over.
+func (c *cluster) heirs() bool { return c.fresh() && c.others() }
 
 // unshare ends this node's share of what devices publish.
 func (a *assembly) unshare(ctx context.Context) error {
@@ -57,7 +60,7 @@ func (a *assembly) emptied(ctx context.Context) bool {
 		if _, owned := a.host.Restored(); owned == 0 {
 			return true
 		}
-		if !a.cluster.others() {
+		if !a.cluster.heirs() {
 			return false
 		}
 		select {

@@ -45,8 +45,10 @@ type Config struct {
 	// Node is told every record, nil where one ended; Known once, behind those that stood there already.
 	Node  func(id string, n *doppelv1.NodeRecord)
 	Known func()
-	// Met says that those other nodes that are heard from know of this one.
-	Met func(ids []string, within time.Duration) bool
+	// Met says that those other nodes that are heard from know of this one, Placed that every partition is
+	// served by somebody this node knows: what comes before that takes the slow path needlessly.
+	Met    func(ids []string, within time.Duration) bool
+	Placed func() bool
 	// Heard is when a node was last heard of; nil: nobody listens.
 	Heard  func(id string) time.Time
 	Logger *slog.Logger
@@ -143,7 +145,7 @@ func (r *Registry) Records() map[string]*doppelv1.NodeRecord {
 func (r *Registry) Permit(ctx context.Context) error {
 	const (
 		pace     = 20 * time.Millisecond
-		patience = 3 * time.Second // for others to get to know this node
+		patience = 3 * time.Second // for others to get to know this node, and it them
 	)
 	t := time.NewTicker(pace)
 	defer t.Stop()
@@ -157,7 +159,7 @@ func (r *Registry) Permit(ctx context.Context) error {
 			if since.IsZero() {
 				since = now
 			}
-			if r.met() || now.Sub(since) > patience {
+			if r.met() && r.placed() || now.Sub(since) > patience {
 				return nil
 			}
 		}
@@ -204,6 +206,8 @@ func (r *Registry) met() bool {
 	}
 	return r.cfg.Met(ids, time.Second)
 }
+
+func (r *Registry) placed() bool { return r.cfg.Placed == nil || r.cfg.Placed() }
 
 // Adopted says whether another node has taken this one for dead, and adopted its session, since this was
 // asked last.
