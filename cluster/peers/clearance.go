@@ -45,8 +45,6 @@ func (c *clearance) remove(id string) {
 	}
 }
 
-func (c *clearance) has(id string) bool { return c.by[id] > 0 }
-
 // next counts a heartbeat that is being sent.
 func (c *clearance) next(now time.Time) uint64 {
 	c.seq++

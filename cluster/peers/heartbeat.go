@@ -88,7 +88,7 @@ func (p *Peers) receive(hb *doppelv1.Heartbeat, now time.Time) {
 	if hb.GetIncarnation() != n.incarnation {
 		p.clearance.forget(hb.GetNode())
 	}
-	n.incarnation, n.seq, n.heard = hb.GetIncarnation(), hb.GetSeq(), now
+	n.incarnation, n.seq, n.heard, n.knows = hb.GetIncarnation(), hb.GetSeq(), now, true
 	if hb.GetClearedIncarnation() == p.cfg.Incarnation {
 		p.clearance.clear(hb.GetNode(), hb.GetClearedSeq())
 	}

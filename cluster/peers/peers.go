@@ -57,6 +57,7 @@ type peer struct {
 	incarnation uint64 // of its newest heartbeat
 	seq         uint64
 	heard       time.Time
+	knows       bool             // of our record: it was heard of since that was written
 	serves      map[int32]uint64 // epoch by partition
 	cleared     beatSeen         // of its heartbeats, the newest that this node has cleared
 }
@@ -97,6 +98,11 @@ func (p *Peers) Node(id string, rec *doppelv1.NodeRecord) {
 	defer p.mu.Unlock()
 	switch {
 	case id == p.cfg.Node:
+		if rec == nil { // they forget us, too
+			for _, n := range p.nodes {
+				n.knows = false
+			}
+		}
 	case rec == nil:
 		delete(p.nodes, id)
 		p.clearance.remove(id)
@@ -175,14 +181,18 @@ func (p *Peers) Heard(id string) time.Time {
 	return time.Time{}
 }
 
-// Met says that every other node of ids that is heard from has cleared a heartbeat of this incarnation:
-// they all know by now that messages may wait here.
+// Met says that every other node of ids knows that messages may wait here, but for those that have fallen
+// silent: whoever sends us a heartbeat has read our record.
 func (p *Peers) Met(ids []string, within time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, id := range ids {
 		n := p.nodes[id]
-		if n != nil && p.cfg.Clock().Sub(n.heard) < within && !p.clearance.has(id) {
+		switch {
+		case n == nil:
+			return false
+		case n.knows, !n.heard.IsZero() && p.cfg.Clock().Sub(n.heard) >= within:
+		default:
 			return false
 		}
 	}

@@ -197,3 +197,34 @@ func TestTheServerIsWhoHasTheNewestEpoch(t *testing.T) {
 	c.Served(4, 12, false)
 	eventually(t, "nobody serves", func() bool { _, _, _, ok := a.Server(4); return !ok })
 }
+
+// TestMet: a node may take messages once the others know of its record, which nobody says whose heartbeat
+// was never heard. It does not need their gateways for that, which may be waiting for the same.
+func TestMet(t *testing.T) {
+	now := time.Now()
+	p, err := New(Config{
+		Node: "a", Incarnation: 7, Wire: port{&lan{nodes: map[string]func(string, proto.Message){}}, "a"},
+		Clock: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	met := func(want bool, when string) {
+		t.Helper()
+		if got := p.Met([]string{"b"}, time.Second); got != want {
+			t.Errorf("met %v, want %v: %s", got, want, when)
+		}
+	}
+	met(false, "b has no record yet")
+	p.Node("b", &doppelv1.NodeRecord{Id: "b", Address: "b"})
+	met(false, "b was never heard of")
+	p.receive(&doppelv1.Heartbeat{Node: "b", Incarnation: 1, Seq: 1}, now)
+	met(true, "b speaks to us")
+	p.Node("a", nil)
+	met(false, "our record was removed")
+	p.receive(&doppelv1.Heartbeat{Node: "b", Incarnation: 1, Seq: 2}, now)
+	met(true, "b speaks to us again")
+	p.Node("a", nil)
+	now = now.Add(2 * time.Second)
+	met(true, "b has fallen silent")
+}
