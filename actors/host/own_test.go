@@ -78,7 +78,7 @@ func TestOwnership(t *testing.T) {
 		if _, err := a.Twin(t.Context(), 0, "d"); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("asked where it is not: %v", err)
 		}
-		claims := len(p.state.recs)
+		claims := len(p.state.all())
 		b.Own(0)
 		synctest.Wait()
 		balance(t, b, "came", Accounts{Received: 1, Held: 1})
@@ -178,6 +178,7 @@ func TestFailed(t *testing.T) {
 		case <-time.After(time.Minute):
 			t.Error("nothing failed")
 		}
+		synctest.Wait()
 		if s, total := h.Restored(); s != 0 || total != 0 {
 			t.Errorf("restored %d of %d", s, total)
 		}

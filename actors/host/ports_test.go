@@ -83,6 +83,13 @@ func (s *store) add(key, value []byte) int64 {
 	return int64(len(s.recs)) - 1
 }
 
+// all is what was ever appended.
+func (s *store) all() []LogRecord {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.recs)
+}
+
 // compact removes every record with a newer one of its key.
 func (s *store) compact() {
 	s.mu.Lock()

@@ -30,6 +30,7 @@ type restoration struct {
 
 	floor   codec.Floor // the one that spares the most work
 	floored bool
+	hidden  bool              // a later one stands in front of it, and will outlive it
 	origins map[string]origin // of the newest checkpoints, until the start is found
 	// covered are the devices whose checkpoint a stale owner may have written, with the last offset it includes.
 	covered map[string]int64
@@ -100,7 +101,7 @@ func (r *restoration) complete(ctx context.Context) error {
 		}
 	}
 	k.prev, k.read, k.pass.done = r.read-1, r.read-1, stateStart
-	k.floor.kept = r.floor
+	k.floor.kept, k.floor.again = r.floor, r.hidden
 	switch {
 	case r.ahead == nil:
 		r.plan()
@@ -159,7 +160,7 @@ func (r *restoration) readState(ctx context.Context) (stateStart, logStart, logE
 				return nil //nolint:nilerr // foreign bytes are void
 			}
 			r.meet(f.Epoch, f.LogOffset)
-			if !r.floored || f.Start.Next >= r.floor.Start.Next { // all are true; this one spares the most work
+			if r.hidden = r.floored && f.Start.Next < r.floor.Start.Next; !r.hidden { // all are true; this one spares the most work
 				r.floor, r.floored = f, true
 			}
 		case dec.Decode(rec.Value, &c) != nil || len(c.Twin) == 0 || !codec.ValidDevice(rec.Key):
