@@ -9,9 +9,9 @@ import (
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
-// look starts and ends adoptions. One node of the group, the first, sees to those that are recorded but
-// have not been in the group for Grace: their share of the messages waits in their sessions. An adoption
-// ends at once when its node is back.
+// look starts and ends adoptions. Of the nodes of the group the first, or another one if that does not come
+// to an end, sees to those that are recorded but have not been in the group for Grace: their share of the
+// messages waits in their sessions. An adoption ends at once when its node is back.
 func (r *Registry) look(ctx context.Context, now time.Time, running *sync.WaitGroup) {
 	table := r.cfg.Table()
 	if table == nil || len(table.Members) == 0 {
@@ -33,7 +33,6 @@ func (r *Registry) look(ctx context.Context, now time.Time, running *sync.WaitGr
 			stop()
 		}
 	}
-	first := table.Members[0].ID == r.cfg.Record.GetId()
 	for id, n := range r.records {
 		if id == r.cfg.Record.GetId() || table.Has(id) {
 			continue
@@ -43,7 +42,7 @@ func (r *Registry) look(ctx context.Context, now time.Time, running *sync.WaitGr
 			r.absent[id] = now
 			continue
 		}
-		if _, already := r.adopting[id]; already || !first || !fresh || !r.known || now.Sub(since) < r.grace(id, now) {
+		if _, already := r.adopting[id]; already || !fresh || !r.known || !r.turn(table, now.Sub(since)-r.grace(id, now)) {
 			continue
 		}
 		r.begin(ctx, table, n, running)
@@ -84,4 +83,16 @@ func (r *Registry) begin(ctx context.Context, table *placement.Table, n *doppelv
 		}
 		log.InfoContext(ctx, "session adopted", "took", time.Since(begun))
 	})
+}
+
+// standIn is how long a node has for an adoption before it is the next one's turn: its way to the broker may
+// be blocked.
+const standIn = 30 * time.Second
+
+// turn says whether it is this node's to adopt one that has been due for so long.
+func (r *Registry) turn(table *placement.Table, due time.Duration) bool {
+	if due < 0 {
+		return false
+	}
+	return table.Members[int(due/standIn)%len(table.Members)].ID == r.cfg.Record.GetId()
 }

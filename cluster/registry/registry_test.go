@@ -286,3 +286,15 @@ func await(t *testing.T, what string, ok func() bool) {
 		}
 	}
 }
+
+func TestTheNextOneStandsIn(t *testing.T) {
+	table := &placement.Table{Members: []placement.Member{{ID: "a"}, {ID: "b"}}}
+	for id, want := range map[string][]bool{"a": {false, true, true, false, true}, "b": {false, false, false, true, false}} {
+		r := &Registry{cfg: Config{Record: &doppelv1.NodeRecord{Id: id}}}
+		for i, due := range []time.Duration{-1, 0, standIn - 1, standIn, 2 * standIn} {
+			if got := r.turn(table, due); got != want[i] {
+				t.Errorf("%s, due for %v: %v", id, due, got)
+			}
+		}
+	}
+}

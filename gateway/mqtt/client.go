@@ -101,13 +101,16 @@ func (c *Client) finish(ctx context.Context, manager *autopaho.ConnectionManager
 	}
 	c.manager.Store(nil)
 	enough()
-	bound, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
+	bound, cancel := context.WithTimeout(ctx, goodbye)
 	defer cancel()
 	if err := manager.Disconnect(bound); err != nil {
 		return fmt.Errorf("disconnect from the broker: %w", err)
 	}
 	return nil
 }
+
+// goodbye bounds what is waited for a broker that does not take even a DISCONNECT.
+const goodbye = 2 * time.Second
 
 // Close makes Run return; it does not wait for it.
 func (c *Client) Close() error {
