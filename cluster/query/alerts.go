@@ -21,7 +21,7 @@ func (r *Reader) Alerts(ctx context.Context) ([]*doppelv1.Alert, error) {
 	}
 	err := r.ask(ctx, r.all(), func(ctx context.Context, to Route, ps []int32) (missed, error) {
 		if to.Local {
-			return r.each(ps, func(p int32) error {
+			return each(ctx, ps, func(ctx context.Context, p int32) error {
 				alerts, err := r.cfg.Host.Alerts(ctx, p)
 				add(alerts)
 				return err
@@ -71,7 +71,7 @@ func (r *Reader) Alert(ctx context.Context, id string) (*doppelv1.Alert, error) 
 	}
 	err := r.ask(ctx, r.all(), func(ctx context.Context, to Route, ps []int32) (missed, error) {
 		if to.Local {
-			return r.each(ps, func(p int32) error {
+			return each(ctx, ps, func(ctx context.Context, p int32) error {
 				a, err := r.cfg.Host.Alert(ctx, p, id)
 				add(a)
 				return err

@@ -59,8 +59,54 @@ type node struct {
 	twins   doppelv1.TwinServiceClient
 	alerts  doppelv1.AlertServiceClient
 
+	hold atomic.Pointer[hold] // nil: questions are answered at once
+
 	mu    sync.Mutex
 	conns map[string]*grpc.ClientConn
+}
+
+// hold returns when a question about a partition may be answered.
+type hold func(ctx context.Context, p int32) error
+
+// held is the host of a node whose answers the test may hold back.
+type held struct {
+	*host.Host
+	n *node
+}
+
+func (h held) hold(ctx context.Context, p int32) error {
+	if wait := h.n.hold.Load(); wait != nil {
+		return (*wait)(ctx, p)
+	}
+	return nil
+}
+
+func (h held) Devices(ctx context.Context, p int32) ([]string, error) {
+	if err := h.hold(ctx, p); err != nil {
+		return nil, err
+	}
+	return h.Host.Devices(ctx, p)
+}
+
+func (h held) Twins(ctx context.Context, p int32, devices []string) ([]*doppelv1.Twin, error) {
+	if err := h.hold(ctx, p); err != nil {
+		return nil, err
+	}
+	return h.Host.Twins(ctx, p, devices)
+}
+
+func (h held) Alerts(ctx context.Context, p int32) ([]*doppelv1.Alert, error) {
+	if err := h.hold(ctx, p); err != nil {
+		return nil, err
+	}
+	return h.Host.Alerts(ctx, p)
+}
+
+func (h held) Alert(ctx context.Context, p int32, id string) (*doppelv1.Alert, error) {
+	if err := h.hold(ctx, p); err != nil {
+		return nil, err
+	}
+	return h.Host.Alert(ctx, p, id)
 }
 
 func newWorld(t *testing.T, n int, change func(*api.HubConfig)) *world {
@@ -123,7 +169,7 @@ func (w *world) add(change func(*api.HubConfig)) *node {
 
 func (n *node) config() query.Config {
 	return query.Config{
-		Node: n.id, Host: n.host, Partitions: partitions, Patience: patience, Conn: n.conn, Members: n.w.members,
+		Node: n.id, Host: held{n.host, n}, Partitions: partitions, Patience: patience, Conn: n.conn, Members: n.w.members,
 		Route: func(p int32) query.Route { return n.w.route(n.index, p) },
 	}
 }
@@ -138,7 +184,7 @@ func (n *node) serve() {
 		t.Fatal(err)
 	}
 	n.peers, n.door = grpc.NewServer(), a.Server()
-	query.NewServer(n.host, n.part, n.hub).Register(n.peers)
+	query.NewServer(held{n.host, n}, n.part, n.hub).Register(n.peers)
 	var served sync.WaitGroup
 	listen := func(s *grpc.Server) string {
 		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")

@@ -96,18 +96,30 @@ func fromStatus(err error) (_ error, ok bool) {
 
 // unavailable names partitions that nobody could be asked about. It is a host.ErrUnavailable.
 func unavailable(ps []int32, why string) error {
+	if why != "" {
+		why = " (" + why + ")"
+	}
+	return fmt.Errorf("%s%s: %w", named(ps), why, host.ErrUnavailable)
+}
+
+// overdue is err; if that is the end of the caller's time, it names the partitions that had not answered.
+func overdue(ps []int32, err error) error {
+	if len(ps) == 0 || !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("%s did not answer in time: %w", named(ps), context.DeadlineExceeded)
+}
+
+// named are partitions as people read them.
+func named(ps []int32) string {
 	slices.Sort(ps)
 	ps = slices.Compact(ps)
 	names := make([]string, 0, len(ps))
 	for _, p := range ps {
 		names = append(names, strconv.Itoa(int(p)))
 	}
-	which := "partition "
-	if len(names) > 1 {
-		which = "partitions "
+	if len(names) == 1 {
+		return "partition " + names[0]
 	}
-	if why != "" {
-		why = " (" + why + ")"
-	}
-	return fmt.Errorf("%s%s%s: %w", which, strings.Join(names, ", "), why, host.ErrUnavailable)
+	return "partitions " + strings.Join(names, ", ")
 }

@@ -34,7 +34,7 @@ type Route struct {
 // without others needs nothing else.
 type Config struct {
 	Node       string // id of this node
-	Host       *host.Host
+	Host       Host
 	Partitions int32
 	// Route says who serves a partition. It is asked for every question. Default: this node.
 	Route func(p int32) Route
@@ -88,6 +88,7 @@ func New(cfg Config) *Reader {
 type missed struct {
 	partitions []int32
 	why        string
+	late       []int32 // with an error: those that were asked and had not answered
 }
 
 // ask puts a question about partitions to those who serve them, all at the same time. fn puts it to
@@ -110,7 +111,7 @@ func (r *Reader) ask(ctx context.Context, ps []int32, fn func(ctx context.Contex
 		}
 		m, err := r.askGroups(ctx, groups, fn)
 		if err != nil {
-			return err
+			return overdue(m.late, err)
 		}
 		ps = m.partitions
 		if m.why != "" {
@@ -139,6 +140,7 @@ func (r *Reader) askGroups(ctx context.Context, groups map[Route][]int32, fn fun
 			mu.Lock()
 			defer mu.Unlock()
 			sum.partitions = append(sum.partitions, m.partitions...)
+			sum.late = append(sum.late, m.late...)
 			if m.why != "" {
 				sum.why = m.why
 			}
@@ -170,24 +172,24 @@ func (r *Reader) client(address string) (doppelv1.QueryServiceClient, error) {
 func (r *Reader) remote(ctx context.Context, address string, ps []int32, fn func(context.Context, doppelv1.QueryServiceClient) (missed, error)) (missed, error) {
 	c, err := r.client(address)
 	if err != nil {
-		return missed{ps, err.Error()}, nil //nolint:nilerr // what is not reached is told as that
+		return missed{partitions: ps, why: err.Error()}, nil //nolint:nilerr // what is not reached is told as that
 	}
 	m, err := fn(ctx, c)
 	if err == nil {
 		return m, nil
 	}
-	if ctx.Err() != nil {
-		return missed{}, ctx.Err()
+	if late := over(ctx); late != nil {
+		return missed{late: ps}, late
 	}
 	err, answered := fromStatus(err)
 	switch {
 	case notServed(err):
-		return missed{ps, ""}, nil
+		return missed{partitions: ps}, nil
 	case answered:
 		return missed{}, err
 	default:
 		r.cfg.Logger.Debug("node does not answer", "address", address, "err", err)
-		return missed{ps, "node " + address + " does not answer"}, nil
+		return missed{partitions: ps, why: "node " + address + " does not answer"}, nil
 	}
 }
 
@@ -198,6 +200,15 @@ func (r *Reader) soon(ctx context.Context, address string, ps []int32, fn func(c
 		defer cancel()
 		return fn(bound, c)
 	})
+}
+
+// over is why nobody waits for an answer any more, nil if somebody does. A stream ends at its deadline, and
+// may so a moment before its context.
+func over(ctx context.Context) error {
+	if at, bound := ctx.Deadline(); bound && ctx.Err() == nil && !time.Now().Before(at) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
 }
 
 // notServed says whether an error is that of a partition which is not served where it was asked.

@@ -6,12 +6,8 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/doppel-iot/doppel/actors/host"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
-
-// scanChunk is how many twins are read of a partition at a time.
-const scanChunk = 256
 
 // scan is one walk over all twins. A partition is walked in order of ids, so that one that moves
 // meanwhile is gone on with at its new owner behind the last id seen: no twin comes twice, and none
@@ -52,17 +48,10 @@ func (r *Reader) EachTwin(ctx context.Context, fn func(*doppelv1.Twin) bool) err
 		}
 		m, err := s.round(ctx, groups)
 		if err != nil || s.ended || len(s.left) == 0 {
-			return err
+			return overdue(m.late, err)
 		}
 		why = m.why
 	}
-}
-
-// page is some twins of a partition on their way to fn.
-type page struct {
-	partition int32
-	twins     []*doppelv1.Twin
-	done      bool
 }
 
 // source is a stream of pages that was opened: it is known to serve what it was asked for.
@@ -94,6 +83,7 @@ func (s *scan) round(ctx context.Context, groups map[Route][]int32) (missed, err
 			})
 			mu.Lock()
 			defer mu.Unlock()
+			m.late = append(m.late, lost.late...)
 			if lost.why != "" {
 				m.why = lost.why
 			}
@@ -172,7 +162,7 @@ func (s *scan) local(ps []int32) (source, missed) {
 		after[p] = s.after[p]
 	}
 	return func(ctx context.Context, out func(page) error) (missed, error) {
-		return s.r.each(ps, func(p int32) error { return walk(ctx, s.r.cfg.Host, p, after[p], out) })
+		return each(ctx, ps, func(ctx context.Context, p int32) error { return walk(ctx, s.r.cfg.Host, p, after[p], out) })
 	}, m
 }
 
@@ -199,8 +189,9 @@ func (s *scan) remote(ctx context.Context, c doppelv1.QueryServiceClient, addres
 	}
 	return func(ctx context.Context, out func(page) error) (missed, error) {
 		defer patience.stop()
+		left := slices.Clone(ps)
 		// What a page did not say is done is asked again.
-		return s.r.remote(ctx, address, nil, func(context.Context, doppelv1.QueryServiceClient) (missed, error) {
+		m, err := s.r.remote(ctx, address, nil, func(context.Context, doppelv1.QueryServiceClient) (missed, error) {
 			for {
 				patience.begin()
 				resp, err := stream.Recv()
@@ -217,37 +208,14 @@ func (s *scan) remote(ctx context.Context, c doppelv1.QueryServiceClient, addres
 				if err := out(page{resp.GetPartition(), resp.GetTwins(), resp.GetDone()}); err != nil {
 					return missed{}, err
 				}
+				if resp.GetDone() {
+					left = slices.DeleteFunc(left, func(p int32) bool { return p == resp.GetPartition() })
+				}
 			}
 		})
-	}, missed{}, nil
-}
-
-func serves(h *host.Host, p int32) bool {
-	return answers(h.Partition(p))
-}
-
-// answers says whether a partition of this node can be asked.
-func answers(v host.View) bool { return v.State == host.Serving || v.State == host.Leaving }
-
-// walk reads a partition of this node in order of ids, behind one of them.
-func walk(ctx context.Context, h *host.Host, p int32, after string, out func(page) error) error {
-	ids, err := h.Devices(ctx, p)
-	if err != nil {
-		return err
-	}
-	if i, found := slices.BinarySearch(ids, after); found {
-		ids = ids[i+1:]
-	} else {
-		ids = ids[i:]
-	}
-	for chunk := range slices.Chunk(ids, scanChunk) {
-		twins, err := h.Twins(ctx, p, chunk)
 		if err != nil {
-			return err
+			m.late = left
 		}
-		if err := out(page{partition: p, twins: twins}); err != nil {
-			return err
-		}
-	}
-	return out(page{partition: p, done: true})
+		return m, err
+	}, missed{}, nil
 }

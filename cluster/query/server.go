@@ -12,13 +12,6 @@ import (
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
-const (
-	// answerTwins is how many twins, and answerAlerts how many alerts, go into one message: with the
-	// largest of either it is far below the limit of a message.
-	answerTwins  = 64
-	answerAlerts = 512
-)
-
 // Part is the fleet as one node sees it by itself.
 type Part interface {
 	// Status is of this node and its own partitions.
@@ -41,13 +34,13 @@ type Changes interface {
 // Server answers other nodes.
 type Server struct {
 	doppelv1.UnimplementedQueryServiceServer
-	host    *host.Host
+	host    Host
 	part    Part
 	changes Changes
 }
 
 // NewServer returns a Server of the partitions of h.
-func NewServer(h *host.Host, part Part, changes Changes) *Server {
+func NewServer(h Host, part Part, changes Changes) *Server {
 	return &Server{host: h, part: part, changes: changes}
 }
 
@@ -60,111 +53,6 @@ func (s *Server) check(p int32) error {
 		return status.Errorf(codes.InvalidArgument, "there is no partition %d here", p)
 	}
 	return nil
-}
-
-// ReadTwins implements the service.
-func (s *Server) ReadTwins(req *doppelv1.ReadTwinsRequest, stream grpc.ServerStreamingServer[doppelv1.ReadTwinsResponse]) error {
-	for _, part := range req.GetPartitions() {
-		if err := s.check(part.GetPartition()); err != nil {
-			return err
-		}
-		twins, err := s.host.Twins(stream.Context(), part.GetPartition(), part.GetDevices())
-		if notServed(err) {
-			err, twins = stream.Send(&doppelv1.ReadTwinsResponse{NotServed: []int32{part.GetPartition()}}), nil
-		}
-		if err != nil {
-			return toStatus(err)
-		}
-		for len(twins) > 0 {
-			n := min(answerTwins, len(twins))
-			if err := stream.Send(&doppelv1.ReadTwinsResponse{Twins: twins[:n]}); err != nil {
-				return err
-			}
-			twins = twins[n:]
-		}
-	}
-	return nil
-}
-
-// ScanTwins implements the service.
-func (s *Server) ScanTwins(req *doppelv1.ScanTwinsRequest, stream grpc.ServerStreamingServer[doppelv1.ScanTwinsResponse]) error {
-	first := &doppelv1.ScanTwinsResponse{}
-	for _, part := range req.GetPartitions() {
-		if err := s.check(part.GetPartition()); err != nil {
-			return err
-		}
-		if !serves(s.host, part.GetPartition()) {
-			first.NotServed = append(first.NotServed, part.GetPartition())
-		}
-	}
-	if err := stream.Send(first); err != nil || len(first.GetNotServed()) > 0 {
-		return err
-	}
-	for _, part := range req.GetPartitions() {
-		err := walk(stream.Context(), s.host, part.GetPartition(), part.GetAfter(), func(p page) error {
-			for {
-				n := min(answerTwins, len(p.twins))
-				resp := &doppelv1.ScanTwinsResponse{Partition: p.partition, Twins: p.twins[:n], Done: p.done}
-				if err := stream.Send(resp); err != nil {
-					return err
-				}
-				if p.twins = p.twins[n:]; len(p.twins) == 0 {
-					return nil
-				}
-			}
-		})
-		if notServed(err) { // it moves; the others do not
-			err = stream.Send(&doppelv1.ScanTwinsResponse{NotServed: []int32{part.GetPartition()}})
-		}
-		if err != nil {
-			return toStatus(err)
-		}
-	}
-	return nil
-}
-
-// ReadAlerts implements the service.
-func (s *Server) ReadAlerts(req *doppelv1.ReadAlertsRequest, stream grpc.ServerStreamingServer[doppelv1.ReadAlertsResponse]) error {
-	for _, p := range req.GetPartitions() {
-		if err := s.check(p); err != nil {
-			return err
-		}
-		alerts, err := s.host.Alerts(stream.Context(), p)
-		if notServed(err) {
-			err, alerts = stream.Send(&doppelv1.ReadAlertsResponse{NotServed: []int32{p}}), nil
-		}
-		if err != nil {
-			return toStatus(err)
-		}
-		for len(alerts) > 0 {
-			n := min(answerAlerts, len(alerts))
-			if err := stream.Send(&doppelv1.ReadAlertsResponse{Alerts: alerts[:n]}); err != nil {
-				return err
-			}
-			alerts = alerts[n:]
-		}
-	}
-	return nil
-}
-
-// FindAlert implements the service.
-func (s *Server) FindAlert(ctx context.Context, req *doppelv1.FindAlertRequest) (*doppelv1.FindAlertResponse, error) {
-	resp := &doppelv1.FindAlertResponse{}
-	for _, p := range req.GetPartitions() {
-		if err := s.check(p); err != nil {
-			return nil, err
-		}
-		a, err := s.host.Alert(ctx, p, req.GetId())
-		switch {
-		case notServed(err):
-			resp.NotServed = append(resp.NotServed, p)
-		case err != nil:
-			return nil, toStatus(err)
-		case a != nil:
-			return &doppelv1.FindAlertResponse{Alert: a}, nil
-		}
-	}
-	return resp, nil
 }
 
 // ReadPast implements the service.

@@ -47,7 +47,7 @@ func (r *Reader) Twins(ctx context.Context, ids []string) ([]*doppelv1.Twin, err
 	}
 	err := r.ask(ctx, ps, func(ctx context.Context, to Route, ps []int32) (missed, error) {
 		if to.Local {
-			return r.each(ps, func(p int32) error {
+			return each(ctx, ps, func(ctx context.Context, p int32) error {
 				twins, err := r.cfg.Host.Twins(ctx, p, devices[p])
 				add(twins)
 				return err
@@ -80,25 +80,15 @@ func (r *Reader) Twins(ctx context.Context, ids []string) ([]*doppelv1.Twin, err
 	return all, err
 }
 
-// each calls read for partitions of this node.
-func (*Reader) each(ps []int32, read func(p int32) error) (m missed, _ error) {
-	for _, p := range ps {
-		switch err := read(p); {
-		case notServed(err):
-			m.partitions = append(m.partitions, p)
-		case err != nil:
-			return missed{}, err
-		}
-	}
-	return m, nil
-}
-
 // TwinAsOf returns one twin as it was.
 func (r *Reader) TwinAsOf(ctx context.Context, id string, at host.AsOf) (t *doppelv1.Twin, err error) {
 	p := r.partition(id)
 	err = r.ask(ctx, []int32{p}, func(ctx context.Context, to Route, ps []int32) (missed, error) {
 		if to.Local {
-			return r.each(ps, func(p int32) (err error) { t, err = r.cfg.Host.TwinAsOf(ctx, p, id, at); return err })
+			return each(ctx, ps, func(ctx context.Context, p int32) (err error) {
+				t, err = r.cfg.Host.TwinAsOf(ctx, p, id, at)
+				return err
+			})
 		}
 		return r.remote(ctx, to.Address, ps, func(ctx context.Context, c doppelv1.QueryServiceClient) (m missed, err error) {
 			resp, err := c.ReadPast(ctx, &doppelv1.ReadPastRequest{Partition: p, Device: id, Version: at.Version, TimeUnixNano: at.Time})
@@ -117,7 +107,7 @@ func (r *Reader) Replay(ctx context.Context, id string) (got host.Replay, err er
 	p := r.partition(id)
 	err = r.ask(ctx, []int32{p}, func(ctx context.Context, to Route, ps []int32) (missed, error) {
 		if to.Local {
-			return r.each(ps, func(p int32) (err error) { got, err = r.cfg.Host.Replay(ctx, p, id); return err })
+			return each(ctx, ps, func(ctx context.Context, p int32) (err error) { got, err = r.cfg.Host.Replay(ctx, p, id); return err })
 		}
 		return r.remote(ctx, to.Address, ps, func(ctx context.Context, c doppelv1.QueryServiceClient) (m missed, err error) {
 			resp, err := c.ReplayLog(ctx, &doppelv1.ReplayLogRequest{Partition: p, Device: id})
@@ -140,7 +130,7 @@ func (r *Reader) Reset(ctx context.Context, id string) error {
 	p := r.partition(id)
 	err := r.ask(ctx, []int32{p}, func(ctx context.Context, to Route, ps []int32) (missed, error) {
 		if to.Local {
-			return r.each(ps, func(p int32) error { return r.cfg.Host.Reset(ctx, p, id) })
+			return each(ctx, ps, func(ctx context.Context, p int32) error { return r.cfg.Host.Reset(ctx, p, id) })
 		}
 		return r.remote(ctx, to.Address, ps, func(ctx context.Context, c doppelv1.QueryServiceClient) (m missed, err error) {
 			_, err = c.Reset(ctx, &doppelv1.ResetRequest{Partition: p, Device: id})

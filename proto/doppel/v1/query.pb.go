@@ -272,7 +272,7 @@ func (x *ScanTwinsRequest) GetPartitions() []*PartitionScan {
 }
 
 // The first one has no twins: it says whether the node serves what is asked for. Then come the
-// partitions one after another.
+// twins of several partitions at a time; those of one in order of their ids.
 type ScanTwinsResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	NotServed []int32                `protobuf:"varint,1,rep,packed,name=not_served,json=notServed,proto3" json:"not_served,omitempty"`

@@ -1,0 +1,24 @@
+package query
+
+import (
+	"context"
+
+	"github.com/doppel-iot/doppel/actors/host"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+// Host is the partitions of this node; *host.Host implements it. Each question about a partition waits
+// for the release of what it shows, and returns when ctx ends.
+type Host interface {
+	Partition(p int32) host.View
+	Partitions() []host.View
+	Stats() *host.Stats
+
+	Devices(ctx context.Context, p int32) ([]string, error)
+	Twins(ctx context.Context, p int32, devices []string) ([]*doppelv1.Twin, error)
+	TwinAsOf(ctx context.Context, p int32, device string, at host.AsOf) (*doppelv1.Twin, error)
+	Replay(ctx context.Context, p int32, device string) (host.Replay, error)
+	Reset(ctx context.Context, p int32, device string) error
+	Alerts(ctx context.Context, p int32) ([]*doppelv1.Alert, error)
+	Alert(ctx context.Context, p int32, id string) (*doppelv1.Alert, error)
+}
