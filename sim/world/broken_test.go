@@ -271,4 +271,3 @@ func (noBarrier) Bounds(context.Context, int32) (start, end int64, err error) { 
 func byTimeAlone(_ *process, cfg *host.Config) {
 	cfg.Ingest, cfg.Gateways = noBarrier{cfg.Ingest}, nil
 }
-
