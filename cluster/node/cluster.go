@@ -42,6 +42,7 @@ type cluster struct {
 	registry *registry.Registry
 
 	draining atomic.Bool
+	unshared atomic.Bool // the broker assigns nothing to this node
 
 	routing sync.Mutex
 	routes  atomic.Pointer[[]router.Route] // by partition

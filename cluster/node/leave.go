@@ -101,12 +101,13 @@ func (c *cluster) share(ctx context.Context) error {
 	const pace = 200 * time.Millisecond
 	client, ok := c.a.door.(*mqtt.Client)
 	if !ok { // devices connect to this node itself
+		c.unshared.Store(true)
 		<-ctx.Done()
 		return nil
 	}
 	t := time.NewTicker(pace)
 	defer t.Stop()
-	unsharing, unshared := false, false
+	unsharing := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -115,17 +116,19 @@ func (c *cluster) share(ctx context.Context) error {
 		}
 		_, owned := c.a.host.Restored()
 		switch draining := c.draining.Load(); {
-		case draining && !unshared && owned == 0:
+		case draining && !c.unshared.Load() && owned == 0:
 			unsharing = true // also after a failure nothing is subscribed any more
 			bound, cancel := context.WithTimeout(ctx, unshareWithin)
 			err := client.Leave(bound)
 			cancel()
-			if unshared = err == nil; !unshared && ctx.Err() == nil {
+			c.unshared.Store(err == nil)
+			if err != nil && ctx.Err() == nil {
 				c.a.log.WarnContext(ctx, "MQTT share not given up, trying again", "err", err)
 			}
 		case !draining && unsharing:
 			client.Return()
-			unsharing, unshared = false, false
+			unsharing = false
+			c.unshared.Store(false)
 		}
 	}
 }

@@ -62,10 +62,10 @@ func (c *cluster) describe(n *doppelv1.Node) {
 	}
 	n.Generation, n.Capacity = c.group.Table().Generation, uint32(m.Capacity)
 	switch {
-	case m.Capacity > 0:
-	case n.GetPartitions() > 0:
+	case m.Capacity > 0 || c.a.cfg.Capacity == 0 && !c.draining.Load():
+	case n.GetPartitions() > 0 || !c.unshared.Load():
 		n.State = "draining"
 	default:
-		n.State = "drained"
+		n.State = "drained" // and may be stopped: nothing comes to it
 	}
 }

@@ -25,6 +25,7 @@ import (
 type operator struct {
 	doppelv1.UnimplementedFleetServiceServer
 	left   atomic.Int32 // partitions that n2 has
+	share  atomic.Int32 // how often it is looked before n2, then, has no MQTT share
 	undone atomic.Bool
 }
 
@@ -43,6 +44,9 @@ func (o *operator) GetStatus(context.Context, *doppelv1.GetStatusRequest) (*dopp
 		},
 	}
 	if o.left.Load() == 0 { // the last one has arrived
+		if o.share.Add(-1) < 0 {
+			s.Nodes[1].State = "drained"
+		}
 		s.Partitions[1] = &doppelv1.Partition{Id: 1, Owner: "n1", Epoch: 3, State: "serving"}
 	}
 	for i := range o.left.Load() {
@@ -103,7 +107,7 @@ func TestClusterDrain(t *testing.T) {
 		t.Errorf("exit code %d, %q, want %q; %v", got.code, got.stdout, want, got.err)
 	}
 	got = doppel(t.Context(), nil, "cluster", "drain", "n2", "--wait", "--addr", addr)
-	if want := "n2 is draining and has 0 partitions\n"; got.code != 0 || got.stdout != want || o.left.Load() != 0 {
+	if want := "n2 is drained and has 0 partitions\n"; got.code != 0 || got.stdout != want || o.left.Load() != 0 {
 		t.Errorf("exit code %d, %q, want %q; %v", got.code, got.stdout, want, got.err)
 	}
 	if got = doppel(t.Context(), nil, "cluster", "drain", "n2", "--undo", "--addr", addr); got.code != 0 || !o.undone.Load() {

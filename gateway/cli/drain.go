@@ -24,7 +24,7 @@ func clusterDrain(o *options) *cobra.Command {
 			"not drained any more.",
 	}
 	cmd.Flags().BoolVar(&undo, "undo", false, "give the node its share again")
-	cmd.Flags().BoolVar(&wait, "wait", false, "return when all partitions have moved and are served")
+	cmd.Flags().BoolVar(&wait, "wait", false, "return when all partitions have moved and are served, and the node has no MQTT share left")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return o.readLog(cmd, func(ctx context.Context, conn *grpc.ClientConn) error {
 			client := doppelv1.NewFleetServiceClient(conn)
@@ -47,8 +47,8 @@ func clusterDrain(o *options) *cobra.Command {
 	return cmd
 }
 
-// moved waits until a node owns nothing, or, with undo, until nothing moves to it any more, and what has
-// moved is served; a node that is gone owns nothing.
+// moved waits until a node is drained, or, with undo, until nothing moves to it any more, and what has
+// moved is served; a node that is gone is drained.
 func moved(ctx context.Context, client doppelv1.FleetServiceClient, n *doppelv1.Node, undo bool) (*doppelv1.Node, error) {
 	for {
 		s, err := client.GetStatus(ctx, &doppelv1.GetStatusRequest{})
@@ -64,16 +64,18 @@ func moved(ctx context.Context, client doppelv1.FleetServiceClient, n *doppelv1.
 				busy++
 			}
 		}
+		there := false
 		for _, now := range s.GetNodes() {
 			if now.GetId() == n.GetId() {
-				n = now
+				n, there = now, true
 			}
 		}
-		if undo == (owned > 0) && busy == 0 {
+		shares := there && !undo && n.GetState() != "drained"
+		if undo == (owned > 0) && busy == 0 && !shares {
 			return n, nil
 		}
 		if err := sleep(ctx, drainEvery); err != nil {
-			return nil, fmt.Errorf("node %s still has %d partitions, %d are on their way: %w", n.GetId(), owned, busy, err)
+			return nil, fmt.Errorf("node %s is %s and has %d partitions, %d are on their way: %w", n.GetId(), n.GetState(), owned, busy, err)
 		}
 	}
 }
