@@ -41,7 +41,6 @@ const (
 
 // run watches until ctx ends.
 func (s *subscriber) run(ctx context.Context) {
-	s.heard.stories = make(map[string][]*doppelv1.Alert)
 	for at, token := s.first, ""; ctx.Err() == nil; at++ {
 		token = s.listen(ctx, s.nodes[at%len(s.nodes)], token)
 		s.mu.Lock()
@@ -112,6 +111,7 @@ func newAudience(ctx context.Context, nodes []*live, n int) *audience {
 	a := &audience{stop: stop}
 	for i := range n {
 		s := &subscriber{name: fmt.Sprintf("subscriber %d", i+1), nodes: nodes, first: i}
+		s.heard.stories = make(map[string][]*doppelv1.Alert)
 		a.members = append(a.members, s)
 		a.running.Go(func() { s.run(ctx) })
 	}
