@@ -37,9 +37,11 @@ func TestPrometheusRules(t *testing.T) {
 	cfg := nodetest.Embedded(t)
 	cfg.QuestDB = "http://127.0.0.1:1" // nobody there, but its metrics are
 	var exposed []string
-	for name := range nodetest.Start(t, cfg).Metrics() {
-		name, _, _ = strings.Cut(name, "{")
-		exposed = append(exposed, name)
+	for _, n := range []*nodetest.Node{nodetest.Start(t, cfg), nodetest.Start(t, nodetest.Real(t))} {
+		for name := range n.Metrics() {
+			name, _, _ = strings.Cut(name, "{")
+			exposed = append(exposed, name)
+		}
 	}
 	metric := regexp.MustCompile(`doppel_[a-z_]+`)
 	reasons := regexp.MustCompile(`reason=~?"([^"]*)"`)

@@ -1,16 +1,18 @@
 package query
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/doppel-iot/doppel/actors/host"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
-// Alerts returns the open alerts and those resolved within 24 hours.
+// Alerts returns the open alerts and those resolved within 24 hours, newest first.
 func (r *Reader) Alerts(ctx context.Context) ([]*doppelv1.Alert, error) {
 	var mu sync.Mutex
 	var all []*doppelv1.Alert
@@ -54,6 +56,9 @@ func (r *Reader) Alerts(ctx context.Context) ([]*doppelv1.Alert, error) {
 	if err != nil {
 		return nil, err
 	}
+	slices.SortFunc(all, func(a, b *doppelv1.Alert) int {
+		return cmp.Or(b.GetCreateTime().AsTime().Compare(a.GetCreateTime().AsTime()), cmp.Compare(a.GetId(), b.GetId()))
+	})
 	return all, nil
 }
 

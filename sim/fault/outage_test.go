@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -91,11 +92,11 @@ func newOutage(t *testing.T) *outageRig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var nonce uint64
+	var nonce atomic.Uint64
 	h, err := host.New(host.Config{
 		Node: "n", Partitions: outagePartitions, Changelog: client.Changelog(), State: client.State(), Ingest: client.Ingest(),
 		DeadLetters: client.DeadLetters(), Alerts: client.AlertLog(), CheckpointAfter: time.Second, Logger: slog.New(slog.DiscardHandler),
-		Clock: func() int64 { return time.Now().UnixNano() }, Nonce: func() uint64 { nonce++; return nonce },
+		Clock: func() int64 { return time.Now().UnixNano() }, Nonce: func() uint64 { return nonce.Add(1) },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -76,6 +76,7 @@ type Rig struct {
 
 	nodes     []*node
 	processes map[Subject]*process
+	knowing   sync.Mutex // of processes while they are being made
 	links     map[Subject]*link
 	cables    map[Subject]*cable // of a cluster
 	wiring    wiring             // of a cluster
@@ -155,6 +156,24 @@ func (r *Rig) startNode(ctx context.Context, binary string, args []string) error
 	return nil
 }
 
+// know enters a process, while proxies may already ask for it.
+func (r *Rig) know(s Subject, p *process) {
+	r.knowing.Lock()
+	defer r.knowing.Unlock()
+	r.processes[s] = p
+}
+
+// pid is that of a process; 0: it does not run.
+func (r *Rig) pid(s Subject) int {
+	r.knowing.Lock()
+	p := r.processes[s]
+	r.knowing.Unlock()
+	if p == nil {
+		return 0
+	}
+	return p.pid()
+}
+
 // addNode prepares a node; it is not started.
 func (r *Rig) addNode(s Subject, binary, grpc, http string, args []string) (*node, error) {
 	dir, err := r.folder(s)
@@ -163,7 +182,7 @@ func (r *Rig) addNode(s Subject, binary, grpc, http string, args []string) (*nod
 	}
 	n := newNode(s, dir, binary, grpc, http, args)
 	r.nodes = append(r.nodes, n)
-	r.processes[s] = &n.process
+	r.know(s, &n.process)
 	return n, nil
 }
 

@@ -95,7 +95,7 @@ func (r *Rig) spread(ctx context.Context, c *ClusterConfig, members []Subject, n
 
 // gather prepares servers and nodes on loopback, with proxies between them.
 func (r *Rig) gather(ctx context.Context, c *ClusterConfig, members []Subject, ports *device.Random) error {
-	through := newRelays(members, func(s Subject) int { return r.processes[s].pid() })
+	through := newRelays(members, r.pid)
 	r.wiring = through
 	port := make(map[Subject]int)
 	for _, s := range []Subject{Kafka, Mosquitto} {
@@ -125,7 +125,7 @@ func (r *Rig) gather(ctx context.Context, c *ClusterConfig, members []Subject, p
 		if err != nil {
 			return err
 		}
-		r.processes[s] = newService(s, c.Root, dir, port[s], more...)
+		r.know(s, newService(s, c.Root, dir, port[s], more...))
 	}
 	if err := r.startAll(ctx); err != nil {
 		return err
