@@ -65,50 +65,6 @@ type node struct {
 	conns map[string]*grpc.ClientConn
 }
 
-// hold returns when a question about a partition may be answered.
-type hold func(ctx context.Context, p int32) error
-
-// held is the host of a node whose answers the test may hold back.
-type held struct {
-	*host.Host
-	n *node
-}
-
-func (h held) hold(ctx context.Context, p int32) error {
-	if wait := h.n.hold.Load(); wait != nil {
-		return (*wait)(ctx, p)
-	}
-	return nil
-}
-
-func (h held) Devices(ctx context.Context, p int32) ([]string, error) {
-	if err := h.hold(ctx, p); err != nil {
-		return nil, err
-	}
-	return h.Host.Devices(ctx, p)
-}
-
-func (h held) Twins(ctx context.Context, p int32, devices []string) ([]*doppelv1.Twin, error) {
-	if err := h.hold(ctx, p); err != nil {
-		return nil, err
-	}
-	return h.Host.Twins(ctx, p, devices)
-}
-
-func (h held) Alerts(ctx context.Context, p int32) ([]*doppelv1.Alert, error) {
-	if err := h.hold(ctx, p); err != nil {
-		return nil, err
-	}
-	return h.Host.Alerts(ctx, p)
-}
-
-func (h held) Alert(ctx context.Context, p int32, id string) (*doppelv1.Alert, error) {
-	if err := h.hold(ctx, p); err != nil {
-		return nil, err
-	}
-	return h.Host.Alert(ctx, p, id)
-}
-
 func newWorld(t *testing.T, n int, change func(*api.HubConfig)) *world {
 	t.Helper()
 	log, err := kafka.OpenEmbedded(kafka.EmbeddedConfig{Addr: "127.0.0.1:0", DataDir: t.TempDir()})
@@ -355,70 +311,6 @@ func (w *world) sample(device string, seq int) {
 type verdict struct{ done chan host.Verdict }
 
 func (v verdict) Done(_ []uint64, got host.Verdict) { v.done <- got }
-
-// part is a node's own share of the fleet.
-type part struct {
-	n *node
-
-	mu      sync.Mutex
-	drained bool
-	audit   func(a *doppelv1.Audit) // changes what an audit finds
-}
-
-func (p *part) Status(context.Context) (*doppelv1.Status, error) {
-	s := &doppelv1.Status{SamplesPerSecond: 10, Nodes: []*doppelv1.Node{{Id: p.n.id, Address: p.n.address, State: "serving"}}}
-	for _, v := range p.n.host.Partitions() {
-		one := &doppelv1.Partition{Id: v.ID, State: string(v.State), Twins: uint64(v.Twins)}
-		if v.State != host.Idle {
-			one.Owner, one.Epoch = p.n.id, uint64(v.Epoch)
-			s.Nodes[0].Partitions++
-		}
-		s.Partitions = append(s.Partitions, one)
-		s.Twins += uint64(v.Twins)
-	}
-	return s, nil
-}
-
-func (p *part) Audit(ctx context.Context, deep bool) (*doppelv1.Audit, error) {
-	a := &doppelv1.Audit{Balanced: true, Totals: &doppelv1.Counters{}, Twins: &doppelv1.Counters{}}
-	acc := p.n.host.Stats().Accounts()
-	a.Received, a.Totals.Applied = acc.Received, acc.Applied
-	for _, v := range p.n.host.Partitions() {
-		if v.State != host.Serving {
-			continue
-		}
-		s, err := p.n.host.Standing(ctx, v.ID)
-		if err != nil {
-			return nil, err
-		}
-		a.Twins.Applied += s.Counters.Applied
-		a.Partitions = append(a.Partitions, s.Audit)
-		if deep {
-			c, err := p.n.host.Check(ctx, v.ID)
-			if err != nil {
-				return nil, err
-			}
-			if a.GetLog() == nil {
-				a.Log = &doppelv1.LogAudit{Whole: true}
-			}
-			a.Log.Records += c.Fold.Records
-			a.Log.Refused += c.Fold.Refused
-		}
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.audit != nil {
-		p.audit(a)
-	}
-	return a, nil
-}
-
-func (p *part) Drain(_ context.Context, undo bool) (*doppelv1.Node, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.drained = !undo
-	return &doppelv1.Node{Id: p.n.id, State: "draining"}, nil
-}
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
