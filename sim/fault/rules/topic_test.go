@@ -184,11 +184,11 @@ func (s *session) get(ctx context.Context, offset int64) (stored, error) {
 			return stored{}, err
 		}
 		s.t.mu.Lock()
-		grown := s.t.grown
+		grown, start := s.t.grown, s.t.start
 		switch {
-		case offset < s.t.start:
+		case offset < start:
 			s.t.mu.Unlock()
-			return stored{}, fmt.Errorf("offset %d is gone, the log starts at %d", offset, s.t.start)
+			return stored{}, fmt.Errorf("offset %d is gone, the log starts at %d", offset, start)
 		case offset < int64(len(s.t.recs)):
 			r := s.t.recs[offset]
 			s.t.mu.Unlock()
