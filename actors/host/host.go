@@ -54,10 +54,10 @@ type Config struct {
 	// minutes; negative: never).
 	PassivateAfter time.Duration
 
-	Rules  *alert.Set   // nil: the built-in rules
-	Limits twin.Limits  // zero: 500 ms and 64 samples
-	Clock  func() int64 // unix nanoseconds; nil: the system's clock
-	Nonce  func() uint64
+	Rules  *alert.Set    // nil: the built-in rules
+	Limits twin.Limits   // zero: 500 ms and 64 samples
+	Clock  func() int64  // unix nanoseconds; nil: the system's clock
+	Nonce  func() uint64 // asked by all partitions at the same time
 	// Mailbox bounds the messages waiting in a partition (default 4,096), MailboxBytes what they may
 	// weigh (default 2 MiB, and one batch on top; as much again while they are worked off), InFlight
 	// the records of a partition that are not acknowledged yet (default 8,192, and what one message

@@ -105,10 +105,13 @@ func (h *Host) Alerts(ctx context.Context, p int32) ([]*doppelv1.Alert, error) {
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(alerts, func(a, b *doppelv1.Alert) int {
-		return cmp.Or(b.GetCreateTime().AsTime().Compare(a.GetCreateTime().AsTime()), cmp.Compare(a.GetId(), b.GetId()))
-	})
+	slices.SortFunc(alerts, NewestFirst)
 	return alerts, nil
+}
+
+// NewestFirst is the order of lists of alerts.
+func NewestFirst(a, b *doppelv1.Alert) int {
+	return cmp.Or(b.GetCreateTime().AsTime().Compare(a.GetCreateTime().AsTime()), cmp.Compare(a.GetId(), b.GetId()))
 }
 
 // Alert is one of those alerts; nil if partition p has none of that id.

@@ -1,7 +1,6 @@
 package query
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -56,9 +55,7 @@ func (r *Reader) Alerts(ctx context.Context) ([]*doppelv1.Alert, error) {
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(all, func(a, b *doppelv1.Alert) int {
-		return cmp.Or(b.GetCreateTime().AsTime().Compare(a.GetCreateTime().AsTime()), cmp.Compare(a.GetId(), b.GetId()))
-	})
+	slices.SortFunc(all, host.NewestFirst)
 	return all, nil
 }
 
