@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 )
 
@@ -39,7 +38,7 @@ func (r *relays) toServer(ctx context.Context, from, to Subject, address string)
 func (r *relays) toNode(ctx context.Context, to Subject, address string) (*Proxy, error) {
 	return r.open(ctx, address, func(c net.Conn) (up, down *gate) {
 		for _, from := range r.nodes {
-			if from != to && owns(r.pid(from), c.RemoteAddr()) {
+			if from != to && owns(r.pid(from), c) {
 				return r.between(from, to)
 			}
 		}
@@ -69,13 +68,14 @@ func (r *relays) close() {
 	}
 }
 
-// owns says whether a process has the socket with this address of 127.0.0.1.
-func owns(pid int, addr net.Addr) bool {
-	tcp, ok := addr.(*net.TCPAddr)
-	if !ok || pid == 0 {
+// owns says whether a process has the client's side of a connection over 127.0.0.1.
+func owns(pid int, c net.Conn) bool {
+	client, ok1 := c.RemoteAddr().(*net.TCPAddr)
+	proxy, ok2 := c.LocalAddr().(*net.TCPAddr)
+	if !ok1 || !ok2 || pid == 0 {
 		return false
 	}
-	inode, err := inodeOf(tcp.Port)
+	inode, err := inodeOf(client.Port, proxy.Port)
 	if err != nil {
 		return false
 	}
@@ -91,17 +91,22 @@ func owns(pid int, addr net.Addr) bool {
 	return false
 }
 
-// inodeOf finds the socket of a client on loopback by its port.
-func inodeOf(port int) (string, error) {
-	text, err := os.ReadFile("/proc/net/tcp")
-	if err != nil {
-		return "", fmt.Errorf("sockets: %w", err)
-	}
-	local := "0100007F:" + fmt.Sprintf("%04X", port)
-	for line := range strings.Lines(string(text)) {
-		if f := strings.Fields(line); len(f) > 9 && f[1] == local {
-			return f[9], nil
+// inodeOf finds a socket of loopback by its own port and that of its peer: a port alone may have several,
+// to different peers or left over from one that has ended. The kernel's table is no snapshot and can miss
+// a line while others come and go, so it is read more than once.
+func inodeOf(own, peer int) (string, error) {
+	const reads = 5
+	local, remote := fmt.Sprintf("0100007F:%04X", own), fmt.Sprintf("0100007F:%04X", peer)
+	for range reads {
+		text, err := os.ReadFile("/proc/net/tcp")
+		if err != nil {
+			return "", fmt.Errorf("sockets: %w", err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if f := strings.Fields(line); len(f) > 9 && f[1] == local && f[2] == remote {
+				return f[9], nil
+			}
 		}
 	}
-	return "", fmt.Errorf("no socket with port %s", strconv.Itoa(port))
+	return "", fmt.Errorf("no socket with port %d to port %d", own, peer)
 }
