@@ -132,32 +132,41 @@ func (AlertState) EnumDescriptor() ([]byte, []int) {
 }
 
 type Alert struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	Id              string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Device          string                 `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
-	Rule            string                 `protobuf:"bytes,3,opt,name=rule,proto3" json:"rule,omitempty"`
-	RuleVersion     uint64                 `protobuf:"varint,4,opt,name=rule_version,json=ruleVersion,proto3" json:"rule_version,omitempty"`
-	Metric          string                 `protobuf:"bytes,5,opt,name=metric,proto3" json:"metric,omitempty"`
-	Severity        Severity               `protobuf:"varint,6,opt,name=severity,proto3,enum=doppel.v1.Severity" json:"severity,omitempty"`
-	State           AlertState             `protobuf:"varint,7,opt,name=state,proto3,enum=doppel.v1.AlertState" json:"state,omitempty"`
-	CreateTime      *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"` // pending since
-	FireTime        *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=fire_time,json=fireTime,proto3" json:"fire_time,omitempty"`
-	ResolveTime     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=resolve_time,json=resolveTime,proto3" json:"resolve_time,omitempty"`
-	UpdateTime      *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	Value           float64                `protobuf:"fixed64,12,opt,name=value,proto3" json:"value,omitempty"`
-	Score           float64                `protobuf:"fixed64,13,opt,name=score,proto3" json:"score,omitempty"`
-	BaselineCount   uint64                 `protobuf:"varint,14,opt,name=baseline_count,json=baselineCount,proto3" json:"baseline_count,omitempty"`
-	BaselineMean    float64                `protobuf:"fixed64,15,opt,name=baseline_mean,json=baselineMean,proto3" json:"baseline_mean,omitempty"`
-	BaselineStddev  float64                `protobuf:"fixed64,16,opt,name=baseline_stddev,json=baselineStddev,proto3" json:"baseline_stddev,omitempty"`
-	Boot            uint64                 `protobuf:"varint,17,opt,name=boot,proto3" json:"boot,omitempty"` // sample that caused the last transition
-	Seq             uint64                 `protobuf:"varint,18,opt,name=seq,proto3" json:"seq,omitempty"`
-	Reason          string                 `protobuf:"bytes,19,opt,name=reason,proto3" json:"reason,omitempty"` // one sentence for people
-	AcknowledgeTime *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=acknowledge_time,json=acknowledgeTime,proto3" json:"acknowledge_time,omitempty"`
-	AcknowledgedBy  string                 `protobuf:"bytes,21,opt,name=acknowledged_by,json=acknowledgedBy,proto3" json:"acknowledged_by,omitempty"`
-	Silenced        bool                   `protobuf:"varint,22,opt,name=silenced,proto3" json:"silenced,omitempty"`
-	Tags            map[string]string      `protobuf:"bytes,23,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Id                 string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Device             string                 `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
+	Rule               string                 `protobuf:"bytes,3,opt,name=rule,proto3" json:"rule,omitempty"`
+	RuleVersion        uint64                 `protobuf:"varint,4,opt,name=rule_version,json=ruleVersion,proto3" json:"rule_version,omitempty"`
+	Metric             string                 `protobuf:"bytes,5,opt,name=metric,proto3" json:"metric,omitempty"`
+	Severity           Severity               `protobuf:"varint,6,opt,name=severity,proto3,enum=doppel.v1.Severity" json:"severity,omitempty"`
+	State              AlertState             `protobuf:"varint,7,opt,name=state,proto3,enum=doppel.v1.AlertState" json:"state,omitempty"`
+	CreateTime         *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"` // pending since
+	FireTime           *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=fire_time,json=fireTime,proto3" json:"fire_time,omitempty"`
+	ResolveTime        *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=resolve_time,json=resolveTime,proto3" json:"resolve_time,omitempty"`
+	UpdateTime         *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	Value              float64                `protobuf:"fixed64,12,opt,name=value,proto3" json:"value,omitempty"`
+	Score              float64                `protobuf:"fixed64,13,opt,name=score,proto3" json:"score,omitempty"`
+	BaselineCount      uint64                 `protobuf:"varint,14,opt,name=baseline_count,json=baselineCount,proto3" json:"baseline_count,omitempty"`
+	BaselineMean       float64                `protobuf:"fixed64,15,opt,name=baseline_mean,json=baselineMean,proto3" json:"baseline_mean,omitempty"`
+	BaselineStddev     float64                `protobuf:"fixed64,16,opt,name=baseline_stddev,json=baselineStddev,proto3" json:"baseline_stddev,omitempty"`
+	Boot               uint64                 `protobuf:"varint,17,opt,name=boot,proto3" json:"boot,omitempty"` // sample that caused the last transition
+	Seq                uint64                 `protobuf:"varint,18,opt,name=seq,proto3" json:"seq,omitempty"`
+	Reason             string                 `protobuf:"bytes,19,opt,name=reason,proto3" json:"reason,omitempty"` // one sentence for people
+	AcknowledgeTime    *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=acknowledge_time,json=acknowledgeTime,proto3" json:"acknowledge_time,omitempty"`
+	AcknowledgedBy     string                 `protobuf:"bytes,21,opt,name=acknowledged_by,json=acknowledgedBy,proto3" json:"acknowledged_by,omitempty"`
+	Silenced           bool                   `protobuf:"varint,22,opt,name=silenced,proto3" json:"silenced,omitempty"`
+	Tags               map[string]string      `protobuf:"bytes,23,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	AcknowledgeComment string                 `protobuf:"bytes,24,opt,name=acknowledge_comment,json=acknowledgeComment,proto3" json:"acknowledge_comment,omitempty"`
+	// The silence that holds it; empty: none.
+	Silence string `protobuf:"bytes,25,opt,name=silence,proto3" json:"silence,omitempty"`
+	// Its rule runs in shadow: nobody is notified, and only those who ask for it see it.
+	Shadow bool `protobuf:"varint,26,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	// It came and went so often that it stays firing until it has been quiet for a while.
+	Flapping bool `protobuf:"varint,27,opt,name=flapping,proto3" json:"flapping,omitempty"`
+	// When nobody had acknowledged it for the rule's escalate_after, and its severity was raised for that.
+	EscalateTime  *timestamppb.Timestamp `protobuf:"bytes,28,opt,name=escalate_time,json=escalateTime,proto3" json:"escalate_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Alert) Reset() {
@@ -351,6 +360,189 @@ func (x *Alert) GetTags() map[string]string {
 	return nil
 }
 
+func (x *Alert) GetAcknowledgeComment() string {
+	if x != nil {
+		return x.AcknowledgeComment
+	}
+	return ""
+}
+
+func (x *Alert) GetSilence() string {
+	if x != nil {
+		return x.Silence
+	}
+	return ""
+}
+
+func (x *Alert) GetShadow() bool {
+	if x != nil {
+		return x.Shadow
+	}
+	return false
+}
+
+func (x *Alert) GetFlapping() bool {
+	if x != nil {
+		return x.Flapping
+	}
+	return false
+}
+
+func (x *Alert) GetEscalateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EscalateTime
+	}
+	return nil
+}
+
+type ListSilencesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSilencesRequest) Reset() {
+	*x = ListSilencesRequest{}
+	mi := &file_doppel_v1_alert_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSilencesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSilencesRequest) ProtoMessage() {}
+
+func (x *ListSilencesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_alert_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSilencesRequest.ProtoReflect.Descriptor instead.
+func (*ListSilencesRequest) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ListSilencesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListSilencesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListSilencesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Silences      []*Silence             `protobuf:"bytes,1,rep,name=silences,proto3" json:"silences,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSilencesResponse) Reset() {
+	*x = ListSilencesResponse{}
+	mi := &file_doppel_v1_alert_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSilencesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSilencesResponse) ProtoMessage() {}
+
+func (x *ListSilencesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_alert_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSilencesResponse.ProtoReflect.Descriptor instead.
+func (*ListSilencesResponse) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ListSilencesResponse) GetSilences() []*Silence {
+	if x != nil {
+		return x.Silences
+	}
+	return nil
+}
+
+func (x *ListSilencesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type ExpireSilenceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExpireSilenceRequest) Reset() {
+	*x = ExpireSilenceRequest{}
+	mi := &file_doppel_v1_alert_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExpireSilenceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExpireSilenceRequest) ProtoMessage() {}
+
+func (x *ExpireSilenceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_alert_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExpireSilenceRequest.ProtoReflect.Descriptor instead.
+func (*ExpireSilenceRequest) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ExpireSilenceRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 type GetAlertRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -360,7 +552,7 @@ type GetAlertRequest struct {
 
 func (x *GetAlertRequest) Reset() {
 	*x = GetAlertRequest{}
-	mi := &file_doppel_v1_alert_proto_msgTypes[1]
+	mi := &file_doppel_v1_alert_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -372,7 +564,7 @@ func (x *GetAlertRequest) String() string {
 func (*GetAlertRequest) ProtoMessage() {}
 
 func (x *GetAlertRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_alert_proto_msgTypes[1]
+	mi := &file_doppel_v1_alert_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -385,7 +577,7 @@ func (x *GetAlertRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAlertRequest.ProtoReflect.Descriptor instead.
 func (*GetAlertRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{1}
+	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetAlertRequest) GetId() string {
@@ -407,7 +599,7 @@ type ListAlertsRequest struct {
 
 func (x *ListAlertsRequest) Reset() {
 	*x = ListAlertsRequest{}
-	mi := &file_doppel_v1_alert_proto_msgTypes[2]
+	mi := &file_doppel_v1_alert_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +611,7 @@ func (x *ListAlertsRequest) String() string {
 func (*ListAlertsRequest) ProtoMessage() {}
 
 func (x *ListAlertsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_alert_proto_msgTypes[2]
+	mi := &file_doppel_v1_alert_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +624,7 @@ func (x *ListAlertsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlertsRequest.ProtoReflect.Descriptor instead.
 func (*ListAlertsRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{2}
+	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListAlertsRequest) GetFilter() string {
@@ -473,7 +665,7 @@ type ListAlertsResponse struct {
 
 func (x *ListAlertsResponse) Reset() {
 	*x = ListAlertsResponse{}
-	mi := &file_doppel_v1_alert_proto_msgTypes[3]
+	mi := &file_doppel_v1_alert_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -485,7 +677,7 @@ func (x *ListAlertsResponse) String() string {
 func (*ListAlertsResponse) ProtoMessage() {}
 
 func (x *ListAlertsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_alert_proto_msgTypes[3]
+	mi := &file_doppel_v1_alert_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -498,7 +690,7 @@ func (x *ListAlertsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlertsResponse.ProtoReflect.Descriptor instead.
 func (*ListAlertsResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{3}
+	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListAlertsResponse) GetAlerts() []*Alert {
@@ -529,7 +721,7 @@ type WatchAlertsRequest struct {
 
 func (x *WatchAlertsRequest) Reset() {
 	*x = WatchAlertsRequest{}
-	mi := &file_doppel_v1_alert_proto_msgTypes[4]
+	mi := &file_doppel_v1_alert_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +733,7 @@ func (x *WatchAlertsRequest) String() string {
 func (*WatchAlertsRequest) ProtoMessage() {}
 
 func (x *WatchAlertsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_alert_proto_msgTypes[4]
+	mi := &file_doppel_v1_alert_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +746,7 @@ func (x *WatchAlertsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchAlertsRequest.ProtoReflect.Descriptor instead.
 func (*WatchAlertsRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{4}
+	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WatchAlertsRequest) GetFilter() string {
@@ -616,7 +808,7 @@ type WatchAlertsResponse struct {
 
 func (x *WatchAlertsResponse) Reset() {
 	*x = WatchAlertsResponse{}
-	mi := &file_doppel_v1_alert_proto_msgTypes[5]
+	mi := &file_doppel_v1_alert_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +820,7 @@ func (x *WatchAlertsResponse) String() string {
 func (*WatchAlertsResponse) ProtoMessage() {}
 
 func (x *WatchAlertsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_alert_proto_msgTypes[5]
+	mi := &file_doppel_v1_alert_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +833,7 @@ func (x *WatchAlertsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchAlertsResponse.ProtoReflect.Descriptor instead.
 func (*WatchAlertsResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{5}
+	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WatchAlertsResponse) GetResumeToken() string {
@@ -747,7 +939,7 @@ type AcknowledgeAlertRequest struct {
 
 func (x *AcknowledgeAlertRequest) Reset() {
 	*x = AcknowledgeAlertRequest{}
-	mi := &file_doppel_v1_alert_proto_msgTypes[6]
+	mi := &file_doppel_v1_alert_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +951,7 @@ func (x *AcknowledgeAlertRequest) String() string {
 func (*AcknowledgeAlertRequest) ProtoMessage() {}
 
 func (x *AcknowledgeAlertRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_alert_proto_msgTypes[6]
+	mi := &file_doppel_v1_alert_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +964,7 @@ func (x *AcknowledgeAlertRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeAlertRequest.ProtoReflect.Descriptor instead.
 func (*AcknowledgeAlertRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{6}
+	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AcknowledgeAlertRequest) GetId() string {
@@ -800,7 +992,7 @@ type SilenceAlertsRequest struct {
 
 func (x *SilenceAlertsRequest) Reset() {
 	*x = SilenceAlertsRequest{}
-	mi := &file_doppel_v1_alert_proto_msgTypes[7]
+	mi := &file_doppel_v1_alert_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +1004,7 @@ func (x *SilenceAlertsRequest) String() string {
 func (*SilenceAlertsRequest) ProtoMessage() {}
 
 func (x *SilenceAlertsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_alert_proto_msgTypes[7]
+	mi := &file_doppel_v1_alert_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +1017,7 @@ func (x *SilenceAlertsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SilenceAlertsRequest.ProtoReflect.Descriptor instead.
 func (*SilenceAlertsRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{7}
+	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SilenceAlertsRequest) GetFilter() string {
@@ -854,13 +1046,16 @@ type Silence struct {
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Filter        string                 `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
 	EndTime       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	CreatedBy     string                 `protobuf:"bytes,5,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	Comment       string                 `protobuf:"bytes,6,opt,name=comment,proto3" json:"comment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Silence) Reset() {
 	*x = Silence{}
-	mi := &file_doppel_v1_alert_proto_msgTypes[8]
+	mi := &file_doppel_v1_alert_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +1067,7 @@ func (x *Silence) String() string {
 func (*Silence) ProtoMessage() {}
 
 func (x *Silence) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_alert_proto_msgTypes[8]
+	mi := &file_doppel_v1_alert_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +1080,7 @@ func (x *Silence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Silence.ProtoReflect.Descriptor instead.
 func (*Silence) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{8}
+	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Silence) GetId() string {
@@ -909,6 +1104,27 @@ func (x *Silence) GetEndTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Silence) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Silence) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *Silence) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
 type ExplainAlertRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -918,7 +1134,7 @@ type ExplainAlertRequest struct {
 
 func (x *ExplainAlertRequest) Reset() {
 	*x = ExplainAlertRequest{}
-	mi := &file_doppel_v1_alert_proto_msgTypes[9]
+	mi := &file_doppel_v1_alert_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +1146,7 @@ func (x *ExplainAlertRequest) String() string {
 func (*ExplainAlertRequest) ProtoMessage() {}
 
 func (x *ExplainAlertRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_alert_proto_msgTypes[9]
+	mi := &file_doppel_v1_alert_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +1159,7 @@ func (x *ExplainAlertRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAlertRequest.ProtoReflect.Descriptor instead.
 func (*ExplainAlertRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{9}
+	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ExplainAlertRequest) GetId() string {
@@ -964,7 +1180,7 @@ type ExplainAlertResponse struct {
 
 func (x *ExplainAlertResponse) Reset() {
 	*x = ExplainAlertResponse{}
-	mi := &file_doppel_v1_alert_proto_msgTypes[10]
+	mi := &file_doppel_v1_alert_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1192,7 @@ func (x *ExplainAlertResponse) String() string {
 func (*ExplainAlertResponse) ProtoMessage() {}
 
 func (x *ExplainAlertResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_alert_proto_msgTypes[10]
+	mi := &file_doppel_v1_alert_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1205,7 @@ func (x *ExplainAlertResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAlertResponse.ProtoReflect.Descriptor instead.
 func (*ExplainAlertResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{10}
+	return file_doppel_v1_alert_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExplainAlertResponse) GetRecomputed() *Alert {
@@ -1017,7 +1233,7 @@ var File_doppel_v1_alert_proto protoreflect.FileDescriptor
 
 const file_doppel_v1_alert_proto_rawDesc = "" +
 	"\n" +
-	"\x15doppel/v1/alert.proto\x12\tdoppel.v1\x1a\x14doppel/v1/twin.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\a\n" +
+	"\x15doppel/v1/alert.proto\x12\tdoppel.v1\x1a\x14doppel/v1/twin.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\b\n" +
 	"\x05Alert\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x12\n" +
@@ -1044,10 +1260,24 @@ const file_doppel_v1_alert_proto_rawDesc = "" +
 	"\x10acknowledge_time\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\x0facknowledgeTime\x12'\n" +
 	"\x0facknowledged_by\x18\x15 \x01(\tR\x0eacknowledgedBy\x12\x1a\n" +
 	"\bsilenced\x18\x16 \x01(\bR\bsilenced\x12.\n" +
-	"\x04tags\x18\x17 \x03(\v2\x1a.doppel.v1.Alert.TagsEntryR\x04tags\x1a7\n" +
+	"\x04tags\x18\x17 \x03(\v2\x1a.doppel.v1.Alert.TagsEntryR\x04tags\x12/\n" +
+	"\x13acknowledge_comment\x18\x18 \x01(\tR\x12acknowledgeComment\x12\x18\n" +
+	"\asilence\x18\x19 \x01(\tR\asilence\x12\x16\n" +
+	"\x06shadow\x18\x1a \x01(\bR\x06shadow\x12\x1a\n" +
+	"\bflapping\x18\x1b \x01(\bR\bflapping\x12?\n" +
+	"\rescalate_time\x18\x1c \x01(\v2\x1a.google.protobuf.TimestampR\fescalateTime\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"!\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Q\n" +
+	"\x13ListSilencesRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"n\n" +
+	"\x14ListSilencesResponse\x12.\n" +
+	"\bsilences\x18\x01 \x03(\v2\x12.doppel.v1.SilenceR\bsilences\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"&\n" +
+	"\x14ExpireSilenceRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"!\n" +
 	"\x0fGetAlertRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x82\x01\n" +
 	"\x11ListAlertsRequest\x12\x16\n" +
@@ -1082,11 +1312,16 @@ const file_doppel_v1_alert_proto_rawDesc = "" +
 	"\x14SilenceAlertsRequest\x12\x16\n" +
 	"\x06filter\x18\x01 \x01(\tR\x06filter\x125\n" +
 	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x18\n" +
-	"\acomment\x18\x03 \x01(\tR\acomment\"h\n" +
+	"\acomment\x18\x03 \x01(\tR\acomment\"\xde\x01\n" +
 	"\aSilence\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06filter\x18\x02 \x01(\tR\x06filter\x125\n" +
-	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"%\n" +
+	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12;\n" +
+	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x05 \x01(\tR\tcreatedBy\x12\x18\n" +
+	"\acomment\x18\x06 \x01(\tR\acomment\"%\n" +
 	"\x13ExplainAlertRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x8c\x01\n" +
 	"\x14ExplainAlertResponse\x120\n" +
@@ -1106,7 +1341,7 @@ const file_doppel_v1_alert_proto_rawDesc = "" +
 	"\aPENDING\x10\x01\x12\n" +
 	"\n" +
 	"\x06FIRING\x10\x02\x12\f\n" +
-	"\bRESOLVED\x10\x032\xf3\x04\n" +
+	"\bRESOLVED\x10\x032\xc2\x06\n" +
 	"\fAlertService\x12Q\n" +
 	"\bGetAlert\x12\x1a.doppel.v1.GetAlertRequest\x1a\x10.doppel.v1.Alert\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/alerts/{id}\x12]\n" +
 	"\n" +
@@ -1114,7 +1349,9 @@ const file_doppel_v1_alert_proto_rawDesc = "" +
 	"/v1/alerts\x12h\n" +
 	"\vWatchAlerts\x12\x1d.doppel.v1.WatchAlertsRequest\x1a\x1e.doppel.v1.WatchAlertsResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/alerts:watch0\x01\x12p\n" +
 	"\x10AcknowledgeAlert\x12\".doppel.v1.AcknowledgeAlertRequest\x1a\x10.doppel.v1.Alert\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/alerts/{id}:acknowledge\x12c\n" +
-	"\rSilenceAlerts\x12\x1f.doppel.v1.SilenceAlertsRequest\x1a\x12.doppel.v1.Silence\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/alerts:silence\x12p\n" +
+	"\rSilenceAlerts\x12\x1f.doppel.v1.SilenceAlertsRequest\x1a\x12.doppel.v1.Silence\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/alerts:silence\x12e\n" +
+	"\fListSilences\x12\x1e.doppel.v1.ListSilencesRequest\x1a\x1f.doppel.v1.ListSilencesResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/silences\x12f\n" +
+	"\rExpireSilence\x12\x1f.doppel.v1.ExpireSilenceRequest\x1a\x12.doppel.v1.Silence\" \x82\xd3\xe4\x93\x02\x1a\"\x18/v1/silences/{id}:expire\x12p\n" +
 	"\fExplainAlert\x12\x1e.doppel.v1.ExplainAlertRequest\x1a\x1f.doppel.v1.ExplainAlertResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/alerts/{id}:explainB7Z5github.com/doppel-iot/doppel/proto/doppel/v1;doppelv1b\x06proto3"
 
 var (
@@ -1130,66 +1367,76 @@ func file_doppel_v1_alert_proto_rawDescGZIP() []byte {
 }
 
 var file_doppel_v1_alert_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_doppel_v1_alert_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_doppel_v1_alert_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_doppel_v1_alert_proto_goTypes = []any{
 	(Severity)(0),                   // 0: doppel.v1.Severity
 	(AlertState)(0),                 // 1: doppel.v1.AlertState
 	(*Alert)(nil),                   // 2: doppel.v1.Alert
-	(*GetAlertRequest)(nil),         // 3: doppel.v1.GetAlertRequest
-	(*ListAlertsRequest)(nil),       // 4: doppel.v1.ListAlertsRequest
-	(*ListAlertsResponse)(nil),      // 5: doppel.v1.ListAlertsResponse
-	(*WatchAlertsRequest)(nil),      // 6: doppel.v1.WatchAlertsRequest
-	(*WatchAlertsResponse)(nil),     // 7: doppel.v1.WatchAlertsResponse
-	(*AcknowledgeAlertRequest)(nil), // 8: doppel.v1.AcknowledgeAlertRequest
-	(*SilenceAlertsRequest)(nil),    // 9: doppel.v1.SilenceAlertsRequest
-	(*Silence)(nil),                 // 10: doppel.v1.Silence
-	(*ExplainAlertRequest)(nil),     // 11: doppel.v1.ExplainAlertRequest
-	(*ExplainAlertResponse)(nil),    // 12: doppel.v1.ExplainAlertResponse
-	nil,                             // 13: doppel.v1.Alert.TagsEntry
-	(*timestamppb.Timestamp)(nil),   // 14: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 15: google.protobuf.Duration
-	(*emptypb.Empty)(nil),           // 16: google.protobuf.Empty
-	(*Gap)(nil),                     // 17: doppel.v1.Gap
-	(*Point)(nil),                   // 18: doppel.v1.Point
+	(*ListSilencesRequest)(nil),     // 3: doppel.v1.ListSilencesRequest
+	(*ListSilencesResponse)(nil),    // 4: doppel.v1.ListSilencesResponse
+	(*ExpireSilenceRequest)(nil),    // 5: doppel.v1.ExpireSilenceRequest
+	(*GetAlertRequest)(nil),         // 6: doppel.v1.GetAlertRequest
+	(*ListAlertsRequest)(nil),       // 7: doppel.v1.ListAlertsRequest
+	(*ListAlertsResponse)(nil),      // 8: doppel.v1.ListAlertsResponse
+	(*WatchAlertsRequest)(nil),      // 9: doppel.v1.WatchAlertsRequest
+	(*WatchAlertsResponse)(nil),     // 10: doppel.v1.WatchAlertsResponse
+	(*AcknowledgeAlertRequest)(nil), // 11: doppel.v1.AcknowledgeAlertRequest
+	(*SilenceAlertsRequest)(nil),    // 12: doppel.v1.SilenceAlertsRequest
+	(*Silence)(nil),                 // 13: doppel.v1.Silence
+	(*ExplainAlertRequest)(nil),     // 14: doppel.v1.ExplainAlertRequest
+	(*ExplainAlertResponse)(nil),    // 15: doppel.v1.ExplainAlertResponse
+	nil,                             // 16: doppel.v1.Alert.TagsEntry
+	(*timestamppb.Timestamp)(nil),   // 17: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 18: google.protobuf.Duration
+	(*emptypb.Empty)(nil),           // 19: google.protobuf.Empty
+	(*Gap)(nil),                     // 20: doppel.v1.Gap
+	(*Point)(nil),                   // 21: doppel.v1.Point
 }
 var file_doppel_v1_alert_proto_depIdxs = []int32{
 	0,  // 0: doppel.v1.Alert.severity:type_name -> doppel.v1.Severity
 	1,  // 1: doppel.v1.Alert.state:type_name -> doppel.v1.AlertState
-	14, // 2: doppel.v1.Alert.create_time:type_name -> google.protobuf.Timestamp
-	14, // 3: doppel.v1.Alert.fire_time:type_name -> google.protobuf.Timestamp
-	14, // 4: doppel.v1.Alert.resolve_time:type_name -> google.protobuf.Timestamp
-	14, // 5: doppel.v1.Alert.update_time:type_name -> google.protobuf.Timestamp
-	14, // 6: doppel.v1.Alert.acknowledge_time:type_name -> google.protobuf.Timestamp
-	13, // 7: doppel.v1.Alert.tags:type_name -> doppel.v1.Alert.TagsEntry
-	2,  // 8: doppel.v1.ListAlertsResponse.alerts:type_name -> doppel.v1.Alert
-	0,  // 9: doppel.v1.WatchAlertsRequest.min_severity:type_name -> doppel.v1.Severity
-	15, // 10: doppel.v1.WatchAlertsRequest.heartbeat:type_name -> google.protobuf.Duration
-	2,  // 11: doppel.v1.WatchAlertsResponse.snapshot:type_name -> doppel.v1.Alert
-	16, // 12: doppel.v1.WatchAlertsResponse.snapshot_done:type_name -> google.protobuf.Empty
-	2,  // 13: doppel.v1.WatchAlertsResponse.transition:type_name -> doppel.v1.Alert
-	16, // 14: doppel.v1.WatchAlertsResponse.heartbeat:type_name -> google.protobuf.Empty
-	17, // 15: doppel.v1.WatchAlertsResponse.gap:type_name -> doppel.v1.Gap
-	15, // 16: doppel.v1.SilenceAlertsRequest.duration:type_name -> google.protobuf.Duration
-	14, // 17: doppel.v1.Silence.end_time:type_name -> google.protobuf.Timestamp
-	2,  // 18: doppel.v1.ExplainAlertResponse.recomputed:type_name -> doppel.v1.Alert
-	18, // 19: doppel.v1.ExplainAlertResponse.evidence:type_name -> doppel.v1.Point
-	3,  // 20: doppel.v1.AlertService.GetAlert:input_type -> doppel.v1.GetAlertRequest
-	4,  // 21: doppel.v1.AlertService.ListAlerts:input_type -> doppel.v1.ListAlertsRequest
-	6,  // 22: doppel.v1.AlertService.WatchAlerts:input_type -> doppel.v1.WatchAlertsRequest
-	8,  // 23: doppel.v1.AlertService.AcknowledgeAlert:input_type -> doppel.v1.AcknowledgeAlertRequest
-	9,  // 24: doppel.v1.AlertService.SilenceAlerts:input_type -> doppel.v1.SilenceAlertsRequest
-	11, // 25: doppel.v1.AlertService.ExplainAlert:input_type -> doppel.v1.ExplainAlertRequest
-	2,  // 26: doppel.v1.AlertService.GetAlert:output_type -> doppel.v1.Alert
-	5,  // 27: doppel.v1.AlertService.ListAlerts:output_type -> doppel.v1.ListAlertsResponse
-	7,  // 28: doppel.v1.AlertService.WatchAlerts:output_type -> doppel.v1.WatchAlertsResponse
-	2,  // 29: doppel.v1.AlertService.AcknowledgeAlert:output_type -> doppel.v1.Alert
-	10, // 30: doppel.v1.AlertService.SilenceAlerts:output_type -> doppel.v1.Silence
-	12, // 31: doppel.v1.AlertService.ExplainAlert:output_type -> doppel.v1.ExplainAlertResponse
-	26, // [26:32] is the sub-list for method output_type
-	20, // [20:26] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	17, // 2: doppel.v1.Alert.create_time:type_name -> google.protobuf.Timestamp
+	17, // 3: doppel.v1.Alert.fire_time:type_name -> google.protobuf.Timestamp
+	17, // 4: doppel.v1.Alert.resolve_time:type_name -> google.protobuf.Timestamp
+	17, // 5: doppel.v1.Alert.update_time:type_name -> google.protobuf.Timestamp
+	17, // 6: doppel.v1.Alert.acknowledge_time:type_name -> google.protobuf.Timestamp
+	16, // 7: doppel.v1.Alert.tags:type_name -> doppel.v1.Alert.TagsEntry
+	17, // 8: doppel.v1.Alert.escalate_time:type_name -> google.protobuf.Timestamp
+	13, // 9: doppel.v1.ListSilencesResponse.silences:type_name -> doppel.v1.Silence
+	2,  // 10: doppel.v1.ListAlertsResponse.alerts:type_name -> doppel.v1.Alert
+	0,  // 11: doppel.v1.WatchAlertsRequest.min_severity:type_name -> doppel.v1.Severity
+	18, // 12: doppel.v1.WatchAlertsRequest.heartbeat:type_name -> google.protobuf.Duration
+	2,  // 13: doppel.v1.WatchAlertsResponse.snapshot:type_name -> doppel.v1.Alert
+	19, // 14: doppel.v1.WatchAlertsResponse.snapshot_done:type_name -> google.protobuf.Empty
+	2,  // 15: doppel.v1.WatchAlertsResponse.transition:type_name -> doppel.v1.Alert
+	19, // 16: doppel.v1.WatchAlertsResponse.heartbeat:type_name -> google.protobuf.Empty
+	20, // 17: doppel.v1.WatchAlertsResponse.gap:type_name -> doppel.v1.Gap
+	18, // 18: doppel.v1.SilenceAlertsRequest.duration:type_name -> google.protobuf.Duration
+	17, // 19: doppel.v1.Silence.end_time:type_name -> google.protobuf.Timestamp
+	17, // 20: doppel.v1.Silence.create_time:type_name -> google.protobuf.Timestamp
+	2,  // 21: doppel.v1.ExplainAlertResponse.recomputed:type_name -> doppel.v1.Alert
+	21, // 22: doppel.v1.ExplainAlertResponse.evidence:type_name -> doppel.v1.Point
+	6,  // 23: doppel.v1.AlertService.GetAlert:input_type -> doppel.v1.GetAlertRequest
+	7,  // 24: doppel.v1.AlertService.ListAlerts:input_type -> doppel.v1.ListAlertsRequest
+	9,  // 25: doppel.v1.AlertService.WatchAlerts:input_type -> doppel.v1.WatchAlertsRequest
+	11, // 26: doppel.v1.AlertService.AcknowledgeAlert:input_type -> doppel.v1.AcknowledgeAlertRequest
+	12, // 27: doppel.v1.AlertService.SilenceAlerts:input_type -> doppel.v1.SilenceAlertsRequest
+	3,  // 28: doppel.v1.AlertService.ListSilences:input_type -> doppel.v1.ListSilencesRequest
+	5,  // 29: doppel.v1.AlertService.ExpireSilence:input_type -> doppel.v1.ExpireSilenceRequest
+	14, // 30: doppel.v1.AlertService.ExplainAlert:input_type -> doppel.v1.ExplainAlertRequest
+	2,  // 31: doppel.v1.AlertService.GetAlert:output_type -> doppel.v1.Alert
+	8,  // 32: doppel.v1.AlertService.ListAlerts:output_type -> doppel.v1.ListAlertsResponse
+	10, // 33: doppel.v1.AlertService.WatchAlerts:output_type -> doppel.v1.WatchAlertsResponse
+	2,  // 34: doppel.v1.AlertService.AcknowledgeAlert:output_type -> doppel.v1.Alert
+	13, // 35: doppel.v1.AlertService.SilenceAlerts:output_type -> doppel.v1.Silence
+	4,  // 36: doppel.v1.AlertService.ListSilences:output_type -> doppel.v1.ListSilencesResponse
+	13, // 37: doppel.v1.AlertService.ExpireSilence:output_type -> doppel.v1.Silence
+	15, // 38: doppel.v1.AlertService.ExplainAlert:output_type -> doppel.v1.ExplainAlertResponse
+	31, // [31:39] is the sub-list for method output_type
+	23, // [23:31] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_doppel_v1_alert_proto_init() }
@@ -1198,7 +1445,7 @@ func file_doppel_v1_alert_proto_init() {
 		return
 	}
 	file_doppel_v1_twin_proto_init()
-	file_doppel_v1_alert_proto_msgTypes[5].OneofWrappers = []any{
+	file_doppel_v1_alert_proto_msgTypes[8].OneofWrappers = []any{
 		(*WatchAlertsResponse_Snapshot)(nil),
 		(*WatchAlertsResponse_SnapshotDone)(nil),
 		(*WatchAlertsResponse_Transition)(nil),
@@ -1211,7 +1458,7 @@ func file_doppel_v1_alert_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doppel_v1_alert_proto_rawDesc), len(file_doppel_v1_alert_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   12,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,8 @@ const (
 	AlertService_WatchAlerts_FullMethodName      = "/doppel.v1.AlertService/WatchAlerts"
 	AlertService_AcknowledgeAlert_FullMethodName = "/doppel.v1.AlertService/AcknowledgeAlert"
 	AlertService_SilenceAlerts_FullMethodName    = "/doppel.v1.AlertService/SilenceAlerts"
+	AlertService_ListSilences_FullMethodName     = "/doppel.v1.AlertService/ListSilences"
+	AlertService_ExpireSilence_FullMethodName    = "/doppel.v1.AlertService/ExpireSilence"
 	AlertService_ExplainAlert_FullMethodName     = "/doppel.v1.AlertService/ExplainAlert"
 )
 
@@ -38,6 +40,9 @@ type AlertServiceClient interface {
 	WatchAlerts(ctx context.Context, in *WatchAlertsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchAlertsResponse], error)
 	AcknowledgeAlert(ctx context.Context, in *AcknowledgeAlertRequest, opts ...grpc.CallOption) (*Alert, error)
 	SilenceAlerts(ctx context.Context, in *SilenceAlertsRequest, opts ...grpc.CallOption) (*Silence, error)
+	ListSilences(ctx context.Context, in *ListSilencesRequest, opts ...grpc.CallOption) (*ListSilencesResponse, error)
+	// ExpireSilence ends a silence now.
+	ExpireSilence(ctx context.Context, in *ExpireSilenceRequest, opts ...grpc.CallOption) (*Silence, error)
 	ExplainAlert(ctx context.Context, in *ExplainAlertRequest, opts ...grpc.CallOption) (*ExplainAlertResponse, error)
 }
 
@@ -108,6 +113,26 @@ func (c *alertServiceClient) SilenceAlerts(ctx context.Context, in *SilenceAlert
 	return out, nil
 }
 
+func (c *alertServiceClient) ListSilences(ctx context.Context, in *ListSilencesRequest, opts ...grpc.CallOption) (*ListSilencesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSilencesResponse)
+	err := c.cc.Invoke(ctx, AlertService_ListSilences_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *alertServiceClient) ExpireSilence(ctx context.Context, in *ExpireSilenceRequest, opts ...grpc.CallOption) (*Silence, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Silence)
+	err := c.cc.Invoke(ctx, AlertService_ExpireSilence_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *alertServiceClient) ExplainAlert(ctx context.Context, in *ExplainAlertRequest, opts ...grpc.CallOption) (*ExplainAlertResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ExplainAlertResponse)
@@ -127,6 +152,9 @@ type AlertServiceServer interface {
 	WatchAlerts(*WatchAlertsRequest, grpc.ServerStreamingServer[WatchAlertsResponse]) error
 	AcknowledgeAlert(context.Context, *AcknowledgeAlertRequest) (*Alert, error)
 	SilenceAlerts(context.Context, *SilenceAlertsRequest) (*Silence, error)
+	ListSilences(context.Context, *ListSilencesRequest) (*ListSilencesResponse, error)
+	// ExpireSilence ends a silence now.
+	ExpireSilence(context.Context, *ExpireSilenceRequest) (*Silence, error)
 	ExplainAlert(context.Context, *ExplainAlertRequest) (*ExplainAlertResponse, error)
 	mustEmbedUnimplementedAlertServiceServer()
 }
@@ -152,6 +180,12 @@ func (UnimplementedAlertServiceServer) AcknowledgeAlert(context.Context, *Acknow
 }
 func (UnimplementedAlertServiceServer) SilenceAlerts(context.Context, *SilenceAlertsRequest) (*Silence, error) {
 	return nil, status.Error(codes.Unimplemented, "method SilenceAlerts not implemented")
+}
+func (UnimplementedAlertServiceServer) ListSilences(context.Context, *ListSilencesRequest) (*ListSilencesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSilences not implemented")
+}
+func (UnimplementedAlertServiceServer) ExpireSilence(context.Context, *ExpireSilenceRequest) (*Silence, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExpireSilence not implemented")
 }
 func (UnimplementedAlertServiceServer) ExplainAlert(context.Context, *ExplainAlertRequest) (*ExplainAlertResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ExplainAlert not implemented")
@@ -260,6 +294,42 @@ func _AlertService_SilenceAlerts_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AlertService_ListSilences_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSilencesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AlertServiceServer).ListSilences(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AlertService_ListSilences_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AlertServiceServer).ListSilences(ctx, req.(*ListSilencesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AlertService_ExpireSilence_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExpireSilenceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AlertServiceServer).ExpireSilence(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AlertService_ExpireSilence_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AlertServiceServer).ExpireSilence(ctx, req.(*ExpireSilenceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AlertService_ExplainAlert_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ExplainAlertRequest)
 	if err := dec(in); err != nil {
@@ -300,6 +370,14 @@ var AlertService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SilenceAlerts",
 			Handler:    _AlertService_SilenceAlerts_Handler,
+		},
+		{
+			MethodName: "ListSilences",
+			Handler:    _AlertService_ListSilences_Handler,
+		},
+		{
+			MethodName: "ExpireSilence",
+			Handler:    _AlertService_ExpireSilence_Handler,
 		},
 		{
 			MethodName: "ExplainAlert",

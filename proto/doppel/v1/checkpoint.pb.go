@@ -267,12 +267,14 @@ func (x *Floor) GetEffectsNext() uint64 {
 
 // PartitionState is what a partition remembers besides its twins.
 type PartitionState struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	IngestOffset  uint64                 `protobuf:"varint,1,opt,name=ingest_offset,json=ingestOffset,proto3" json:"ingest_offset,omitempty"`
-	IngestIndex   uint32                 `protobuf:"varint,2,opt,name=ingest_index,json=ingestIndex,proto3" json:"ingest_index,omitempty"`
-	RulesOffset   uint64                 `protobuf:"varint,3,opt,name=rules_offset,json=rulesOffset,proto3" json:"rules_offset,omitempty"`
-	Now           int64                  `protobuf:"fixed64,4,opt,name=now,proto3" json:"now,omitempty"`
-	Unsettled     bool                   `protobuf:"varint,5,opt,name=unsettled,proto3" json:"unsettled,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	IngestOffset uint64                 `protobuf:"varint,1,opt,name=ingest_offset,json=ingestOffset,proto3" json:"ingest_offset,omitempty"`
+	IngestIndex  uint32                 `protobuf:"varint,2,opt,name=ingest_index,json=ingestIndex,proto3" json:"ingest_index,omitempty"`
+	RulesOffset  uint64                 `protobuf:"varint,3,opt,name=rules_offset,json=rulesOffset,proto3" json:"rules_offset,omitempty"`
+	Now          int64                  `protobuf:"fixed64,4,opt,name=now,proto3" json:"now,omitempty"`
+	Unsettled    bool                   `protobuf:"varint,5,opt,name=unsettled,proto3" json:"unsettled,omitempty"`
+	// The rule set in force; absent: the built-in one.
+	Rules         *RulesInput `protobuf:"bytes,6,opt,name=rules,proto3" json:"rules,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -342,6 +344,67 @@ func (x *PartitionState) GetUnsettled() bool {
 	return false
 }
 
+func (x *PartitionState) GetRules() *RulesInput {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+// RuleRecord (doppel.rules) is a rule (key = its id) or a silence (key "silence/" and its id); a tombstone
+// deletes a silence, or gives a built-in rule back what it was.
+type RuleRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rule          *Rule                  `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	Silence       *Silence               `protobuf:"bytes,2,opt,name=silence,proto3" json:"silence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuleRecord) Reset() {
+	*x = RuleRecord{}
+	mi := &file_doppel_v1_checkpoint_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleRecord) ProtoMessage() {}
+
+func (x *RuleRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_checkpoint_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleRecord.ProtoReflect.Descriptor instead.
+func (*RuleRecord) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_checkpoint_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RuleRecord) GetRule() *Rule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+func (x *RuleRecord) GetSilence() *Silence {
+	if x != nil {
+		return x.Silence
+	}
+	return nil
+}
+
 // NodeRecord (doppel.nodes, key = node id) is how others reach a node.
 type NodeRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -357,7 +420,7 @@ type NodeRecord struct {
 
 func (x *NodeRecord) Reset() {
 	*x = NodeRecord{}
-	mi := &file_doppel_v1_checkpoint_proto_msgTypes[4]
+	mi := &file_doppel_v1_checkpoint_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -369,7 +432,7 @@ func (x *NodeRecord) String() string {
 func (*NodeRecord) ProtoMessage() {}
 
 func (x *NodeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_checkpoint_proto_msgTypes[4]
+	mi := &file_doppel_v1_checkpoint_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -382,7 +445,7 @@ func (x *NodeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRecord.ProtoReflect.Descriptor instead.
 func (*NodeRecord) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_checkpoint_proto_rawDescGZIP(), []int{4}
+	return file_doppel_v1_checkpoint_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *NodeRecord) GetId() string {
@@ -431,7 +494,7 @@ var File_doppel_v1_checkpoint_proto protoreflect.FileDescriptor
 
 const file_doppel_v1_checkpoint_proto_rawDesc = "" +
 	"\n" +
-	"\x1adoppel/v1/checkpoint.proto\x12\tdoppel.v1\x1a\x15doppel/v1/alert.proto\"M\n" +
+	"\x1adoppel/v1/checkpoint.proto\x12\tdoppel.v1\x1a\x15doppel/v1/alert.proto\x1a\x15doppel/v1/event.proto\x1a\x14doppel/v1/rule.proto\"M\n" +
 	"\x06Cursor\x12\x1f\n" +
 	"\vnext_offset\x18\x01 \x01(\x04R\n" +
 	"nextOffset\x12\x14\n" +
@@ -452,13 +515,18 @@ const file_doppel_v1_checkpoint_proto_rawDesc = "" +
 	"\n" +
 	"log_offset\x18\x04 \x01(\x04R\tlogOffset\x12/\n" +
 	"\x05state\x18\x05 \x01(\v2\x19.doppel.v1.PartitionStateR\x05state\x12!\n" +
-	"\feffects_next\x18\x06 \x01(\x04R\veffectsNext\"\xab\x01\n" +
+	"\feffects_next\x18\x06 \x01(\x04R\veffectsNext\"\xd8\x01\n" +
 	"\x0ePartitionState\x12#\n" +
 	"\ringest_offset\x18\x01 \x01(\x04R\fingestOffset\x12!\n" +
 	"\fingest_index\x18\x02 \x01(\rR\vingestIndex\x12!\n" +
 	"\frules_offset\x18\x03 \x01(\x04R\vrulesOffset\x12\x10\n" +
 	"\x03now\x18\x04 \x01(\x10R\x03now\x12\x1c\n" +
-	"\tunsettled\x18\x05 \x01(\bR\tunsettled\"\xb7\x01\n" +
+	"\tunsettled\x18\x05 \x01(\bR\tunsettled\x12+\n" +
+	"\x05rules\x18\x06 \x01(\v2\x15.doppel.v1.RulesInputR\x05rules\"_\n" +
+	"\n" +
+	"RuleRecord\x12#\n" +
+	"\x04rule\x18\x01 \x01(\v2\x0f.doppel.v1.RuleR\x04rule\x12,\n" +
+	"\asilence\x18\x02 \x01(\v2\x12.doppel.v1.SilenceR\asilence\"\xb7\x01\n" +
 	"\n" +
 	"NodeRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
@@ -481,25 +549,32 @@ func file_doppel_v1_checkpoint_proto_rawDescGZIP() []byte {
 	return file_doppel_v1_checkpoint_proto_rawDescData
 }
 
-var file_doppel_v1_checkpoint_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_doppel_v1_checkpoint_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_doppel_v1_checkpoint_proto_goTypes = []any{
 	(*Cursor)(nil),         // 0: doppel.v1.Cursor
 	(*Checkpoint)(nil),     // 1: doppel.v1.Checkpoint
 	(*Floor)(nil),          // 2: doppel.v1.Floor
 	(*PartitionState)(nil), // 3: doppel.v1.PartitionState
-	(*NodeRecord)(nil),     // 4: doppel.v1.NodeRecord
-	(*Alert)(nil),          // 5: doppel.v1.Alert
+	(*RuleRecord)(nil),     // 4: doppel.v1.RuleRecord
+	(*NodeRecord)(nil),     // 5: doppel.v1.NodeRecord
+	(*Alert)(nil),          // 6: doppel.v1.Alert
+	(*RulesInput)(nil),     // 7: doppel.v1.RulesInput
+	(*Rule)(nil),           // 8: doppel.v1.Rule
+	(*Silence)(nil),        // 9: doppel.v1.Silence
 }
 var file_doppel_v1_checkpoint_proto_depIdxs = []int32{
 	0, // 0: doppel.v1.Checkpoint.cursor:type_name -> doppel.v1.Cursor
-	5, // 1: doppel.v1.Checkpoint.alerts:type_name -> doppel.v1.Alert
+	6, // 1: doppel.v1.Checkpoint.alerts:type_name -> doppel.v1.Alert
 	0, // 2: doppel.v1.Floor.start:type_name -> doppel.v1.Cursor
 	3, // 3: doppel.v1.Floor.state:type_name -> doppel.v1.PartitionState
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	7, // 4: doppel.v1.PartitionState.rules:type_name -> doppel.v1.RulesInput
+	8, // 5: doppel.v1.RuleRecord.rule:type_name -> doppel.v1.Rule
+	9, // 6: doppel.v1.RuleRecord.silence:type_name -> doppel.v1.Silence
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_doppel_v1_checkpoint_proto_init() }
@@ -508,13 +583,15 @@ func file_doppel_v1_checkpoint_proto_init() {
 		return
 	}
 	file_doppel_v1_alert_proto_init()
+	file_doppel_v1_event_proto_init()
+	file_doppel_v1_rule_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doppel_v1_checkpoint_proto_rawDesc), len(file_doppel_v1_checkpoint_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -28,22 +28,23 @@ const (
 type EventKind int32
 
 const (
-	EventKind_EVENT_KIND_UNSPECIFIED EventKind = 0
-	EventKind_EVENT_KIND_CLAIM       EventKind = 1
-	EventKind_EVENT_KIND_SAMPLE      EventKind = 2
-	EventKind_EVENT_KIND_REFUSED     EventKind = 3
-	EventKind_EVENT_KIND_GAP         EventKind = 4
-	EventKind_EVENT_KIND_TICK        EventKind = 5
-	EventKind_EVENT_KIND_STATUS      EventKind = 6
-	EventKind_EVENT_KIND_REPORTED    EventKind = 7
-	EventKind_EVENT_KIND_RULES       EventKind = 8
-	EventKind_EVENT_KIND_DESIRED     EventKind = 9
-	EventKind_EVENT_KIND_DELETED     EventKind = 10
-	EventKind_EVENT_KIND_RESET       EventKind = 11
-	EventKind_EVENT_KIND_UNSETTLED   EventKind = 12
-	EventKind_EVENT_KIND_SETTLED     EventKind = 13
-	EventKind_EVENT_KIND_ANCHOR      EventKind = 14
-	EventKind_EVENT_KIND_QUARANTINED EventKind = 15
+	EventKind_EVENT_KIND_UNSPECIFIED  EventKind = 0
+	EventKind_EVENT_KIND_CLAIM        EventKind = 1
+	EventKind_EVENT_KIND_SAMPLE       EventKind = 2
+	EventKind_EVENT_KIND_REFUSED      EventKind = 3
+	EventKind_EVENT_KIND_GAP          EventKind = 4
+	EventKind_EVENT_KIND_TICK         EventKind = 5
+	EventKind_EVENT_KIND_STATUS       EventKind = 6
+	EventKind_EVENT_KIND_REPORTED     EventKind = 7
+	EventKind_EVENT_KIND_RULES        EventKind = 8
+	EventKind_EVENT_KIND_DESIRED      EventKind = 9
+	EventKind_EVENT_KIND_DELETED      EventKind = 10
+	EventKind_EVENT_KIND_RESET        EventKind = 11
+	EventKind_EVENT_KIND_UNSETTLED    EventKind = 12
+	EventKind_EVENT_KIND_SETTLED      EventKind = 13
+	EventKind_EVENT_KIND_ANCHOR       EventKind = 14
+	EventKind_EVENT_KIND_QUARANTINED  EventKind = 15
+	EventKind_EVENT_KIND_ACKNOWLEDGED EventKind = 16
 )
 
 // Enum value maps for EventKind.
@@ -65,24 +66,26 @@ var (
 		13: "EVENT_KIND_SETTLED",
 		14: "EVENT_KIND_ANCHOR",
 		15: "EVENT_KIND_QUARANTINED",
+		16: "EVENT_KIND_ACKNOWLEDGED",
 	}
 	EventKind_value = map[string]int32{
-		"EVENT_KIND_UNSPECIFIED": 0,
-		"EVENT_KIND_CLAIM":       1,
-		"EVENT_KIND_SAMPLE":      2,
-		"EVENT_KIND_REFUSED":     3,
-		"EVENT_KIND_GAP":         4,
-		"EVENT_KIND_TICK":        5,
-		"EVENT_KIND_STATUS":      6,
-		"EVENT_KIND_REPORTED":    7,
-		"EVENT_KIND_RULES":       8,
-		"EVENT_KIND_DESIRED":     9,
-		"EVENT_KIND_DELETED":     10,
-		"EVENT_KIND_RESET":       11,
-		"EVENT_KIND_UNSETTLED":   12,
-		"EVENT_KIND_SETTLED":     13,
-		"EVENT_KIND_ANCHOR":      14,
-		"EVENT_KIND_QUARANTINED": 15,
+		"EVENT_KIND_UNSPECIFIED":  0,
+		"EVENT_KIND_CLAIM":        1,
+		"EVENT_KIND_SAMPLE":       2,
+		"EVENT_KIND_REFUSED":      3,
+		"EVENT_KIND_GAP":          4,
+		"EVENT_KIND_TICK":         5,
+		"EVENT_KIND_STATUS":       6,
+		"EVENT_KIND_REPORTED":     7,
+		"EVENT_KIND_RULES":        8,
+		"EVENT_KIND_DESIRED":      9,
+		"EVENT_KIND_DELETED":      10,
+		"EVENT_KIND_RESET":        11,
+		"EVENT_KIND_UNSETTLED":    12,
+		"EVENT_KIND_SETTLED":      13,
+		"EVENT_KIND_ANCHOR":       14,
+		"EVENT_KIND_QUARANTINED":  15,
+		"EVENT_KIND_ACKNOWLEDGED": 16,
 	}
 )
 
@@ -197,8 +200,9 @@ type TwinEvent struct {
 	Desired  *DesiredInput  `protobuf:"bytes,14,opt,name=desired,proto3" json:"desired,omitempty"`
 	// The whole twin after this record, in the encoding of checkpoints: an input without effect that
 	// lets a replay begin here.
-	Anchor      []byte            `protobuf:"bytes,15,opt,name=anchor,proto3" json:"anchor,omitempty"`
-	Quarantined *QuarantinedInput `protobuf:"bytes,16,opt,name=quarantined,proto3" json:"quarantined,omitempty"` // Kinds without content: tick, deleted, reset, settled, unsettled.
+	Anchor       []byte             `protobuf:"bytes,15,opt,name=anchor,proto3" json:"anchor,omitempty"`
+	Quarantined  *QuarantinedInput  `protobuf:"bytes,16,opt,name=quarantined,proto3" json:"quarantined,omitempty"`
+	Acknowledged *AcknowledgedInput `protobuf:"bytes,17,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"` // Kinds without content: tick, deleted, reset, settled, unsettled.
 	// What it gave.
 	Outcome EventOutcome `protobuf:"varint,20,opt,name=outcome,proto3,enum=doppel.v1.EventOutcome" json:"outcome,omitempty"`
 	// Samples that took effect, in order: the input's own, and those that were held behind it.
@@ -353,6 +357,13 @@ func (x *TwinEvent) GetAnchor() []byte {
 func (x *TwinEvent) GetQuarantined() *QuarantinedInput {
 	if x != nil {
 		return x.Quarantined
+	}
+	return nil
+}
+
+func (x *TwinEvent) GetAcknowledged() *AcknowledgedInput {
+	if x != nil {
+		return x.Acknowledged
 	}
 	return nil
 }
@@ -922,6 +933,7 @@ type DesiredInput struct {
 	Patch         []byte                 `protobuf:"bytes,1,opt,name=patch,proto3" json:"patch,omitempty"`
 	Tags          map[string]string      `protobuf:"bytes,2,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	ReplaceTags   bool                   `protobuf:"varint,3,opt,name=replace_tags,json=replaceTags,proto3" json:"replace_tags,omitempty"`
+	RemovedTags   []string               `protobuf:"bytes,4,rep,name=removed_tags,json=removedTags,proto3" json:"removed_tags,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -977,12 +989,23 @@ func (x *DesiredInput) GetReplaceTags() bool {
 	return false
 }
 
-// RulesInput carries the whole rule set in force from this record on.
+func (x *DesiredInput) GetRemovedTags() []string {
+	if x != nil {
+		return x.RemovedTags
+	}
+	return nil
+}
+
+// RulesInput carries the whole rule set in force from this record on; the record has no key, as it is of the
+// whole partition.
 type RulesInput struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Rules []*Rule                `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
-	// Position in doppel.rules up to which the set is complete.
-	Offset        uint64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	// All of them, built-in ones included, without those that are off.
+	Rules []*Rule `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	// Position in doppel.rules behind the last record that the set includes.
+	Offset uint64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	// Those that have not ended.
+	Silences      []*Silence `protobuf:"bytes,3,rep,name=silences,proto3" json:"silences,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1031,6 +1054,74 @@ func (x *RulesInput) GetOffset() uint64 {
 	return 0
 }
 
+func (x *RulesInput) GetSilences() []*Silence {
+	if x != nil {
+		return x.Silences
+	}
+	return nil
+}
+
+// AcknowledgedInput says that somebody looks after an alert.
+type AcknowledgedInput struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Alert         uint64                 `protobuf:"fixed64,1,opt,name=alert,proto3" json:"alert,omitempty"`
+	By            string                 `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	Comment       string                 `protobuf:"bytes,3,opt,name=comment,proto3" json:"comment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcknowledgedInput) Reset() {
+	*x = AcknowledgedInput{}
+	mi := &file_doppel_v1_event_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcknowledgedInput) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcknowledgedInput) ProtoMessage() {}
+
+func (x *AcknowledgedInput) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_event_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcknowledgedInput.ProtoReflect.Descriptor instead.
+func (*AcknowledgedInput) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_event_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AcknowledgedInput) GetAlert() uint64 {
+	if x != nil {
+		return x.Alert
+	}
+	return 0
+}
+
+func (x *AcknowledgedInput) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *AcknowledgedInput) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
 // AppliedSample is a sample that took effect. names and values are absent when it is the record's
 // own input. z and score run parallel to values; NaN: not enough samples yet.
 type AppliedSample struct {
@@ -1053,7 +1144,7 @@ type AppliedSample struct {
 
 func (x *AppliedSample) Reset() {
 	*x = AppliedSample{}
-	mi := &file_doppel_v1_event_proto_msgTypes[11]
+	mi := &file_doppel_v1_event_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1156,7 @@ func (x *AppliedSample) String() string {
 func (*AppliedSample) ProtoMessage() {}
 
 func (x *AppliedSample) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_event_proto_msgTypes[11]
+	mi := &file_doppel_v1_event_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1169,7 @@ func (x *AppliedSample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedSample.ProtoReflect.Descriptor instead.
 func (*AppliedSample) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_event_proto_rawDescGZIP(), []int{11}
+	return file_doppel_v1_event_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AppliedSample) GetOwn() bool {
@@ -1162,7 +1253,7 @@ var File_doppel_v1_event_proto protoreflect.FileDescriptor
 
 const file_doppel_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x15doppel/v1/event.proto\x12\tdoppel.v1\x1a\x15doppel/v1/alert.proto\x1a\x14doppel/v1/rule.proto\"\x9d\a\n" +
+	"\x15doppel/v1/event.proto\x12\tdoppel.v1\x1a\x15doppel/v1/alert.proto\x1a\x14doppel/v1/rule.proto\"\xdf\a\n" +
 	"\tTwinEvent\x12(\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x14.doppel.v1.EventKindR\x04kind\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\f\n" +
@@ -1181,7 +1272,8 @@ const file_doppel_v1_event_proto_rawDesc = "" +
 	"\x05rules\x18\r \x01(\v2\x15.doppel.v1.RulesInputR\x05rules\x121\n" +
 	"\adesired\x18\x0e \x01(\v2\x17.doppel.v1.DesiredInputR\adesired\x12\x16\n" +
 	"\x06anchor\x18\x0f \x01(\fR\x06anchor\x12=\n" +
-	"\vquarantined\x18\x10 \x01(\v2\x1b.doppel.v1.QuarantinedInputR\vquarantined\x121\n" +
+	"\vquarantined\x18\x10 \x01(\v2\x1b.doppel.v1.QuarantinedInputR\vquarantined\x12@\n" +
+	"\facknowledged\x18\x11 \x01(\v2\x1c.doppel.v1.AcknowledgedInputR\facknowledged\x121\n" +
 	"\aoutcome\x18\x14 \x01(\x0e2\x17.doppel.v1.EventOutcomeR\aoutcome\x122\n" +
 	"\aapplied\x18\x15 \x03(\v2\x18.doppel.v1.AppliedSampleR\aapplied\x12\x16\n" +
 	"\x06digest\x18\x16 \x01(\x06R\x06digest\x12\x1d\n" +
@@ -1233,18 +1325,24 @@ const file_doppel_v1_event_proto_rawDesc = "" +
 	"\x03seq\x18\x02 \x01(\x04H\x01R\x03seq\x88\x01\x01\x12\x14\n" +
 	"\x05patch\x18\x03 \x01(\fR\x05patchB\a\n" +
 	"\x05_bootB\x06\n" +
-	"\x04_seq\"\xb7\x01\n" +
+	"\x04_seq\"\xda\x01\n" +
 	"\fDesiredInput\x12\x14\n" +
 	"\x05patch\x18\x01 \x01(\fR\x05patch\x125\n" +
 	"\x04tags\x18\x02 \x03(\v2!.doppel.v1.DesiredInput.TagsEntryR\x04tags\x12!\n" +
-	"\freplace_tags\x18\x03 \x01(\bR\vreplaceTags\x1a7\n" +
+	"\freplace_tags\x18\x03 \x01(\bR\vreplaceTags\x12!\n" +
+	"\fremoved_tags\x18\x04 \x03(\tR\vremovedTags\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"K\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"{\n" +
 	"\n" +
 	"RulesInput\x12%\n" +
 	"\x05rules\x18\x01 \x03(\v2\x0f.doppel.v1.RuleR\x05rules\x12\x16\n" +
-	"\x06offset\x18\x02 \x01(\x04R\x06offset\"\x8e\x02\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12.\n" +
+	"\bsilences\x18\x03 \x03(\v2\x12.doppel.v1.SilenceR\bsilences\"S\n" +
+	"\x11AcknowledgedInput\x12\x14\n" +
+	"\x05alert\x18\x01 \x01(\x06R\x05alert\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\x12\x18\n" +
+	"\acomment\x18\x03 \x01(\tR\acomment\"\x8e\x02\n" +
 	"\rAppliedSample\x12\x10\n" +
 	"\x03own\x18\x01 \x01(\bR\x03own\x12\x17\n" +
 	"\x04boot\x18\x02 \x01(\x04H\x00R\x04boot\x88\x01\x01\x12\x15\n" +
@@ -1259,7 +1357,7 @@ const file_doppel_v1_event_proto_rawDesc = "" +
 	" \x03(\x01R\x05score\x12\x1a\n" +
 	"\breported\x18\v \x01(\fR\breportedB\a\n" +
 	"\x05_bootB\x06\n" +
-	"\x04_seq*\x86\x03\n" +
+	"\x04_seq*\xa3\x03\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10EVENT_KIND_CLAIM\x10\x01\x12\x15\n" +
@@ -1277,7 +1375,8 @@ const file_doppel_v1_event_proto_rawDesc = "" +
 	"\x14EVENT_KIND_UNSETTLED\x10\f\x12\x16\n" +
 	"\x12EVENT_KIND_SETTLED\x10\r\x12\x15\n" +
 	"\x11EVENT_KIND_ANCHOR\x10\x0e\x12\x1a\n" +
-	"\x16EVENT_KIND_QUARANTINED\x10\x0f*\x93\x01\n" +
+	"\x16EVENT_KIND_QUARANTINED\x10\x0f\x12\x1b\n" +
+	"\x17EVENT_KIND_ACKNOWLEDGED\x10\x10*\x93\x01\n" +
 	"\fEventOutcome\x12\x1d\n" +
 	"\x19EVENT_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15EVENT_OUTCOME_APPLIED\x10\x01\x12\x16\n" +
@@ -1298,25 +1397,27 @@ func file_doppel_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_doppel_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_doppel_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_doppel_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_doppel_v1_event_proto_goTypes = []any{
-	(EventKind)(0),           // 0: doppel.v1.EventKind
-	(EventOutcome)(0),        // 1: doppel.v1.EventOutcome
-	(*TwinEvent)(nil),        // 2: doppel.v1.TwinEvent
-	(*IngestPosition)(nil),   // 3: doppel.v1.IngestPosition
-	(*Claim)(nil),            // 4: doppel.v1.Claim
-	(*SampleInput)(nil),      // 5: doppel.v1.SampleInput
-	(*RefusedInput)(nil),     // 6: doppel.v1.RefusedInput
-	(*QuarantinedInput)(nil), // 7: doppel.v1.QuarantinedInput
-	(*GapInput)(nil),         // 8: doppel.v1.GapInput
-	(*StatusInput)(nil),      // 9: doppel.v1.StatusInput
-	(*ReportedInput)(nil),    // 10: doppel.v1.ReportedInput
-	(*DesiredInput)(nil),     // 11: doppel.v1.DesiredInput
-	(*RulesInput)(nil),       // 12: doppel.v1.RulesInput
-	(*AppliedSample)(nil),    // 13: doppel.v1.AppliedSample
-	nil,                      // 14: doppel.v1.DesiredInput.TagsEntry
-	(*Alert)(nil),            // 15: doppel.v1.Alert
-	(*Rule)(nil),             // 16: doppel.v1.Rule
+	(EventKind)(0),            // 0: doppel.v1.EventKind
+	(EventOutcome)(0),         // 1: doppel.v1.EventOutcome
+	(*TwinEvent)(nil),         // 2: doppel.v1.TwinEvent
+	(*IngestPosition)(nil),    // 3: doppel.v1.IngestPosition
+	(*Claim)(nil),             // 4: doppel.v1.Claim
+	(*SampleInput)(nil),       // 5: doppel.v1.SampleInput
+	(*RefusedInput)(nil),      // 6: doppel.v1.RefusedInput
+	(*QuarantinedInput)(nil),  // 7: doppel.v1.QuarantinedInput
+	(*GapInput)(nil),          // 8: doppel.v1.GapInput
+	(*StatusInput)(nil),       // 9: doppel.v1.StatusInput
+	(*ReportedInput)(nil),     // 10: doppel.v1.ReportedInput
+	(*DesiredInput)(nil),      // 11: doppel.v1.DesiredInput
+	(*RulesInput)(nil),        // 12: doppel.v1.RulesInput
+	(*AcknowledgedInput)(nil), // 13: doppel.v1.AcknowledgedInput
+	(*AppliedSample)(nil),     // 14: doppel.v1.AppliedSample
+	nil,                       // 15: doppel.v1.DesiredInput.TagsEntry
+	(*Alert)(nil),             // 16: doppel.v1.Alert
+	(*Rule)(nil),              // 17: doppel.v1.Rule
+	(*Silence)(nil),           // 18: doppel.v1.Silence
 }
 var file_doppel_v1_event_proto_depIdxs = []int32{
 	0,  // 0: doppel.v1.TwinEvent.kind:type_name -> doppel.v1.EventKind
@@ -1330,16 +1431,18 @@ var file_doppel_v1_event_proto_depIdxs = []int32{
 	12, // 8: doppel.v1.TwinEvent.rules:type_name -> doppel.v1.RulesInput
 	11, // 9: doppel.v1.TwinEvent.desired:type_name -> doppel.v1.DesiredInput
 	7,  // 10: doppel.v1.TwinEvent.quarantined:type_name -> doppel.v1.QuarantinedInput
-	1,  // 11: doppel.v1.TwinEvent.outcome:type_name -> doppel.v1.EventOutcome
-	13, // 12: doppel.v1.TwinEvent.applied:type_name -> doppel.v1.AppliedSample
-	15, // 13: doppel.v1.TwinEvent.transitions:type_name -> doppel.v1.Alert
-	14, // 14: doppel.v1.DesiredInput.tags:type_name -> doppel.v1.DesiredInput.TagsEntry
-	16, // 15: doppel.v1.RulesInput.rules:type_name -> doppel.v1.Rule
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	13, // 11: doppel.v1.TwinEvent.acknowledged:type_name -> doppel.v1.AcknowledgedInput
+	1,  // 12: doppel.v1.TwinEvent.outcome:type_name -> doppel.v1.EventOutcome
+	14, // 13: doppel.v1.TwinEvent.applied:type_name -> doppel.v1.AppliedSample
+	16, // 14: doppel.v1.TwinEvent.transitions:type_name -> doppel.v1.Alert
+	15, // 15: doppel.v1.DesiredInput.tags:type_name -> doppel.v1.DesiredInput.TagsEntry
+	17, // 16: doppel.v1.RulesInput.rules:type_name -> doppel.v1.Rule
+	18, // 17: doppel.v1.RulesInput.silences:type_name -> doppel.v1.Silence
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_doppel_v1_event_proto_init() }
@@ -1352,14 +1455,14 @@ func file_doppel_v1_event_proto_init() {
 	file_doppel_v1_event_proto_msgTypes[3].OneofWrappers = []any{}
 	file_doppel_v1_event_proto_msgTypes[7].OneofWrappers = []any{}
 	file_doppel_v1_event_proto_msgTypes[8].OneofWrappers = []any{}
-	file_doppel_v1_event_proto_msgTypes[11].OneofWrappers = []any{}
+	file_doppel_v1_event_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doppel_v1_event_proto_rawDesc), len(file_doppel_v1_event_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -11,6 +11,7 @@ package doppelv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -840,6 +841,1390 @@ func (*ResetResponse) Descriptor() ([]byte, []int) {
 	return file_doppel_v1_query_proto_rawDescGZIP(), []int{15}
 }
 
+// WriteTwinRequest changes one twin; it is answered when that is durable.
+type WriteTwinRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Partition int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Device    string                 `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
+	// Empty: whatever is there.
+	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Types that are valid to be assigned to Write:
+	//
+	//	*WriteTwinRequest_Update
+	//	*WriteTwinRequest_Delete
+	//	*WriteTwinRequest_Acknowledge
+	Write         isWriteTwinRequest_Write `protobuf_oneof:"write"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteTwinRequest) Reset() {
+	*x = WriteTwinRequest{}
+	mi := &file_doppel_v1_query_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteTwinRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteTwinRequest) ProtoMessage() {}
+
+func (x *WriteTwinRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteTwinRequest.ProtoReflect.Descriptor instead.
+func (*WriteTwinRequest) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *WriteTwinRequest) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *WriteTwinRequest) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *WriteTwinRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *WriteTwinRequest) GetWrite() isWriteTwinRequest_Write {
+	if x != nil {
+		return x.Write
+	}
+	return nil
+}
+
+func (x *WriteTwinRequest) GetUpdate() *UpdateWrite {
+	if x != nil {
+		if x, ok := x.Write.(*WriteTwinRequest_Update); ok {
+			return x.Update
+		}
+	}
+	return nil
+}
+
+func (x *WriteTwinRequest) GetDelete() *DeleteWrite {
+	if x != nil {
+		if x, ok := x.Write.(*WriteTwinRequest_Delete); ok {
+			return x.Delete
+		}
+	}
+	return nil
+}
+
+func (x *WriteTwinRequest) GetAcknowledge() *AcknowledgeWrite {
+	if x != nil {
+		if x, ok := x.Write.(*WriteTwinRequest_Acknowledge); ok {
+			return x.Acknowledge
+		}
+	}
+	return nil
+}
+
+type isWriteTwinRequest_Write interface {
+	isWriteTwinRequest_Write()
+}
+
+type WriteTwinRequest_Update struct {
+	Update *UpdateWrite `protobuf:"bytes,4,opt,name=update,proto3,oneof"`
+}
+
+type WriteTwinRequest_Delete struct {
+	Delete *DeleteWrite `protobuf:"bytes,5,opt,name=delete,proto3,oneof"`
+}
+
+type WriteTwinRequest_Acknowledge struct {
+	Acknowledge *AcknowledgeWrite `protobuf:"bytes,6,opt,name=acknowledge,proto3,oneof"`
+}
+
+func (*WriteTwinRequest_Update) isWriteTwinRequest_Write() {}
+
+func (*WriteTwinRequest_Delete) isWriteTwinRequest_Write() {}
+
+func (*WriteTwinRequest_Acknowledge) isWriteTwinRequest_Write() {}
+
+// UpdateWrite is a change of what people want of a device and say of it.
+type UpdateWrite struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Merge patch of the desired properties, compact JSON; empty: none.
+	Desired []byte            `protobuf:"bytes,1,opt,name=desired,proto3" json:"desired,omitempty"`
+	Tags    map[string]string `protobuf:"bytes,2,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Instead of those there are.
+	ReplaceTags   bool     `protobuf:"varint,3,opt,name=replace_tags,json=replaceTags,proto3" json:"replace_tags,omitempty"`
+	RemovedTags   []string `protobuf:"bytes,4,rep,name=removed_tags,json=removedTags,proto3" json:"removed_tags,omitempty"`
+	AllowMissing  bool     `protobuf:"varint,5,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateWrite) Reset() {
+	*x = UpdateWrite{}
+	mi := &file_doppel_v1_query_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateWrite) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateWrite) ProtoMessage() {}
+
+func (x *UpdateWrite) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateWrite.ProtoReflect.Descriptor instead.
+func (*UpdateWrite) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *UpdateWrite) GetDesired() []byte {
+	if x != nil {
+		return x.Desired
+	}
+	return nil
+}
+
+func (x *UpdateWrite) GetTags() map[string]string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *UpdateWrite) GetReplaceTags() bool {
+	if x != nil {
+		return x.ReplaceTags
+	}
+	return false
+}
+
+func (x *UpdateWrite) GetRemovedTags() []string {
+	if x != nil {
+		return x.RemovedTags
+	}
+	return nil
+}
+
+func (x *UpdateWrite) GetAllowMissing() bool {
+	if x != nil {
+		return x.AllowMissing
+	}
+	return false
+}
+
+type DeleteWrite struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteWrite) Reset() {
+	*x = DeleteWrite{}
+	mi := &file_doppel_v1_query_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteWrite) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteWrite) ProtoMessage() {}
+
+func (x *DeleteWrite) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteWrite.ProtoReflect.Descriptor instead.
+func (*DeleteWrite) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{18}
+}
+
+type AcknowledgeWrite struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Alert         uint64                 `protobuf:"fixed64,1,opt,name=alert,proto3" json:"alert,omitempty"`
+	By            string                 `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	Comment       string                 `protobuf:"bytes,3,opt,name=comment,proto3" json:"comment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcknowledgeWrite) Reset() {
+	*x = AcknowledgeWrite{}
+	mi := &file_doppel_v1_query_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcknowledgeWrite) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcknowledgeWrite) ProtoMessage() {}
+
+func (x *AcknowledgeWrite) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcknowledgeWrite.ProtoReflect.Descriptor instead.
+func (*AcknowledgeWrite) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *AcknowledgeWrite) GetAlert() uint64 {
+	if x != nil {
+		return x.Alert
+	}
+	return 0
+}
+
+func (x *AcknowledgeWrite) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *AcknowledgeWrite) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
+type WriteTwinResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it is then; none after a delete.
+	Twin *Twin `protobuf:"bytes,1,opt,name=twin,proto3" json:"twin,omitempty"`
+	// Of an acknowledge.
+	Alert         *Alert `protobuf:"bytes,2,opt,name=alert,proto3" json:"alert,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteTwinResponse) Reset() {
+	*x = WriteTwinResponse{}
+	mi := &file_doppel_v1_query_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteTwinResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteTwinResponse) ProtoMessage() {}
+
+func (x *WriteTwinResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteTwinResponse.ProtoReflect.Descriptor instead.
+func (*WriteTwinResponse) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *WriteTwinResponse) GetTwin() *Twin {
+	if x != nil {
+		return x.Twin
+	}
+	return nil
+}
+
+func (x *WriteTwinResponse) GetAlert() *Alert {
+	if x != nil {
+		return x.Alert
+	}
+	return nil
+}
+
+// WriteRulesRequest goes to the node that serves partition 0: one node at a time writes doppel.rules.
+type WriteRulesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Write:
+	//
+	//	*WriteRulesRequest_Apply
+	//	*WriteRulesRequest_Delete
+	//	*WriteRulesRequest_Silence
+	//	*WriteRulesRequest_Expire
+	Write isWriteRulesRequest_Write `protobuf_oneof:"write"`
+	// Who writes, for people.
+	By            string `protobuf:"bytes,5,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteRulesRequest) Reset() {
+	*x = WriteRulesRequest{}
+	mi := &file_doppel_v1_query_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteRulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteRulesRequest) ProtoMessage() {}
+
+func (x *WriteRulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteRulesRequest.ProtoReflect.Descriptor instead.
+func (*WriteRulesRequest) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *WriteRulesRequest) GetWrite() isWriteRulesRequest_Write {
+	if x != nil {
+		return x.Write
+	}
+	return nil
+}
+
+func (x *WriteRulesRequest) GetApply() *Rule {
+	if x != nil {
+		if x, ok := x.Write.(*WriteRulesRequest_Apply); ok {
+			return x.Apply
+		}
+	}
+	return nil
+}
+
+func (x *WriteRulesRequest) GetDelete() string {
+	if x != nil {
+		if x, ok := x.Write.(*WriteRulesRequest_Delete); ok {
+			return x.Delete
+		}
+	}
+	return ""
+}
+
+func (x *WriteRulesRequest) GetSilence() *Silence {
+	if x != nil {
+		if x, ok := x.Write.(*WriteRulesRequest_Silence); ok {
+			return x.Silence
+		}
+	}
+	return nil
+}
+
+func (x *WriteRulesRequest) GetExpire() string {
+	if x != nil {
+		if x, ok := x.Write.(*WriteRulesRequest_Expire); ok {
+			return x.Expire
+		}
+	}
+	return ""
+}
+
+func (x *WriteRulesRequest) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+type isWriteRulesRequest_Write interface {
+	isWriteRulesRequest_Write()
+}
+
+type WriteRulesRequest_Apply struct {
+	Apply *Rule `protobuf:"bytes,1,opt,name=apply,proto3,oneof"`
+}
+
+type WriteRulesRequest_Delete struct {
+	Delete string `protobuf:"bytes,2,opt,name=delete,proto3,oneof"`
+}
+
+type WriteRulesRequest_Silence struct {
+	Silence *Silence `protobuf:"bytes,3,opt,name=silence,proto3,oneof"`
+}
+
+type WriteRulesRequest_Expire struct {
+	Expire string `protobuf:"bytes,4,opt,name=expire,proto3,oneof"`
+}
+
+func (*WriteRulesRequest_Apply) isWriteRulesRequest_Write() {}
+
+func (*WriteRulesRequest_Delete) isWriteRulesRequest_Write() {}
+
+func (*WriteRulesRequest_Silence) isWriteRulesRequest_Write() {}
+
+func (*WriteRulesRequest_Expire) isWriteRulesRequest_Write() {}
+
+type WriteRulesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rule          *Rule                  `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	Silence       *Silence               `protobuf:"bytes,2,opt,name=silence,proto3" json:"silence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteRulesResponse) Reset() {
+	*x = WriteRulesResponse{}
+	mi := &file_doppel_v1_query_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteRulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteRulesResponse) ProtoMessage() {}
+
+func (x *WriteRulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteRulesResponse.ProtoReflect.Descriptor instead.
+func (*WriteRulesResponse) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *WriteRulesResponse) GetRule() *Rule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+func (x *WriteRulesResponse) GetSilence() *Silence {
+	if x != nil {
+		return x.Silence
+	}
+	return nil
+}
+
+type InvokeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Command       *InvokeCommandRequest  `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InvokeRequest) Reset() {
+	*x = InvokeRequest{}
+	mi := &file_doppel_v1_query_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvokeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvokeRequest) ProtoMessage() {}
+
+func (x *InvokeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InvokeRequest.ProtoReflect.Descriptor instead.
+func (*InvokeRequest) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *InvokeRequest) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *InvokeRequest) GetCommand() *InvokeCommandRequest {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+type InvokeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reply         *InvokeCommandResponse `protobuf:"bytes,1,opt,name=reply,proto3" json:"reply,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InvokeResponse) Reset() {
+	*x = InvokeResponse{}
+	mi := &file_doppel_v1_query_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvokeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvokeResponse) ProtoMessage() {}
+
+func (x *InvokeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InvokeResponse.ProtoReflect.Descriptor instead.
+func (*InvokeResponse) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *InvokeResponse) GetReply() *InvokeCommandResponse {
+	if x != nil {
+		return x.Reply
+	}
+	return nil
+}
+
+// SelectTwinsRequest asks for the first twins, in an order, of those that pass a filter.
+type SelectTwinsRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Partitions []int32                `protobuf:"varint,1,rep,packed,name=partitions,proto3" json:"partitions,omitempty"`
+	Filter     string                 `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
+	OrderBy    string                 `protobuf:"bytes,3,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	// Only behind this place in the order, as page tokens have it; empty: from the first.
+	After []byte `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`
+	Limit int32  `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Also count all that pass.
+	Count         bool `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelectTwinsRequest) Reset() {
+	*x = SelectTwinsRequest{}
+	mi := &file_doppel_v1_query_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelectTwinsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelectTwinsRequest) ProtoMessage() {}
+
+func (x *SelectTwinsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelectTwinsRequest.ProtoReflect.Descriptor instead.
+func (*SelectTwinsRequest) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SelectTwinsRequest) GetPartitions() []int32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+func (x *SelectTwinsRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *SelectTwinsRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
+func (x *SelectTwinsRequest) GetAfter() []byte {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *SelectTwinsRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *SelectTwinsRequest) GetCount() bool {
+	if x != nil {
+		return x.Count
+	}
+	return false
+}
+
+// The first one says what is not served; then come twins in order, then the count.
+type SelectTwinsResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	NotServed []int32                `protobuf:"varint,1,rep,packed,name=not_served,json=notServed,proto3" json:"not_served,omitempty"`
+	Twins     []*Twin                `protobuf:"bytes,2,rep,name=twins,proto3" json:"twins,omitempty"`
+	Count     int64                  `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	Done      bool                   `protobuf:"varint,4,opt,name=done,proto3" json:"done,omitempty"`
+	// There are more behind the last one.
+	More          bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelectTwinsResponse) Reset() {
+	*x = SelectTwinsResponse{}
+	mi := &file_doppel_v1_query_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelectTwinsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelectTwinsResponse) ProtoMessage() {}
+
+func (x *SelectTwinsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelectTwinsResponse.ProtoReflect.Descriptor instead.
+func (*SelectTwinsResponse) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *SelectTwinsResponse) GetNotServed() []int32 {
+	if x != nil {
+		return x.NotServed
+	}
+	return nil
+}
+
+func (x *SelectTwinsResponse) GetTwins() []*Twin {
+	if x != nil {
+		return x.Twins
+	}
+	return nil
+}
+
+func (x *SelectTwinsResponse) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *SelectTwinsResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *SelectTwinsResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+type SummarizeTwinsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partitions    []int32                `protobuf:"varint,1,rep,packed,name=partitions,proto3" json:"partitions,omitempty"`
+	Aggregate     *AggregateTwinsRequest `protobuf:"bytes,2,opt,name=aggregate,proto3" json:"aggregate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SummarizeTwinsRequest) Reset() {
+	*x = SummarizeTwinsRequest{}
+	mi := &file_doppel_v1_query_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SummarizeTwinsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SummarizeTwinsRequest) ProtoMessage() {}
+
+func (x *SummarizeTwinsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SummarizeTwinsRequest.ProtoReflect.Descriptor instead.
+func (*SummarizeTwinsRequest) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *SummarizeTwinsRequest) GetPartitions() []int32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+func (x *SummarizeTwinsRequest) GetAggregate() *AggregateTwinsRequest {
+	if x != nil {
+		return x.Aggregate
+	}
+	return nil
+}
+
+type SummarizeTwinsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NotServed     []int32                `protobuf:"varint,1,rep,packed,name=not_served,json=notServed,proto3" json:"not_served,omitempty"`
+	Groups        []*TwinSketch          `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SummarizeTwinsResponse) Reset() {
+	*x = SummarizeTwinsResponse{}
+	mi := &file_doppel_v1_query_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SummarizeTwinsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SummarizeTwinsResponse) ProtoMessage() {}
+
+func (x *SummarizeTwinsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SummarizeTwinsResponse.ProtoReflect.Descriptor instead.
+func (*SummarizeTwinsResponse) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *SummarizeTwinsResponse) GetNotServed() []int32 {
+	if x != nil {
+		return x.NotServed
+	}
+	return nil
+}
+
+func (x *SummarizeTwinsResponse) GetGroups() []*TwinSketch {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+// TwinSketch is a TwinGroup that can be added to others.
+type TwinSketch struct {
+	state         protoimpl.MessageState   `protogen:"open.v1"`
+	Value         string                   `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
+	Count         int64                    `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	Metrics       map[string]*MetricSketch `protobuf:"bytes,3,rep,name=metrics,proto3" json:"metrics,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TwinSketch) Reset() {
+	*x = TwinSketch{}
+	mi := &file_doppel_v1_query_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TwinSketch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TwinSketch) ProtoMessage() {}
+
+func (x *TwinSketch) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TwinSketch.ProtoReflect.Descriptor instead.
+func (*TwinSketch) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *TwinSketch) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *TwinSketch) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *TwinSketch) GetMetrics() map[string]*MetricSketch {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+// MetricSketch counts values in buckets whose bounds grow by a constant factor.
+type MetricSketch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Count         int64                  `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	Sum           float64                `protobuf:"fixed64,2,opt,name=sum,proto3" json:"sum,omitempty"`
+	Min           float64                `protobuf:"fixed64,3,opt,name=min,proto3" json:"min,omitempty"`
+	Max           float64                `protobuf:"fixed64,4,opt,name=max,proto3" json:"max,omitempty"`
+	Positive      map[int32]int64        `protobuf:"bytes,5,rep,name=positive,proto3" json:"positive,omitempty" protobuf_key:"zigzag32,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Negative      map[int32]int64        `protobuf:"bytes,6,rep,name=negative,proto3" json:"negative,omitempty" protobuf_key:"zigzag32,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Zero          int64                  `protobuf:"varint,7,opt,name=zero,proto3" json:"zero,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricSketch) Reset() {
+	*x = MetricSketch{}
+	mi := &file_doppel_v1_query_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricSketch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricSketch) ProtoMessage() {}
+
+func (x *MetricSketch) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricSketch.ProtoReflect.Descriptor instead.
+func (*MetricSketch) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *MetricSketch) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *MetricSketch) GetSum() float64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+func (x *MetricSketch) GetMin() float64 {
+	if x != nil {
+		return x.Min
+	}
+	return 0
+}
+
+func (x *MetricSketch) GetMax() float64 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
+func (x *MetricSketch) GetPositive() map[int32]int64 {
+	if x != nil {
+		return x.Positive
+	}
+	return nil
+}
+
+func (x *MetricSketch) GetNegative() map[int32]int64 {
+	if x != nil {
+		return x.Negative
+	}
+	return nil
+}
+
+func (x *MetricSketch) GetZero() int64 {
+	if x != nil {
+		return x.Zero
+	}
+	return 0
+}
+
+type ReadHistoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	History       *GetHistoryRequest     `protobuf:"bytes,2,opt,name=history,proto3" json:"history,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadHistoryRequest) Reset() {
+	*x = ReadHistoryRequest{}
+	mi := &file_doppel_v1_query_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadHistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadHistoryRequest) ProtoMessage() {}
+
+func (x *ReadHistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadHistoryRequest.ProtoReflect.Descriptor instead.
+func (*ReadHistoryRequest) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ReadHistoryRequest) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *ReadHistoryRequest) GetHistory() *GetHistoryRequest {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+type ReadHistoryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	History       *GetHistoryResponse    `protobuf:"bytes,1,opt,name=history,proto3" json:"history,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadHistoryResponse) Reset() {
+	*x = ReadHistoryResponse{}
+	mi := &file_doppel_v1_query_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadHistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadHistoryResponse) ProtoMessage() {}
+
+func (x *ReadHistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadHistoryResponse.ProtoReflect.Descriptor instead.
+func (*ReadHistoryResponse) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ReadHistoryResponse) GetHistory() *GetHistoryResponse {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+type ExplainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Device        string                 `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
+	Id            string                 `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_doppel_v1_query_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ExplainRequest) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *ExplainRequest) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ExplainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Explanation   *ExplainAlertResponse  `protobuf:"bytes,1,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_doppel_v1_query_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ExplainResponse) GetExplanation() *ExplainAlertResponse {
+	if x != nil {
+		return x.Explanation
+	}
+	return nil
+}
+
+type BacktestRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partitions    []int32                `protobuf:"varint,1,rep,packed,name=partitions,proto3" json:"partitions,omitempty"`
+	Rule          *Rule                  `protobuf:"bytes,2,opt,name=rule,proto3" json:"rule,omitempty"`
+	Start         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start,proto3" json:"start,omitempty"`
+	End           *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end,proto3" json:"end,omitempty"`
+	Devices       []string               `protobuf:"bytes,5,rep,name=devices,proto3" json:"devices,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestRequest) Reset() {
+	*x = BacktestRequest{}
+	mi := &file_doppel_v1_query_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestRequest) ProtoMessage() {}
+
+func (x *BacktestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestRequest.ProtoReflect.Descriptor instead.
+func (*BacktestRequest) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *BacktestRequest) GetPartitions() []int32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+func (x *BacktestRequest) GetRule() *Rule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+func (x *BacktestRequest) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *BacktestRequest) GetEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *BacktestRequest) GetDevices() []string {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+type BacktestResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NotServed     []int32                `protobuf:"varint,1,rep,packed,name=not_served,json=notServed,proto3" json:"not_served,omitempty"`
+	WouldFire     []*Alert               `protobuf:"bytes,2,rep,name=would_fire,json=wouldFire,proto3" json:"would_fire,omitempty"`
+	Samples       uint64                 `protobuf:"varint,3,opt,name=samples,proto3" json:"samples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BacktestResponse) Reset() {
+	*x = BacktestResponse{}
+	mi := &file_doppel_v1_query_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BacktestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BacktestResponse) ProtoMessage() {}
+
+func (x *BacktestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_query_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BacktestResponse.ProtoReflect.Descriptor instead.
+func (*BacktestResponse) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *BacktestResponse) GetNotServed() []int32 {
+	if x != nil {
+		return x.NotServed
+	}
+	return nil
+}
+
+func (x *BacktestResponse) GetWouldFire() []*Alert {
+	if x != nil {
+		return x.WouldFire
+	}
+	return nil
+}
+
+func (x *BacktestResponse) GetSamples() uint64 {
+	if x != nil {
+		return x.Samples
+	}
+	return 0
+}
+
 type ReadStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -848,7 +2233,7 @@ type ReadStatusRequest struct {
 
 func (x *ReadStatusRequest) Reset() {
 	*x = ReadStatusRequest{}
-	mi := &file_doppel_v1_query_proto_msgTypes[16]
+	mi := &file_doppel_v1_query_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +2245,7 @@ func (x *ReadStatusRequest) String() string {
 func (*ReadStatusRequest) ProtoMessage() {}
 
 func (x *ReadStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[16]
+	mi := &file_doppel_v1_query_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +2258,7 @@ func (x *ReadStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadStatusRequest.ProtoReflect.Descriptor instead.
 func (*ReadStatusRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{16}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{37}
 }
 
 // What the node says of itself and its own partitions.
@@ -886,7 +2271,7 @@ type ReadStatusResponse struct {
 
 func (x *ReadStatusResponse) Reset() {
 	*x = ReadStatusResponse{}
-	mi := &file_doppel_v1_query_proto_msgTypes[17]
+	mi := &file_doppel_v1_query_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -898,7 +2283,7 @@ func (x *ReadStatusResponse) String() string {
 func (*ReadStatusResponse) ProtoMessage() {}
 
 func (x *ReadStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[17]
+	mi := &file_doppel_v1_query_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -911,7 +2296,7 @@ func (x *ReadStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadStatusResponse.ProtoReflect.Descriptor instead.
 func (*ReadStatusResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{17}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ReadStatusResponse) GetStatus() *Status {
@@ -930,7 +2315,7 @@ type ReadAuditRequest struct {
 
 func (x *ReadAuditRequest) Reset() {
 	*x = ReadAuditRequest{}
-	mi := &file_doppel_v1_query_proto_msgTypes[18]
+	mi := &file_doppel_v1_query_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -942,7 +2327,7 @@ func (x *ReadAuditRequest) String() string {
 func (*ReadAuditRequest) ProtoMessage() {}
 
 func (x *ReadAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[18]
+	mi := &file_doppel_v1_query_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -955,7 +2340,7 @@ func (x *ReadAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadAuditRequest.ProtoReflect.Descriptor instead.
 func (*ReadAuditRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{18}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ReadAuditRequest) GetDeep() bool {
@@ -975,7 +2360,7 @@ type ReadAuditResponse struct {
 
 func (x *ReadAuditResponse) Reset() {
 	*x = ReadAuditResponse{}
-	mi := &file_doppel_v1_query_proto_msgTypes[19]
+	mi := &file_doppel_v1_query_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +2372,7 @@ func (x *ReadAuditResponse) String() string {
 func (*ReadAuditResponse) ProtoMessage() {}
 
 func (x *ReadAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[19]
+	mi := &file_doppel_v1_query_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +2385,7 @@ func (x *ReadAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadAuditResponse.ProtoReflect.Descriptor instead.
 func (*ReadAuditResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{19}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReadAuditResponse) GetAudit() *Audit {
@@ -1019,7 +2404,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_doppel_v1_query_proto_msgTypes[20]
+	mi := &file_doppel_v1_query_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +2416,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[20]
+	mi := &file_doppel_v1_query_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +2429,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{20}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DrainRequest) GetUndo() bool {
@@ -1063,7 +2448,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_doppel_v1_query_proto_msgTypes[21]
+	mi := &file_doppel_v1_query_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +2460,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[21]
+	mi := &file_doppel_v1_query_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +2473,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{21}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DrainResponse) GetNode() *Node {
@@ -1109,7 +2494,7 @@ type FollowChangesRequest struct {
 
 func (x *FollowChangesRequest) Reset() {
 	*x = FollowChangesRequest{}
-	mi := &file_doppel_v1_query_proto_msgTypes[22]
+	mi := &file_doppel_v1_query_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1121,7 +2506,7 @@ func (x *FollowChangesRequest) String() string {
 func (*FollowChangesRequest) ProtoMessage() {}
 
 func (x *FollowChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[22]
+	mi := &file_doppel_v1_query_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1134,7 +2519,7 @@ func (x *FollowChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowChangesRequest.ProtoReflect.Descriptor instead.
 func (*FollowChangesRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{22}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *FollowChangesRequest) GetIncarnation() uint64 {
@@ -1168,7 +2553,7 @@ type FollowChangesResponse struct {
 
 func (x *FollowChangesResponse) Reset() {
 	*x = FollowChangesResponse{}
-	mi := &file_doppel_v1_query_proto_msgTypes[23]
+	mi := &file_doppel_v1_query_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +2565,7 @@ func (x *FollowChangesResponse) String() string {
 func (*FollowChangesResponse) ProtoMessage() {}
 
 func (x *FollowChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[23]
+	mi := &file_doppel_v1_query_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +2578,7 @@ func (x *FollowChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowChangesResponse.ProtoReflect.Descriptor instead.
 func (*FollowChangesResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{23}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *FollowChangesResponse) GetIncarnation() uint64 {
@@ -1235,7 +2620,7 @@ var File_doppel_v1_query_proto protoreflect.FileDescriptor
 
 const file_doppel_v1_query_proto_rawDesc = "" +
 	"\n" +
-	"\x15doppel/v1/query.proto\x12\tdoppel.v1\x1a\x15doppel/v1/alert.proto\x1a\x15doppel/v1/fleet.proto\x1a\x14doppel/v1/twin.proto\"J\n" +
+	"\x15doppel/v1/query.proto\x12\tdoppel.v1\x1a\x15doppel/v1/alert.proto\x1a\x15doppel/v1/fleet.proto\x1a\x14doppel/v1/rule.proto\x1a\x14doppel/v1/twin.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"J\n" +
 	"\x10PartitionDevices\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x18\n" +
 	"\adevices\x18\x02 \x03(\tR\adevices\"O\n" +
@@ -1292,7 +2677,119 @@ const file_doppel_v1_query_proto_rawDesc = "" +
 	"\fResetRequest\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\"\x0f\n" +
-	"\rResetResponse\"\x13\n" +
+	"\rResetResponse\"\x8a\x02\n" +
+	"\x10WriteTwinRequest\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\x120\n" +
+	"\x06update\x18\x04 \x01(\v2\x16.doppel.v1.UpdateWriteH\x00R\x06update\x120\n" +
+	"\x06delete\x18\x05 \x01(\v2\x16.doppel.v1.DeleteWriteH\x00R\x06delete\x12?\n" +
+	"\vacknowledge\x18\x06 \x01(\v2\x1b.doppel.v1.AcknowledgeWriteH\x00R\vacknowledgeB\a\n" +
+	"\x05write\"\x81\x02\n" +
+	"\vUpdateWrite\x12\x18\n" +
+	"\adesired\x18\x01 \x01(\fR\adesired\x124\n" +
+	"\x04tags\x18\x02 \x03(\v2 .doppel.v1.UpdateWrite.TagsEntryR\x04tags\x12!\n" +
+	"\freplace_tags\x18\x03 \x01(\bR\vreplaceTags\x12!\n" +
+	"\fremoved_tags\x18\x04 \x03(\tR\vremovedTags\x12#\n" +
+	"\rallow_missing\x18\x05 \x01(\bR\fallowMissing\x1a7\n" +
+	"\tTagsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\r\n" +
+	"\vDeleteWrite\"R\n" +
+	"\x10AcknowledgeWrite\x12\x14\n" +
+	"\x05alert\x18\x01 \x01(\x06R\x05alert\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\x12\x18\n" +
+	"\acomment\x18\x03 \x01(\tR\acomment\"`\n" +
+	"\x11WriteTwinResponse\x12#\n" +
+	"\x04twin\x18\x01 \x01(\v2\x0f.doppel.v1.TwinR\x04twin\x12&\n" +
+	"\x05alert\x18\x02 \x01(\v2\x10.doppel.v1.AlertR\x05alert\"\xb9\x01\n" +
+	"\x11WriteRulesRequest\x12'\n" +
+	"\x05apply\x18\x01 \x01(\v2\x0f.doppel.v1.RuleH\x00R\x05apply\x12\x18\n" +
+	"\x06delete\x18\x02 \x01(\tH\x00R\x06delete\x12.\n" +
+	"\asilence\x18\x03 \x01(\v2\x12.doppel.v1.SilenceH\x00R\asilence\x12\x18\n" +
+	"\x06expire\x18\x04 \x01(\tH\x00R\x06expire\x12\x0e\n" +
+	"\x02by\x18\x05 \x01(\tR\x02byB\a\n" +
+	"\x05write\"g\n" +
+	"\x12WriteRulesResponse\x12#\n" +
+	"\x04rule\x18\x01 \x01(\v2\x0f.doppel.v1.RuleR\x04rule\x12,\n" +
+	"\asilence\x18\x02 \x01(\v2\x12.doppel.v1.SilenceR\asilence\"h\n" +
+	"\rInvokeRequest\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\x05R\tpartition\x129\n" +
+	"\acommand\x18\x02 \x01(\v2\x1f.doppel.v1.InvokeCommandRequestR\acommand\"H\n" +
+	"\x0eInvokeResponse\x126\n" +
+	"\x05reply\x18\x01 \x01(\v2 .doppel.v1.InvokeCommandResponseR\x05reply\"\xa9\x01\n" +
+	"\x12SelectTwinsRequest\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\x01 \x03(\x05R\n" +
+	"partitions\x12\x16\n" +
+	"\x06filter\x18\x02 \x01(\tR\x06filter\x12\x19\n" +
+	"\border_by\x18\x03 \x01(\tR\aorderBy\x12\x14\n" +
+	"\x05after\x18\x04 \x01(\fR\x05after\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\x05R\x05limit\x12\x14\n" +
+	"\x05count\x18\x06 \x01(\bR\x05count\"\x99\x01\n" +
+	"\x13SelectTwinsResponse\x12\x1d\n" +
+	"\n" +
+	"not_served\x18\x01 \x03(\x05R\tnotServed\x12%\n" +
+	"\x05twins\x18\x02 \x03(\v2\x0f.doppel.v1.TwinR\x05twins\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x03R\x05count\x12\x12\n" +
+	"\x04done\x18\x04 \x01(\bR\x04done\x12\x12\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\"w\n" +
+	"\x15SummarizeTwinsRequest\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\x01 \x03(\x05R\n" +
+	"partitions\x12>\n" +
+	"\taggregate\x18\x02 \x01(\v2 .doppel.v1.AggregateTwinsRequestR\taggregate\"f\n" +
+	"\x16SummarizeTwinsResponse\x12\x1d\n" +
+	"\n" +
+	"not_served\x18\x01 \x03(\x05R\tnotServed\x12-\n" +
+	"\x06groups\x18\x02 \x03(\v2\x15.doppel.v1.TwinSketchR\x06groups\"\xcb\x01\n" +
+	"\n" +
+	"TwinSketch\x12\x14\n" +
+	"\x05value\x18\x01 \x01(\tR\x05value\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x03R\x05count\x12<\n" +
+	"\ametrics\x18\x03 \x03(\v2\".doppel.v1.TwinSketch.MetricsEntryR\ametrics\x1aS\n" +
+	"\fMetricsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
+	"\x05value\x18\x02 \x01(\v2\x17.doppel.v1.MetricSketchR\x05value:\x028\x01\"\xee\x02\n" +
+	"\fMetricSketch\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x10\n" +
+	"\x03sum\x18\x02 \x01(\x01R\x03sum\x12\x10\n" +
+	"\x03min\x18\x03 \x01(\x01R\x03min\x12\x10\n" +
+	"\x03max\x18\x04 \x01(\x01R\x03max\x12A\n" +
+	"\bpositive\x18\x05 \x03(\v2%.doppel.v1.MetricSketch.PositiveEntryR\bpositive\x12A\n" +
+	"\bnegative\x18\x06 \x03(\v2%.doppel.v1.MetricSketch.NegativeEntryR\bnegative\x12\x12\n" +
+	"\x04zero\x18\a \x01(\x03R\x04zero\x1a;\n" +
+	"\rPositiveEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\x11R\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a;\n" +
+	"\rNegativeEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\x11R\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"j\n" +
+	"\x12ReadHistoryRequest\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\x05R\tpartition\x126\n" +
+	"\ahistory\x18\x02 \x01(\v2\x1c.doppel.v1.GetHistoryRequestR\ahistory\"N\n" +
+	"\x13ReadHistoryResponse\x127\n" +
+	"\ahistory\x18\x01 \x01(\v2\x1d.doppel.v1.GetHistoryResponseR\ahistory\"V\n" +
+	"\x0eExplainRequest\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\tR\x02id\"T\n" +
+	"\x0fExplainResponse\x12A\n" +
+	"\vexplanation\x18\x01 \x01(\v2\x1f.doppel.v1.ExplainAlertResponseR\vexplanation\"\xd0\x01\n" +
+	"\x0fBacktestRequest\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\x01 \x03(\x05R\n" +
+	"partitions\x12#\n" +
+	"\x04rule\x18\x02 \x01(\v2\x0f.doppel.v1.RuleR\x04rule\x120\n" +
+	"\x05start\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
+	"\x03end\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x18\n" +
+	"\adevices\x18\x05 \x03(\tR\adevices\"|\n" +
+	"\x10BacktestResponse\x12\x1d\n" +
+	"\n" +
+	"not_served\x18\x01 \x03(\x05R\tnotServed\x12/\n" +
+	"\n" +
+	"would_fire\x18\x02 \x03(\v2\x10.doppel.v1.AlertR\twouldFire\x12\x18\n" +
+	"\asamples\x18\x03 \x01(\x04R\asamples\"\x13\n" +
 	"\x11ReadStatusRequest\"?\n" +
 	"\x12ReadStatusResponse\x12)\n" +
 	"\x06status\x18\x01 \x01(\v2\x11.doppel.v1.StatusR\x06status\"&\n" +
@@ -1312,7 +2809,8 @@ const file_doppel_v1_query_proto_rawDesc = "" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x10\n" +
 	"\x03ids\x18\x03 \x03(\tR\x03ids\x12\x12\n" +
 	"\x04anew\x18\x04 \x01(\bR\x04anew\x12\x14\n" +
-	"\x05ended\x18\x05 \x01(\bR\x05ended2\xa5\x06\n" +
+	"\x05ended\x18\x05 \x01(\bR\x05ended2\xf7\n" +
+	"\n" +
 	"\fQueryService\x12H\n" +
 	"\tReadTwins\x12\x1b.doppel.v1.ReadTwinsRequest\x1a\x1c.doppel.v1.ReadTwinsResponse0\x01\x12H\n" +
 	"\tScanTwins\x12\x1b.doppel.v1.ScanTwinsRequest\x1a\x1c.doppel.v1.ScanTwinsResponse0\x01\x12K\n" +
@@ -1321,7 +2819,16 @@ const file_doppel_v1_query_proto_rawDesc = "" +
 	"\tFindAlert\x12\x1b.doppel.v1.FindAlertRequest\x1a\x1c.doppel.v1.FindAlertResponse\x12C\n" +
 	"\bReadPast\x12\x1a.doppel.v1.ReadPastRequest\x1a\x1b.doppel.v1.ReadPastResponse\x12F\n" +
 	"\tReplayLog\x12\x1b.doppel.v1.ReplayLogRequest\x1a\x1c.doppel.v1.ReplayLogResponse\x12:\n" +
-	"\x05Reset\x12\x17.doppel.v1.ResetRequest\x1a\x18.doppel.v1.ResetResponse\x12I\n" +
+	"\x05Reset\x12\x17.doppel.v1.ResetRequest\x1a\x18.doppel.v1.ResetResponse\x12F\n" +
+	"\tWriteTwin\x12\x1b.doppel.v1.WriteTwinRequest\x1a\x1c.doppel.v1.WriteTwinResponse\x12I\n" +
+	"\n" +
+	"WriteRules\x12\x1c.doppel.v1.WriteRulesRequest\x1a\x1d.doppel.v1.WriteRulesResponse\x12=\n" +
+	"\x06Invoke\x12\x18.doppel.v1.InvokeRequest\x1a\x19.doppel.v1.InvokeResponse\x12N\n" +
+	"\vSelectTwins\x12\x1d.doppel.v1.SelectTwinsRequest\x1a\x1e.doppel.v1.SelectTwinsResponse0\x01\x12W\n" +
+	"\x0eSummarizeTwins\x12 .doppel.v1.SummarizeTwinsRequest\x1a!.doppel.v1.SummarizeTwinsResponse0\x01\x12L\n" +
+	"\vReadHistory\x12\x1d.doppel.v1.ReadHistoryRequest\x1a\x1e.doppel.v1.ReadHistoryResponse\x12@\n" +
+	"\aExplain\x12\x19.doppel.v1.ExplainRequest\x1a\x1a.doppel.v1.ExplainResponse\x12E\n" +
+	"\bBacktest\x12\x1a.doppel.v1.BacktestRequest\x1a\x1b.doppel.v1.BacktestResponse0\x01\x12I\n" +
 	"\n" +
 	"ReadStatus\x12\x1c.doppel.v1.ReadStatusRequest\x1a\x1d.doppel.v1.ReadStatusResponse\x12F\n" +
 	"\tReadAudit\x12\x1b.doppel.v1.ReadAuditRequest\x1a\x1c.doppel.v1.ReadAuditResponse\x12:\n" +
@@ -1340,78 +2847,154 @@ func file_doppel_v1_query_proto_rawDescGZIP() []byte {
 	return file_doppel_v1_query_proto_rawDescData
 }
 
-var file_doppel_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_doppel_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_doppel_v1_query_proto_goTypes = []any{
-	(*PartitionDevices)(nil),      // 0: doppel.v1.PartitionDevices
-	(*ReadTwinsRequest)(nil),      // 1: doppel.v1.ReadTwinsRequest
-	(*ReadTwinsResponse)(nil),     // 2: doppel.v1.ReadTwinsResponse
-	(*PartitionScan)(nil),         // 3: doppel.v1.PartitionScan
-	(*ScanTwinsRequest)(nil),      // 4: doppel.v1.ScanTwinsRequest
-	(*ScanTwinsResponse)(nil),     // 5: doppel.v1.ScanTwinsResponse
-	(*ReadAlertsRequest)(nil),     // 6: doppel.v1.ReadAlertsRequest
-	(*ReadAlertsResponse)(nil),    // 7: doppel.v1.ReadAlertsResponse
-	(*FindAlertRequest)(nil),      // 8: doppel.v1.FindAlertRequest
-	(*FindAlertResponse)(nil),     // 9: doppel.v1.FindAlertResponse
-	(*ReadPastRequest)(nil),       // 10: doppel.v1.ReadPastRequest
-	(*ReadPastResponse)(nil),      // 11: doppel.v1.ReadPastResponse
-	(*ReplayLogRequest)(nil),      // 12: doppel.v1.ReplayLogRequest
-	(*ReplayLogResponse)(nil),     // 13: doppel.v1.ReplayLogResponse
-	(*ResetRequest)(nil),          // 14: doppel.v1.ResetRequest
-	(*ResetResponse)(nil),         // 15: doppel.v1.ResetResponse
-	(*ReadStatusRequest)(nil),     // 16: doppel.v1.ReadStatusRequest
-	(*ReadStatusResponse)(nil),    // 17: doppel.v1.ReadStatusResponse
-	(*ReadAuditRequest)(nil),      // 18: doppel.v1.ReadAuditRequest
-	(*ReadAuditResponse)(nil),     // 19: doppel.v1.ReadAuditResponse
-	(*DrainRequest)(nil),          // 20: doppel.v1.DrainRequest
-	(*DrainResponse)(nil),         // 21: doppel.v1.DrainResponse
-	(*FollowChangesRequest)(nil),  // 22: doppel.v1.FollowChangesRequest
-	(*FollowChangesResponse)(nil), // 23: doppel.v1.FollowChangesResponse
-	(*Twin)(nil),                  // 24: doppel.v1.Twin
-	(*Alert)(nil),                 // 25: doppel.v1.Alert
-	(*ReplayTwinResponse)(nil),    // 26: doppel.v1.ReplayTwinResponse
-	(*Status)(nil),                // 27: doppel.v1.Status
-	(*Audit)(nil),                 // 28: doppel.v1.Audit
-	(*Node)(nil),                  // 29: doppel.v1.Node
+	(*PartitionDevices)(nil),       // 0: doppel.v1.PartitionDevices
+	(*ReadTwinsRequest)(nil),       // 1: doppel.v1.ReadTwinsRequest
+	(*ReadTwinsResponse)(nil),      // 2: doppel.v1.ReadTwinsResponse
+	(*PartitionScan)(nil),          // 3: doppel.v1.PartitionScan
+	(*ScanTwinsRequest)(nil),       // 4: doppel.v1.ScanTwinsRequest
+	(*ScanTwinsResponse)(nil),      // 5: doppel.v1.ScanTwinsResponse
+	(*ReadAlertsRequest)(nil),      // 6: doppel.v1.ReadAlertsRequest
+	(*ReadAlertsResponse)(nil),     // 7: doppel.v1.ReadAlertsResponse
+	(*FindAlertRequest)(nil),       // 8: doppel.v1.FindAlertRequest
+	(*FindAlertResponse)(nil),      // 9: doppel.v1.FindAlertResponse
+	(*ReadPastRequest)(nil),        // 10: doppel.v1.ReadPastRequest
+	(*ReadPastResponse)(nil),       // 11: doppel.v1.ReadPastResponse
+	(*ReplayLogRequest)(nil),       // 12: doppel.v1.ReplayLogRequest
+	(*ReplayLogResponse)(nil),      // 13: doppel.v1.ReplayLogResponse
+	(*ResetRequest)(nil),           // 14: doppel.v1.ResetRequest
+	(*ResetResponse)(nil),          // 15: doppel.v1.ResetResponse
+	(*WriteTwinRequest)(nil),       // 16: doppel.v1.WriteTwinRequest
+	(*UpdateWrite)(nil),            // 17: doppel.v1.UpdateWrite
+	(*DeleteWrite)(nil),            // 18: doppel.v1.DeleteWrite
+	(*AcknowledgeWrite)(nil),       // 19: doppel.v1.AcknowledgeWrite
+	(*WriteTwinResponse)(nil),      // 20: doppel.v1.WriteTwinResponse
+	(*WriteRulesRequest)(nil),      // 21: doppel.v1.WriteRulesRequest
+	(*WriteRulesResponse)(nil),     // 22: doppel.v1.WriteRulesResponse
+	(*InvokeRequest)(nil),          // 23: doppel.v1.InvokeRequest
+	(*InvokeResponse)(nil),         // 24: doppel.v1.InvokeResponse
+	(*SelectTwinsRequest)(nil),     // 25: doppel.v1.SelectTwinsRequest
+	(*SelectTwinsResponse)(nil),    // 26: doppel.v1.SelectTwinsResponse
+	(*SummarizeTwinsRequest)(nil),  // 27: doppel.v1.SummarizeTwinsRequest
+	(*SummarizeTwinsResponse)(nil), // 28: doppel.v1.SummarizeTwinsResponse
+	(*TwinSketch)(nil),             // 29: doppel.v1.TwinSketch
+	(*MetricSketch)(nil),           // 30: doppel.v1.MetricSketch
+	(*ReadHistoryRequest)(nil),     // 31: doppel.v1.ReadHistoryRequest
+	(*ReadHistoryResponse)(nil),    // 32: doppel.v1.ReadHistoryResponse
+	(*ExplainRequest)(nil),         // 33: doppel.v1.ExplainRequest
+	(*ExplainResponse)(nil),        // 34: doppel.v1.ExplainResponse
+	(*BacktestRequest)(nil),        // 35: doppel.v1.BacktestRequest
+	(*BacktestResponse)(nil),       // 36: doppel.v1.BacktestResponse
+	(*ReadStatusRequest)(nil),      // 37: doppel.v1.ReadStatusRequest
+	(*ReadStatusResponse)(nil),     // 38: doppel.v1.ReadStatusResponse
+	(*ReadAuditRequest)(nil),       // 39: doppel.v1.ReadAuditRequest
+	(*ReadAuditResponse)(nil),      // 40: doppel.v1.ReadAuditResponse
+	(*DrainRequest)(nil),           // 41: doppel.v1.DrainRequest
+	(*DrainResponse)(nil),          // 42: doppel.v1.DrainResponse
+	(*FollowChangesRequest)(nil),   // 43: doppel.v1.FollowChangesRequest
+	(*FollowChangesResponse)(nil),  // 44: doppel.v1.FollowChangesResponse
+	nil,                            // 45: doppel.v1.UpdateWrite.TagsEntry
+	nil,                            // 46: doppel.v1.TwinSketch.MetricsEntry
+	nil,                            // 47: doppel.v1.MetricSketch.PositiveEntry
+	nil,                            // 48: doppel.v1.MetricSketch.NegativeEntry
+	(*Twin)(nil),                   // 49: doppel.v1.Twin
+	(*Alert)(nil),                  // 50: doppel.v1.Alert
+	(*ReplayTwinResponse)(nil),     // 51: doppel.v1.ReplayTwinResponse
+	(*Rule)(nil),                   // 52: doppel.v1.Rule
+	(*Silence)(nil),                // 53: doppel.v1.Silence
+	(*InvokeCommandRequest)(nil),   // 54: doppel.v1.InvokeCommandRequest
+	(*InvokeCommandResponse)(nil),  // 55: doppel.v1.InvokeCommandResponse
+	(*AggregateTwinsRequest)(nil),  // 56: doppel.v1.AggregateTwinsRequest
+	(*GetHistoryRequest)(nil),      // 57: doppel.v1.GetHistoryRequest
+	(*GetHistoryResponse)(nil),     // 58: doppel.v1.GetHistoryResponse
+	(*ExplainAlertResponse)(nil),   // 59: doppel.v1.ExplainAlertResponse
+	(*timestamppb.Timestamp)(nil),  // 60: google.protobuf.Timestamp
+	(*Status)(nil),                 // 61: doppel.v1.Status
+	(*Audit)(nil),                  // 62: doppel.v1.Audit
+	(*Node)(nil),                   // 63: doppel.v1.Node
 }
 var file_doppel_v1_query_proto_depIdxs = []int32{
 	0,  // 0: doppel.v1.ReadTwinsRequest.partitions:type_name -> doppel.v1.PartitionDevices
-	24, // 1: doppel.v1.ReadTwinsResponse.twins:type_name -> doppel.v1.Twin
+	49, // 1: doppel.v1.ReadTwinsResponse.twins:type_name -> doppel.v1.Twin
 	3,  // 2: doppel.v1.ScanTwinsRequest.partitions:type_name -> doppel.v1.PartitionScan
-	24, // 3: doppel.v1.ScanTwinsResponse.twins:type_name -> doppel.v1.Twin
-	25, // 4: doppel.v1.ReadAlertsResponse.alerts:type_name -> doppel.v1.Alert
-	25, // 5: doppel.v1.FindAlertResponse.alert:type_name -> doppel.v1.Alert
-	24, // 6: doppel.v1.ReadPastResponse.twin:type_name -> doppel.v1.Twin
-	26, // 7: doppel.v1.ReplayLogResponse.replay:type_name -> doppel.v1.ReplayTwinResponse
-	27, // 8: doppel.v1.ReadStatusResponse.status:type_name -> doppel.v1.Status
-	28, // 9: doppel.v1.ReadAuditResponse.audit:type_name -> doppel.v1.Audit
-	29, // 10: doppel.v1.DrainResponse.node:type_name -> doppel.v1.Node
-	1,  // 11: doppel.v1.QueryService.ReadTwins:input_type -> doppel.v1.ReadTwinsRequest
-	4,  // 12: doppel.v1.QueryService.ScanTwins:input_type -> doppel.v1.ScanTwinsRequest
-	6,  // 13: doppel.v1.QueryService.ReadAlerts:input_type -> doppel.v1.ReadAlertsRequest
-	8,  // 14: doppel.v1.QueryService.FindAlert:input_type -> doppel.v1.FindAlertRequest
-	10, // 15: doppel.v1.QueryService.ReadPast:input_type -> doppel.v1.ReadPastRequest
-	12, // 16: doppel.v1.QueryService.ReplayLog:input_type -> doppel.v1.ReplayLogRequest
-	14, // 17: doppel.v1.QueryService.Reset:input_type -> doppel.v1.ResetRequest
-	16, // 18: doppel.v1.QueryService.ReadStatus:input_type -> doppel.v1.ReadStatusRequest
-	18, // 19: doppel.v1.QueryService.ReadAudit:input_type -> doppel.v1.ReadAuditRequest
-	20, // 20: doppel.v1.QueryService.Drain:input_type -> doppel.v1.DrainRequest
-	22, // 21: doppel.v1.QueryService.FollowChanges:input_type -> doppel.v1.FollowChangesRequest
-	2,  // 22: doppel.v1.QueryService.ReadTwins:output_type -> doppel.v1.ReadTwinsResponse
-	5,  // 23: doppel.v1.QueryService.ScanTwins:output_type -> doppel.v1.ScanTwinsResponse
-	7,  // 24: doppel.v1.QueryService.ReadAlerts:output_type -> doppel.v1.ReadAlertsResponse
-	9,  // 25: doppel.v1.QueryService.FindAlert:output_type -> doppel.v1.FindAlertResponse
-	11, // 26: doppel.v1.QueryService.ReadPast:output_type -> doppel.v1.ReadPastResponse
-	13, // 27: doppel.v1.QueryService.ReplayLog:output_type -> doppel.v1.ReplayLogResponse
-	15, // 28: doppel.v1.QueryService.Reset:output_type -> doppel.v1.ResetResponse
-	17, // 29: doppel.v1.QueryService.ReadStatus:output_type -> doppel.v1.ReadStatusResponse
-	19, // 30: doppel.v1.QueryService.ReadAudit:output_type -> doppel.v1.ReadAuditResponse
-	21, // 31: doppel.v1.QueryService.Drain:output_type -> doppel.v1.DrainResponse
-	23, // 32: doppel.v1.QueryService.FollowChanges:output_type -> doppel.v1.FollowChangesResponse
-	22, // [22:33] is the sub-list for method output_type
-	11, // [11:22] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	49, // 3: doppel.v1.ScanTwinsResponse.twins:type_name -> doppel.v1.Twin
+	50, // 4: doppel.v1.ReadAlertsResponse.alerts:type_name -> doppel.v1.Alert
+	50, // 5: doppel.v1.FindAlertResponse.alert:type_name -> doppel.v1.Alert
+	49, // 6: doppel.v1.ReadPastResponse.twin:type_name -> doppel.v1.Twin
+	51, // 7: doppel.v1.ReplayLogResponse.replay:type_name -> doppel.v1.ReplayTwinResponse
+	17, // 8: doppel.v1.WriteTwinRequest.update:type_name -> doppel.v1.UpdateWrite
+	18, // 9: doppel.v1.WriteTwinRequest.delete:type_name -> doppel.v1.DeleteWrite
+	19, // 10: doppel.v1.WriteTwinRequest.acknowledge:type_name -> doppel.v1.AcknowledgeWrite
+	45, // 11: doppel.v1.UpdateWrite.tags:type_name -> doppel.v1.UpdateWrite.TagsEntry
+	49, // 12: doppel.v1.WriteTwinResponse.twin:type_name -> doppel.v1.Twin
+	50, // 13: doppel.v1.WriteTwinResponse.alert:type_name -> doppel.v1.Alert
+	52, // 14: doppel.v1.WriteRulesRequest.apply:type_name -> doppel.v1.Rule
+	53, // 15: doppel.v1.WriteRulesRequest.silence:type_name -> doppel.v1.Silence
+	52, // 16: doppel.v1.WriteRulesResponse.rule:type_name -> doppel.v1.Rule
+	53, // 17: doppel.v1.WriteRulesResponse.silence:type_name -> doppel.v1.Silence
+	54, // 18: doppel.v1.InvokeRequest.command:type_name -> doppel.v1.InvokeCommandRequest
+	55, // 19: doppel.v1.InvokeResponse.reply:type_name -> doppel.v1.InvokeCommandResponse
+	49, // 20: doppel.v1.SelectTwinsResponse.twins:type_name -> doppel.v1.Twin
+	56, // 21: doppel.v1.SummarizeTwinsRequest.aggregate:type_name -> doppel.v1.AggregateTwinsRequest
+	29, // 22: doppel.v1.SummarizeTwinsResponse.groups:type_name -> doppel.v1.TwinSketch
+	46, // 23: doppel.v1.TwinSketch.metrics:type_name -> doppel.v1.TwinSketch.MetricsEntry
+	47, // 24: doppel.v1.MetricSketch.positive:type_name -> doppel.v1.MetricSketch.PositiveEntry
+	48, // 25: doppel.v1.MetricSketch.negative:type_name -> doppel.v1.MetricSketch.NegativeEntry
+	57, // 26: doppel.v1.ReadHistoryRequest.history:type_name -> doppel.v1.GetHistoryRequest
+	58, // 27: doppel.v1.ReadHistoryResponse.history:type_name -> doppel.v1.GetHistoryResponse
+	59, // 28: doppel.v1.ExplainResponse.explanation:type_name -> doppel.v1.ExplainAlertResponse
+	52, // 29: doppel.v1.BacktestRequest.rule:type_name -> doppel.v1.Rule
+	60, // 30: doppel.v1.BacktestRequest.start:type_name -> google.protobuf.Timestamp
+	60, // 31: doppel.v1.BacktestRequest.end:type_name -> google.protobuf.Timestamp
+	50, // 32: doppel.v1.BacktestResponse.would_fire:type_name -> doppel.v1.Alert
+	61, // 33: doppel.v1.ReadStatusResponse.status:type_name -> doppel.v1.Status
+	62, // 34: doppel.v1.ReadAuditResponse.audit:type_name -> doppel.v1.Audit
+	63, // 35: doppel.v1.DrainResponse.node:type_name -> doppel.v1.Node
+	30, // 36: doppel.v1.TwinSketch.MetricsEntry.value:type_name -> doppel.v1.MetricSketch
+	1,  // 37: doppel.v1.QueryService.ReadTwins:input_type -> doppel.v1.ReadTwinsRequest
+	4,  // 38: doppel.v1.QueryService.ScanTwins:input_type -> doppel.v1.ScanTwinsRequest
+	6,  // 39: doppel.v1.QueryService.ReadAlerts:input_type -> doppel.v1.ReadAlertsRequest
+	8,  // 40: doppel.v1.QueryService.FindAlert:input_type -> doppel.v1.FindAlertRequest
+	10, // 41: doppel.v1.QueryService.ReadPast:input_type -> doppel.v1.ReadPastRequest
+	12, // 42: doppel.v1.QueryService.ReplayLog:input_type -> doppel.v1.ReplayLogRequest
+	14, // 43: doppel.v1.QueryService.Reset:input_type -> doppel.v1.ResetRequest
+	16, // 44: doppel.v1.QueryService.WriteTwin:input_type -> doppel.v1.WriteTwinRequest
+	21, // 45: doppel.v1.QueryService.WriteRules:input_type -> doppel.v1.WriteRulesRequest
+	23, // 46: doppel.v1.QueryService.Invoke:input_type -> doppel.v1.InvokeRequest
+	25, // 47: doppel.v1.QueryService.SelectTwins:input_type -> doppel.v1.SelectTwinsRequest
+	27, // 48: doppel.v1.QueryService.SummarizeTwins:input_type -> doppel.v1.SummarizeTwinsRequest
+	31, // 49: doppel.v1.QueryService.ReadHistory:input_type -> doppel.v1.ReadHistoryRequest
+	33, // 50: doppel.v1.QueryService.Explain:input_type -> doppel.v1.ExplainRequest
+	35, // 51: doppel.v1.QueryService.Backtest:input_type -> doppel.v1.BacktestRequest
+	37, // 52: doppel.v1.QueryService.ReadStatus:input_type -> doppel.v1.ReadStatusRequest
+	39, // 53: doppel.v1.QueryService.ReadAudit:input_type -> doppel.v1.ReadAuditRequest
+	41, // 54: doppel.v1.QueryService.Drain:input_type -> doppel.v1.DrainRequest
+	43, // 55: doppel.v1.QueryService.FollowChanges:input_type -> doppel.v1.FollowChangesRequest
+	2,  // 56: doppel.v1.QueryService.ReadTwins:output_type -> doppel.v1.ReadTwinsResponse
+	5,  // 57: doppel.v1.QueryService.ScanTwins:output_type -> doppel.v1.ScanTwinsResponse
+	7,  // 58: doppel.v1.QueryService.ReadAlerts:output_type -> doppel.v1.ReadAlertsResponse
+	9,  // 59: doppel.v1.QueryService.FindAlert:output_type -> doppel.v1.FindAlertResponse
+	11, // 60: doppel.v1.QueryService.ReadPast:output_type -> doppel.v1.ReadPastResponse
+	13, // 61: doppel.v1.QueryService.ReplayLog:output_type -> doppel.v1.ReplayLogResponse
+	15, // 62: doppel.v1.QueryService.Reset:output_type -> doppel.v1.ResetResponse
+	20, // 63: doppel.v1.QueryService.WriteTwin:output_type -> doppel.v1.WriteTwinResponse
+	22, // 64: doppel.v1.QueryService.WriteRules:output_type -> doppel.v1.WriteRulesResponse
+	24, // 65: doppel.v1.QueryService.Invoke:output_type -> doppel.v1.InvokeResponse
+	26, // 66: doppel.v1.QueryService.SelectTwins:output_type -> doppel.v1.SelectTwinsResponse
+	28, // 67: doppel.v1.QueryService.SummarizeTwins:output_type -> doppel.v1.SummarizeTwinsResponse
+	32, // 68: doppel.v1.QueryService.ReadHistory:output_type -> doppel.v1.ReadHistoryResponse
+	34, // 69: doppel.v1.QueryService.Explain:output_type -> doppel.v1.ExplainResponse
+	36, // 70: doppel.v1.QueryService.Backtest:output_type -> doppel.v1.BacktestResponse
+	38, // 71: doppel.v1.QueryService.ReadStatus:output_type -> doppel.v1.ReadStatusResponse
+	40, // 72: doppel.v1.QueryService.ReadAudit:output_type -> doppel.v1.ReadAuditResponse
+	42, // 73: doppel.v1.QueryService.Drain:output_type -> doppel.v1.DrainResponse
+	44, // 74: doppel.v1.QueryService.FollowChanges:output_type -> doppel.v1.FollowChangesResponse
+	56, // [56:75] is the sub-list for method output_type
+	37, // [37:56] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_doppel_v1_query_proto_init() }
@@ -1421,14 +3004,26 @@ func file_doppel_v1_query_proto_init() {
 	}
 	file_doppel_v1_alert_proto_init()
 	file_doppel_v1_fleet_proto_init()
+	file_doppel_v1_rule_proto_init()
 	file_doppel_v1_twin_proto_init()
+	file_doppel_v1_query_proto_msgTypes[16].OneofWrappers = []any{
+		(*WriteTwinRequest_Update)(nil),
+		(*WriteTwinRequest_Delete)(nil),
+		(*WriteTwinRequest_Acknowledge)(nil),
+	}
+	file_doppel_v1_query_proto_msgTypes[21].OneofWrappers = []any{
+		(*WriteRulesRequest_Apply)(nil),
+		(*WriteRulesRequest_Delete)(nil),
+		(*WriteRulesRequest_Silence)(nil),
+		(*WriteRulesRequest_Expire)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doppel_v1_query_proto_rawDesc), len(file_doppel_v1_query_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

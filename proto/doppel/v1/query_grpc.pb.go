@@ -21,17 +21,25 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	QueryService_ReadTwins_FullMethodName     = "/doppel.v1.QueryService/ReadTwins"
-	QueryService_ScanTwins_FullMethodName     = "/doppel.v1.QueryService/ScanTwins"
-	QueryService_ReadAlerts_FullMethodName    = "/doppel.v1.QueryService/ReadAlerts"
-	QueryService_FindAlert_FullMethodName     = "/doppel.v1.QueryService/FindAlert"
-	QueryService_ReadPast_FullMethodName      = "/doppel.v1.QueryService/ReadPast"
-	QueryService_ReplayLog_FullMethodName     = "/doppel.v1.QueryService/ReplayLog"
-	QueryService_Reset_FullMethodName         = "/doppel.v1.QueryService/Reset"
-	QueryService_ReadStatus_FullMethodName    = "/doppel.v1.QueryService/ReadStatus"
-	QueryService_ReadAudit_FullMethodName     = "/doppel.v1.QueryService/ReadAudit"
-	QueryService_Drain_FullMethodName         = "/doppel.v1.QueryService/Drain"
-	QueryService_FollowChanges_FullMethodName = "/doppel.v1.QueryService/FollowChanges"
+	QueryService_ReadTwins_FullMethodName      = "/doppel.v1.QueryService/ReadTwins"
+	QueryService_ScanTwins_FullMethodName      = "/doppel.v1.QueryService/ScanTwins"
+	QueryService_ReadAlerts_FullMethodName     = "/doppel.v1.QueryService/ReadAlerts"
+	QueryService_FindAlert_FullMethodName      = "/doppel.v1.QueryService/FindAlert"
+	QueryService_ReadPast_FullMethodName       = "/doppel.v1.QueryService/ReadPast"
+	QueryService_ReplayLog_FullMethodName      = "/doppel.v1.QueryService/ReplayLog"
+	QueryService_Reset_FullMethodName          = "/doppel.v1.QueryService/Reset"
+	QueryService_WriteTwin_FullMethodName      = "/doppel.v1.QueryService/WriteTwin"
+	QueryService_WriteRules_FullMethodName     = "/doppel.v1.QueryService/WriteRules"
+	QueryService_Invoke_FullMethodName         = "/doppel.v1.QueryService/Invoke"
+	QueryService_SelectTwins_FullMethodName    = "/doppel.v1.QueryService/SelectTwins"
+	QueryService_SummarizeTwins_FullMethodName = "/doppel.v1.QueryService/SummarizeTwins"
+	QueryService_ReadHistory_FullMethodName    = "/doppel.v1.QueryService/ReadHistory"
+	QueryService_Explain_FullMethodName        = "/doppel.v1.QueryService/Explain"
+	QueryService_Backtest_FullMethodName       = "/doppel.v1.QueryService/Backtest"
+	QueryService_ReadStatus_FullMethodName     = "/doppel.v1.QueryService/ReadStatus"
+	QueryService_ReadAudit_FullMethodName      = "/doppel.v1.QueryService/ReadAudit"
+	QueryService_Drain_FullMethodName          = "/doppel.v1.QueryService/Drain"
+	QueryService_FollowChanges_FullMethodName  = "/doppel.v1.QueryService/FollowChanges"
 )
 
 // QueryServiceClient is the client API for QueryService service.
@@ -50,6 +58,14 @@ type QueryServiceClient interface {
 	ReadPast(ctx context.Context, in *ReadPastRequest, opts ...grpc.CallOption) (*ReadPastResponse, error)
 	ReplayLog(ctx context.Context, in *ReplayLogRequest, opts ...grpc.CallOption) (*ReplayLogResponse, error)
 	Reset(ctx context.Context, in *ResetRequest, opts ...grpc.CallOption) (*ResetResponse, error)
+	WriteTwin(ctx context.Context, in *WriteTwinRequest, opts ...grpc.CallOption) (*WriteTwinResponse, error)
+	WriteRules(ctx context.Context, in *WriteRulesRequest, opts ...grpc.CallOption) (*WriteRulesResponse, error)
+	Invoke(ctx context.Context, in *InvokeRequest, opts ...grpc.CallOption) (*InvokeResponse, error)
+	SelectTwins(ctx context.Context, in *SelectTwinsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SelectTwinsResponse], error)
+	SummarizeTwins(ctx context.Context, in *SummarizeTwinsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SummarizeTwinsResponse], error)
+	ReadHistory(ctx context.Context, in *ReadHistoryRequest, opts ...grpc.CallOption) (*ReadHistoryResponse, error)
+	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
+	Backtest(ctx context.Context, in *BacktestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BacktestResponse], error)
 	ReadStatus(ctx context.Context, in *ReadStatusRequest, opts ...grpc.CallOption) (*ReadStatusResponse, error)
 	ReadAudit(ctx context.Context, in *ReadAuditRequest, opts ...grpc.CallOption) (*ReadAuditResponse, error)
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
@@ -162,6 +178,113 @@ func (c *queryServiceClient) Reset(ctx context.Context, in *ResetRequest, opts .
 	return out, nil
 }
 
+func (c *queryServiceClient) WriteTwin(ctx context.Context, in *WriteTwinRequest, opts ...grpc.CallOption) (*WriteTwinResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WriteTwinResponse)
+	err := c.cc.Invoke(ctx, QueryService_WriteTwin_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *queryServiceClient) WriteRules(ctx context.Context, in *WriteRulesRequest, opts ...grpc.CallOption) (*WriteRulesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WriteRulesResponse)
+	err := c.cc.Invoke(ctx, QueryService_WriteRules_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *queryServiceClient) Invoke(ctx context.Context, in *InvokeRequest, opts ...grpc.CallOption) (*InvokeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InvokeResponse)
+	err := c.cc.Invoke(ctx, QueryService_Invoke_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *queryServiceClient) SelectTwins(ctx context.Context, in *SelectTwinsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SelectTwinsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &QueryService_ServiceDesc.Streams[3], QueryService_SelectTwins_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SelectTwinsRequest, SelectTwinsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type QueryService_SelectTwinsClient = grpc.ServerStreamingClient[SelectTwinsResponse]
+
+func (c *queryServiceClient) SummarizeTwins(ctx context.Context, in *SummarizeTwinsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SummarizeTwinsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &QueryService_ServiceDesc.Streams[4], QueryService_SummarizeTwins_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SummarizeTwinsRequest, SummarizeTwinsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type QueryService_SummarizeTwinsClient = grpc.ServerStreamingClient[SummarizeTwinsResponse]
+
+func (c *queryServiceClient) ReadHistory(ctx context.Context, in *ReadHistoryRequest, opts ...grpc.CallOption) (*ReadHistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadHistoryResponse)
+	err := c.cc.Invoke(ctx, QueryService_ReadHistory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *queryServiceClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainResponse)
+	err := c.cc.Invoke(ctx, QueryService_Explain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *queryServiceClient) Backtest(ctx context.Context, in *BacktestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BacktestResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &QueryService_ServiceDesc.Streams[5], QueryService_Backtest_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BacktestRequest, BacktestResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type QueryService_BacktestClient = grpc.ServerStreamingClient[BacktestResponse]
+
 func (c *queryServiceClient) ReadStatus(ctx context.Context, in *ReadStatusRequest, opts ...grpc.CallOption) (*ReadStatusResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReadStatusResponse)
@@ -194,7 +317,7 @@ func (c *queryServiceClient) Drain(ctx context.Context, in *DrainRequest, opts .
 
 func (c *queryServiceClient) FollowChanges(ctx context.Context, in *FollowChangesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowChangesResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &QueryService_ServiceDesc.Streams[3], QueryService_FollowChanges_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &QueryService_ServiceDesc.Streams[6], QueryService_FollowChanges_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -227,6 +350,14 @@ type QueryServiceServer interface {
 	ReadPast(context.Context, *ReadPastRequest) (*ReadPastResponse, error)
 	ReplayLog(context.Context, *ReplayLogRequest) (*ReplayLogResponse, error)
 	Reset(context.Context, *ResetRequest) (*ResetResponse, error)
+	WriteTwin(context.Context, *WriteTwinRequest) (*WriteTwinResponse, error)
+	WriteRules(context.Context, *WriteRulesRequest) (*WriteRulesResponse, error)
+	Invoke(context.Context, *InvokeRequest) (*InvokeResponse, error)
+	SelectTwins(*SelectTwinsRequest, grpc.ServerStreamingServer[SelectTwinsResponse]) error
+	SummarizeTwins(*SummarizeTwinsRequest, grpc.ServerStreamingServer[SummarizeTwinsResponse]) error
+	ReadHistory(context.Context, *ReadHistoryRequest) (*ReadHistoryResponse, error)
+	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
+	Backtest(*BacktestRequest, grpc.ServerStreamingServer[BacktestResponse]) error
 	ReadStatus(context.Context, *ReadStatusRequest) (*ReadStatusResponse, error)
 	ReadAudit(context.Context, *ReadAuditRequest) (*ReadAuditResponse, error)
 	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
@@ -262,6 +393,30 @@ func (UnimplementedQueryServiceServer) ReplayLog(context.Context, *ReplayLogRequ
 }
 func (UnimplementedQueryServiceServer) Reset(context.Context, *ResetRequest) (*ResetResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Reset not implemented")
+}
+func (UnimplementedQueryServiceServer) WriteTwin(context.Context, *WriteTwinRequest) (*WriteTwinResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method WriteTwin not implemented")
+}
+func (UnimplementedQueryServiceServer) WriteRules(context.Context, *WriteRulesRequest) (*WriteRulesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method WriteRules not implemented")
+}
+func (UnimplementedQueryServiceServer) Invoke(context.Context, *InvokeRequest) (*InvokeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Invoke not implemented")
+}
+func (UnimplementedQueryServiceServer) SelectTwins(*SelectTwinsRequest, grpc.ServerStreamingServer[SelectTwinsResponse]) error {
+	return status.Error(codes.Unimplemented, "method SelectTwins not implemented")
+}
+func (UnimplementedQueryServiceServer) SummarizeTwins(*SummarizeTwinsRequest, grpc.ServerStreamingServer[SummarizeTwinsResponse]) error {
+	return status.Error(codes.Unimplemented, "method SummarizeTwins not implemented")
+}
+func (UnimplementedQueryServiceServer) ReadHistory(context.Context, *ReadHistoryRequest) (*ReadHistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadHistory not implemented")
+}
+func (UnimplementedQueryServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedQueryServiceServer) Backtest(*BacktestRequest, grpc.ServerStreamingServer[BacktestResponse]) error {
+	return status.Error(codes.Unimplemented, "method Backtest not implemented")
 }
 func (UnimplementedQueryServiceServer) ReadStatus(context.Context, *ReadStatusRequest) (*ReadStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReadStatus not implemented")
@@ -401,6 +556,129 @@ func _QueryService_Reset_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _QueryService_WriteTwin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WriteTwinRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueryServiceServer).WriteTwin(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: QueryService_WriteTwin_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueryServiceServer).WriteTwin(ctx, req.(*WriteTwinRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _QueryService_WriteRules_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WriteRulesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueryServiceServer).WriteRules(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: QueryService_WriteRules_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueryServiceServer).WriteRules(ctx, req.(*WriteRulesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _QueryService_Invoke_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InvokeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueryServiceServer).Invoke(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: QueryService_Invoke_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueryServiceServer).Invoke(ctx, req.(*InvokeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _QueryService_SelectTwins_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SelectTwinsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(QueryServiceServer).SelectTwins(m, &grpc.GenericServerStream[SelectTwinsRequest, SelectTwinsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type QueryService_SelectTwinsServer = grpc.ServerStreamingServer[SelectTwinsResponse]
+
+func _QueryService_SummarizeTwins_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SummarizeTwinsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(QueryServiceServer).SummarizeTwins(m, &grpc.GenericServerStream[SummarizeTwinsRequest, SummarizeTwinsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type QueryService_SummarizeTwinsServer = grpc.ServerStreamingServer[SummarizeTwinsResponse]
+
+func _QueryService_ReadHistory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadHistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueryServiceServer).ReadHistory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: QueryService_ReadHistory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueryServiceServer).ReadHistory(ctx, req.(*ReadHistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _QueryService_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueryServiceServer).Explain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: QueryService_Explain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueryServiceServer).Explain(ctx, req.(*ExplainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _QueryService_Backtest_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BacktestRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(QueryServiceServer).Backtest(m, &grpc.GenericServerStream[BacktestRequest, BacktestResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type QueryService_BacktestServer = grpc.ServerStreamingServer[BacktestResponse]
+
 func _QueryService_ReadStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReadStatusRequest)
 	if err := dec(in); err != nil {
@@ -490,6 +768,26 @@ var QueryService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _QueryService_Reset_Handler,
 		},
 		{
+			MethodName: "WriteTwin",
+			Handler:    _QueryService_WriteTwin_Handler,
+		},
+		{
+			MethodName: "WriteRules",
+			Handler:    _QueryService_WriteRules_Handler,
+		},
+		{
+			MethodName: "Invoke",
+			Handler:    _QueryService_Invoke_Handler,
+		},
+		{
+			MethodName: "ReadHistory",
+			Handler:    _QueryService_ReadHistory_Handler,
+		},
+		{
+			MethodName: "Explain",
+			Handler:    _QueryService_Explain_Handler,
+		},
+		{
 			MethodName: "ReadStatus",
 			Handler:    _QueryService_ReadStatus_Handler,
 		},
@@ -516,6 +814,21 @@ var QueryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ReadAlerts",
 			Handler:       _QueryService_ReadAlerts_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "SelectTwins",
+			Handler:       _QueryService_SelectTwins_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "SummarizeTwins",
+			Handler:       _QueryService_SummarizeTwins_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Backtest",
+			Handler:       _QueryService_Backtest_Handler,
 			ServerStreams: true,
 		},
 		{

@@ -29,9 +29,9 @@ const (
 
 type Rule struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // [a-z0-9.-]{1,64}; builtin.zscore, .offline, .stale, .numbering and .deadletters exist
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // [a-z0-9.-]{1,64}; builtin.zscore, .offline, .stale, .numbering, .deadletters and .diverged exist
 	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`     // zscore threshold rate stale offline gap expression
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`     // zscore threshold rate stale offline gap expression, numbering deadletters diverged
 	Metric        string                 `protobuf:"bytes,4,opt,name=metric,proto3" json:"metric,omitempty"` // empty: every metric
 	Match         *Match                 `protobuf:"bytes,5,opt,name=match,proto3" json:"match,omitempty"`
 	Levels        map[string]*Level      `protobuf:"bytes,6,rep,name=levels,proto3" json:"levels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // "warning", "critical", "info"
@@ -43,6 +43,17 @@ type Rule struct {
 	Expression    string                 `protobuf:"bytes,12,opt,name=expression,proto3" json:"expression,omitempty"`
 	Mode          string                 `protobuf:"bytes,13,opt,name=mode,proto3" json:"mode,omitempty"` // live shadow off
 	MinDwell      *durationpb.Duration   `protobuf:"bytes,14,opt,name=min_dwell,json=minDwell,proto3" json:"min_dwell,omitempty"`
+	// An alert that fires and that nobody has acknowledged for this long is raised by one severity; 0: never.
+	EscalateAfter *durationpb.Duration `protobuf:"bytes,15,opt,name=escalate_after,json=escalateAfter,proto3" json:"escalate_after,omitempty"`
+	// How long an alert must have been below a severity's exit before it is lowered from it; 0: at once.
+	DeescalateAfter *durationpb.Duration `protobuf:"bytes,16,opt,name=deescalate_after,json=deescalateAfter,proto3" json:"deescalate_after,omitempty"`
+	// An alert that fires more often than this within flap_window is flapping: it stays firing until it was quiet
+	// for flap_window. 0: never.
+	FlapCount uint32 `protobuf:"varint,17,opt,name=flap_count,json=flapCount,proto3" json:"flap_count,omitempty"`
+	// Default 10 min.
+	FlapWindow    *durationpb.Duration   `protobuf:"bytes,18,opt,name=flap_window,json=flapWindow,proto3" json:"flap_window,omitempty"`
+	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	UpdatedBy     string                 `protobuf:"bytes,20,opt,name=updated_by,json=updatedBy,proto3" json:"updated_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -175,6 +186,48 @@ func (x *Rule) GetMinDwell() *durationpb.Duration {
 	return nil
 }
 
+func (x *Rule) GetEscalateAfter() *durationpb.Duration {
+	if x != nil {
+		return x.EscalateAfter
+	}
+	return nil
+}
+
+func (x *Rule) GetDeescalateAfter() *durationpb.Duration {
+	if x != nil {
+		return x.DeescalateAfter
+	}
+	return nil
+}
+
+func (x *Rule) GetFlapCount() uint32 {
+	if x != nil {
+		return x.FlapCount
+	}
+	return 0
+}
+
+func (x *Rule) GetFlapWindow() *durationpb.Duration {
+	if x != nil {
+		return x.FlapWindow
+	}
+	return nil
+}
+
+func (x *Rule) GetUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdateTime
+	}
+	return nil
+}
+
+func (x *Rule) GetUpdatedBy() string {
+	if x != nil {
+		return x.UpdatedBy
+	}
+	return ""
+}
+
 type Match struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Device        string                 `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
@@ -303,6 +356,50 @@ func (x *Level) GetHigh() float64 {
 	return 0
 }
 
+type GetRuleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRuleRequest) Reset() {
+	*x = GetRuleRequest{}
+	mi := &file_doppel_v1_rule_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRuleRequest) ProtoMessage() {}
+
+func (x *GetRuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_rule_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRuleRequest.ProtoReflect.Descriptor instead.
+func (*GetRuleRequest) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_rule_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GetRuleRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 type ListRulesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -313,7 +410,7 @@ type ListRulesRequest struct {
 
 func (x *ListRulesRequest) Reset() {
 	*x = ListRulesRequest{}
-	mi := &file_doppel_v1_rule_proto_msgTypes[3]
+	mi := &file_doppel_v1_rule_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -325,7 +422,7 @@ func (x *ListRulesRequest) String() string {
 func (*ListRulesRequest) ProtoMessage() {}
 
 func (x *ListRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_rule_proto_msgTypes[3]
+	mi := &file_doppel_v1_rule_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -338,7 +435,7 @@ func (x *ListRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRulesRequest.ProtoReflect.Descriptor instead.
 func (*ListRulesRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_rule_proto_rawDescGZIP(), []int{3}
+	return file_doppel_v1_rule_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListRulesRequest) GetPageSize() int32 {
@@ -365,7 +462,7 @@ type ListRulesResponse struct {
 
 func (x *ListRulesResponse) Reset() {
 	*x = ListRulesResponse{}
-	mi := &file_doppel_v1_rule_proto_msgTypes[4]
+	mi := &file_doppel_v1_rule_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -377,7 +474,7 @@ func (x *ListRulesResponse) String() string {
 func (*ListRulesResponse) ProtoMessage() {}
 
 func (x *ListRulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_rule_proto_msgTypes[4]
+	mi := &file_doppel_v1_rule_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -390,7 +487,7 @@ func (x *ListRulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRulesResponse.ProtoReflect.Descriptor instead.
 func (*ListRulesResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_rule_proto_rawDescGZIP(), []int{4}
+	return file_doppel_v1_rule_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListRulesResponse) GetRules() []*Rule {
@@ -417,7 +514,7 @@ type ApplyRuleRequest struct {
 
 func (x *ApplyRuleRequest) Reset() {
 	*x = ApplyRuleRequest{}
-	mi := &file_doppel_v1_rule_proto_msgTypes[5]
+	mi := &file_doppel_v1_rule_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -429,7 +526,7 @@ func (x *ApplyRuleRequest) String() string {
 func (*ApplyRuleRequest) ProtoMessage() {}
 
 func (x *ApplyRuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_rule_proto_msgTypes[5]
+	mi := &file_doppel_v1_rule_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -442,7 +539,7 @@ func (x *ApplyRuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRuleRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRuleRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_rule_proto_rawDescGZIP(), []int{5}
+	return file_doppel_v1_rule_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ApplyRuleRequest) GetRule() *Rule {
@@ -468,7 +565,7 @@ type DeleteRuleRequest struct {
 
 func (x *DeleteRuleRequest) Reset() {
 	*x = DeleteRuleRequest{}
-	mi := &file_doppel_v1_rule_proto_msgTypes[6]
+	mi := &file_doppel_v1_rule_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +577,7 @@ func (x *DeleteRuleRequest) String() string {
 func (*DeleteRuleRequest) ProtoMessage() {}
 
 func (x *DeleteRuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_rule_proto_msgTypes[6]
+	mi := &file_doppel_v1_rule_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +590,7 @@ func (x *DeleteRuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRuleRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRuleRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_rule_proto_rawDescGZIP(), []int{6}
+	return file_doppel_v1_rule_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DeleteRuleRequest) GetId() string {
@@ -515,7 +612,7 @@ type TestRuleRequest struct {
 
 func (x *TestRuleRequest) Reset() {
 	*x = TestRuleRequest{}
-	mi := &file_doppel_v1_rule_proto_msgTypes[7]
+	mi := &file_doppel_v1_rule_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +624,7 @@ func (x *TestRuleRequest) String() string {
 func (*TestRuleRequest) ProtoMessage() {}
 
 func (x *TestRuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_rule_proto_msgTypes[7]
+	mi := &file_doppel_v1_rule_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -540,7 +637,7 @@ func (x *TestRuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestRuleRequest.ProtoReflect.Descriptor instead.
 func (*TestRuleRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_rule_proto_rawDescGZIP(), []int{7}
+	return file_doppel_v1_rule_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TestRuleRequest) GetRule() *Rule {
@@ -581,7 +678,7 @@ type TestRuleResponse struct {
 
 func (x *TestRuleResponse) Reset() {
 	*x = TestRuleResponse{}
-	mi := &file_doppel_v1_rule_proto_msgTypes[8]
+	mi := &file_doppel_v1_rule_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +690,7 @@ func (x *TestRuleResponse) String() string {
 func (*TestRuleResponse) ProtoMessage() {}
 
 func (x *TestRuleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_rule_proto_msgTypes[8]
+	mi := &file_doppel_v1_rule_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +703,7 @@ func (x *TestRuleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestRuleResponse.ProtoReflect.Descriptor instead.
 func (*TestRuleResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_rule_proto_rawDescGZIP(), []int{8}
+	return file_doppel_v1_rule_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TestRuleResponse) GetWouldFire() []*Alert {
@@ -627,7 +724,7 @@ var File_doppel_v1_rule_proto protoreflect.FileDescriptor
 
 const file_doppel_v1_rule_proto_rawDesc = "" +
 	"\n" +
-	"\x14doppel/v1/rule.proto\x12\tdoppel.v1\x1a\x15doppel/v1/alert.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x04\n" +
+	"\x14doppel/v1/rule.proto\x12\tdoppel.v1\x1a\x15doppel/v1/alert.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\a\n" +
 	"\x04Rule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x12\n" +
@@ -647,7 +744,17 @@ const file_doppel_v1_rule_proto_rawDesc = "" +
 	"expression\x18\f \x01(\tR\n" +
 	"expression\x12\x12\n" +
 	"\x04mode\x18\r \x01(\tR\x04mode\x126\n" +
-	"\tmin_dwell\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\bminDwell\x1aK\n" +
+	"\tmin_dwell\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\bminDwell\x12@\n" +
+	"\x0eescalate_after\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\rescalateAfter\x12D\n" +
+	"\x10deescalate_after\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\x0fdeescalateAfter\x12\x1d\n" +
+	"\n" +
+	"flap_count\x18\x11 \x01(\rR\tflapCount\x12:\n" +
+	"\vflap_window\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"flapWindow\x12;\n" +
+	"\vupdate_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"updateTime\x12\x1d\n" +
+	"\n" +
+	"updated_by\x18\x14 \x01(\tR\tupdatedBy\x1aK\n" +
 	"\vLevelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12&\n" +
 	"\x05value\x18\x02 \x01(\v2\x10.doppel.v1.LevelR\x05value:\x028\x01\"\x88\x01\n" +
@@ -662,7 +769,9 @@ const file_doppel_v1_rule_proto_rawDesc = "" +
 	"\x04exit\x18\x02 \x01(\x01R\x04exit\x12\x0e\n" +
 	"\x02op\x18\x03 \x01(\tR\x02op\x12\x10\n" +
 	"\x03low\x18\x04 \x01(\x01R\x03low\x12\x12\n" +
-	"\x04high\x18\x05 \x01(\x01R\x04high\"N\n" +
+	"\x04high\x18\x05 \x01(\x01R\x04high\" \n" +
+	"\x0eGetRuleRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"N\n" +
 	"\x10ListRulesRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -683,9 +792,10 @@ const file_doppel_v1_rule_proto_rawDesc = "" +
 	"\x10TestRuleResponse\x12/\n" +
 	"\n" +
 	"would_fire\x18\x01 \x03(\v2\x10.doppel.v1.AlertR\twouldFire\x12\x18\n" +
-	"\asamples\x18\x02 \x01(\x04R\asamples2\x82\x03\n" +
+	"\asamples\x18\x02 \x01(\x04R\asamples2\xd1\x03\n" +
 	"\vRuleService\x12Y\n" +
-	"\tListRules\x12\x1b.doppel.v1.ListRulesRequest\x1a\x1c.doppel.v1.ListRulesResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/rules\x12\\\n" +
+	"\tListRules\x12\x1b.doppel.v1.ListRulesRequest\x1a\x1c.doppel.v1.ListRulesResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/rules\x12M\n" +
+	"\aGetRule\x12\x19.doppel.v1.GetRuleRequest\x1a\x0f.doppel.v1.Rule\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/rules/{id}\x12\\\n" +
 	"\tApplyRule\x12\x1b.doppel.v1.ApplyRuleRequest\x1a\x0f.doppel.v1.Rule\"!\x82\xd3\xe4\x93\x02\x1b:\x04rule\x1a\x13/v1/rules/{rule.id}\x12Z\n" +
 	"\n" +
 	"DeleteRule\x12\x1c.doppel.v1.DeleteRuleRequest\x1a\x16.google.protobuf.Empty\"\x16\x82\xd3\xe4\x93\x02\x10*\x0e/v1/rules/{id}\x12^\n" +
@@ -703,51 +813,58 @@ func file_doppel_v1_rule_proto_rawDescGZIP() []byte {
 	return file_doppel_v1_rule_proto_rawDescData
 }
 
-var file_doppel_v1_rule_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_doppel_v1_rule_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_doppel_v1_rule_proto_goTypes = []any{
 	(*Rule)(nil),                  // 0: doppel.v1.Rule
 	(*Match)(nil),                 // 1: doppel.v1.Match
 	(*Level)(nil),                 // 2: doppel.v1.Level
-	(*ListRulesRequest)(nil),      // 3: doppel.v1.ListRulesRequest
-	(*ListRulesResponse)(nil),     // 4: doppel.v1.ListRulesResponse
-	(*ApplyRuleRequest)(nil),      // 5: doppel.v1.ApplyRuleRequest
-	(*DeleteRuleRequest)(nil),     // 6: doppel.v1.DeleteRuleRequest
-	(*TestRuleRequest)(nil),       // 7: doppel.v1.TestRuleRequest
-	(*TestRuleResponse)(nil),      // 8: doppel.v1.TestRuleResponse
-	nil,                           // 9: doppel.v1.Rule.LevelsEntry
-	nil,                           // 10: doppel.v1.Match.TagsEntry
-	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*Alert)(nil),                 // 13: doppel.v1.Alert
-	(*emptypb.Empty)(nil),         // 14: google.protobuf.Empty
+	(*GetRuleRequest)(nil),        // 3: doppel.v1.GetRuleRequest
+	(*ListRulesRequest)(nil),      // 4: doppel.v1.ListRulesRequest
+	(*ListRulesResponse)(nil),     // 5: doppel.v1.ListRulesResponse
+	(*ApplyRuleRequest)(nil),      // 6: doppel.v1.ApplyRuleRequest
+	(*DeleteRuleRequest)(nil),     // 7: doppel.v1.DeleteRuleRequest
+	(*TestRuleRequest)(nil),       // 8: doppel.v1.TestRuleRequest
+	(*TestRuleResponse)(nil),      // 9: doppel.v1.TestRuleResponse
+	nil,                           // 10: doppel.v1.Rule.LevelsEntry
+	nil,                           // 11: doppel.v1.Match.TagsEntry
+	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*Alert)(nil),                 // 14: doppel.v1.Alert
+	(*emptypb.Empty)(nil),         // 15: google.protobuf.Empty
 }
 var file_doppel_v1_rule_proto_depIdxs = []int32{
 	1,  // 0: doppel.v1.Rule.match:type_name -> doppel.v1.Match
-	9,  // 1: doppel.v1.Rule.levels:type_name -> doppel.v1.Rule.LevelsEntry
-	11, // 2: doppel.v1.Rule.for_duration:type_name -> google.protobuf.Duration
-	11, // 3: doppel.v1.Rule.window:type_name -> google.protobuf.Duration
-	11, // 4: doppel.v1.Rule.min_dwell:type_name -> google.protobuf.Duration
-	10, // 5: doppel.v1.Match.tags:type_name -> doppel.v1.Match.TagsEntry
-	0,  // 6: doppel.v1.ListRulesResponse.rules:type_name -> doppel.v1.Rule
-	0,  // 7: doppel.v1.ApplyRuleRequest.rule:type_name -> doppel.v1.Rule
-	0,  // 8: doppel.v1.TestRuleRequest.rule:type_name -> doppel.v1.Rule
-	12, // 9: doppel.v1.TestRuleRequest.start:type_name -> google.protobuf.Timestamp
-	12, // 10: doppel.v1.TestRuleRequest.end:type_name -> google.protobuf.Timestamp
-	13, // 11: doppel.v1.TestRuleResponse.would_fire:type_name -> doppel.v1.Alert
-	2,  // 12: doppel.v1.Rule.LevelsEntry.value:type_name -> doppel.v1.Level
-	3,  // 13: doppel.v1.RuleService.ListRules:input_type -> doppel.v1.ListRulesRequest
-	5,  // 14: doppel.v1.RuleService.ApplyRule:input_type -> doppel.v1.ApplyRuleRequest
-	6,  // 15: doppel.v1.RuleService.DeleteRule:input_type -> doppel.v1.DeleteRuleRequest
-	7,  // 16: doppel.v1.RuleService.TestRule:input_type -> doppel.v1.TestRuleRequest
-	4,  // 17: doppel.v1.RuleService.ListRules:output_type -> doppel.v1.ListRulesResponse
-	0,  // 18: doppel.v1.RuleService.ApplyRule:output_type -> doppel.v1.Rule
-	14, // 19: doppel.v1.RuleService.DeleteRule:output_type -> google.protobuf.Empty
-	8,  // 20: doppel.v1.RuleService.TestRule:output_type -> doppel.v1.TestRuleResponse
-	17, // [17:21] is the sub-list for method output_type
-	13, // [13:17] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	10, // 1: doppel.v1.Rule.levels:type_name -> doppel.v1.Rule.LevelsEntry
+	12, // 2: doppel.v1.Rule.for_duration:type_name -> google.protobuf.Duration
+	12, // 3: doppel.v1.Rule.window:type_name -> google.protobuf.Duration
+	12, // 4: doppel.v1.Rule.min_dwell:type_name -> google.protobuf.Duration
+	12, // 5: doppel.v1.Rule.escalate_after:type_name -> google.protobuf.Duration
+	12, // 6: doppel.v1.Rule.deescalate_after:type_name -> google.protobuf.Duration
+	12, // 7: doppel.v1.Rule.flap_window:type_name -> google.protobuf.Duration
+	13, // 8: doppel.v1.Rule.update_time:type_name -> google.protobuf.Timestamp
+	11, // 9: doppel.v1.Match.tags:type_name -> doppel.v1.Match.TagsEntry
+	0,  // 10: doppel.v1.ListRulesResponse.rules:type_name -> doppel.v1.Rule
+	0,  // 11: doppel.v1.ApplyRuleRequest.rule:type_name -> doppel.v1.Rule
+	0,  // 12: doppel.v1.TestRuleRequest.rule:type_name -> doppel.v1.Rule
+	13, // 13: doppel.v1.TestRuleRequest.start:type_name -> google.protobuf.Timestamp
+	13, // 14: doppel.v1.TestRuleRequest.end:type_name -> google.protobuf.Timestamp
+	14, // 15: doppel.v1.TestRuleResponse.would_fire:type_name -> doppel.v1.Alert
+	2,  // 16: doppel.v1.Rule.LevelsEntry.value:type_name -> doppel.v1.Level
+	4,  // 17: doppel.v1.RuleService.ListRules:input_type -> doppel.v1.ListRulesRequest
+	3,  // 18: doppel.v1.RuleService.GetRule:input_type -> doppel.v1.GetRuleRequest
+	6,  // 19: doppel.v1.RuleService.ApplyRule:input_type -> doppel.v1.ApplyRuleRequest
+	7,  // 20: doppel.v1.RuleService.DeleteRule:input_type -> doppel.v1.DeleteRuleRequest
+	8,  // 21: doppel.v1.RuleService.TestRule:input_type -> doppel.v1.TestRuleRequest
+	5,  // 22: doppel.v1.RuleService.ListRules:output_type -> doppel.v1.ListRulesResponse
+	0,  // 23: doppel.v1.RuleService.GetRule:output_type -> doppel.v1.Rule
+	0,  // 24: doppel.v1.RuleService.ApplyRule:output_type -> doppel.v1.Rule
+	15, // 25: doppel.v1.RuleService.DeleteRule:output_type -> google.protobuf.Empty
+	9,  // 26: doppel.v1.RuleService.TestRule:output_type -> doppel.v1.TestRuleResponse
+	22, // [22:27] is the sub-list for method output_type
+	17, // [17:22] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_doppel_v1_rule_proto_init() }
@@ -762,7 +879,7 @@ func file_doppel_v1_rule_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doppel_v1_rule_proto_rawDesc), len(file_doppel_v1_rule_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	RuleService_ListRules_FullMethodName  = "/doppel.v1.RuleService/ListRules"
+	RuleService_GetRule_FullMethodName    = "/doppel.v1.RuleService/GetRule"
 	RuleService_ApplyRule_FullMethodName  = "/doppel.v1.RuleService/ApplyRule"
 	RuleService_DeleteRule_FullMethodName = "/doppel.v1.RuleService/DeleteRule"
 	RuleService_TestRule_FullMethodName   = "/doppel.v1.RuleService/TestRule"
@@ -33,6 +34,7 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 type RuleServiceClient interface {
 	ListRules(ctx context.Context, in *ListRulesRequest, opts ...grpc.CallOption) (*ListRulesResponse, error)
+	GetRule(ctx context.Context, in *GetRuleRequest, opts ...grpc.CallOption) (*Rule, error)
 	ApplyRule(ctx context.Context, in *ApplyRuleRequest, opts ...grpc.CallOption) (*Rule, error)
 	DeleteRule(ctx context.Context, in *DeleteRuleRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
 	TestRule(ctx context.Context, in *TestRuleRequest, opts ...grpc.CallOption) (*TestRuleResponse, error)
@@ -50,6 +52,16 @@ func (c *ruleServiceClient) ListRules(ctx context.Context, in *ListRulesRequest,
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListRulesResponse)
 	err := c.cc.Invoke(ctx, RuleService_ListRules_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ruleServiceClient) GetRule(ctx context.Context, in *GetRuleRequest, opts ...grpc.CallOption) (*Rule, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Rule)
+	err := c.cc.Invoke(ctx, RuleService_GetRule_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -91,6 +103,7 @@ func (c *ruleServiceClient) TestRule(ctx context.Context, in *TestRuleRequest, o
 // for forward compatibility.
 type RuleServiceServer interface {
 	ListRules(context.Context, *ListRulesRequest) (*ListRulesResponse, error)
+	GetRule(context.Context, *GetRuleRequest) (*Rule, error)
 	ApplyRule(context.Context, *ApplyRuleRequest) (*Rule, error)
 	DeleteRule(context.Context, *DeleteRuleRequest) (*emptypb.Empty, error)
 	TestRule(context.Context, *TestRuleRequest) (*TestRuleResponse, error)
@@ -106,6 +119,9 @@ type UnimplementedRuleServiceServer struct{}
 
 func (UnimplementedRuleServiceServer) ListRules(context.Context, *ListRulesRequest) (*ListRulesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListRules not implemented")
+}
+func (UnimplementedRuleServiceServer) GetRule(context.Context, *GetRuleRequest) (*Rule, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRule not implemented")
 }
 func (UnimplementedRuleServiceServer) ApplyRule(context.Context, *ApplyRuleRequest) (*Rule, error) {
 	return nil, status.Error(codes.Unimplemented, "method ApplyRule not implemented")
@@ -151,6 +167,24 @@ func _RuleService_ListRules_Handler(srv interface{}, ctx context.Context, dec fu
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(RuleServiceServer).ListRules(ctx, req.(*ListRulesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RuleService_GetRule_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRuleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RuleServiceServer).GetRule(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RuleService_GetRule_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RuleServiceServer).GetRule(ctx, req.(*GetRuleRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -219,6 +253,10 @@ var RuleService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListRules",
 			Handler:    _RuleService_ListRules_Handler,
+		},
+		{
+			MethodName: "GetRule",
+			Handler:    _RuleService_GetRule_Handler,
 		},
 		{
 			MethodName: "ApplyRule",

@@ -56,7 +56,11 @@ type Twin struct {
 	Quarantined     bool                   `protobuf:"varint,23,opt,name=quarantined,proto3" json:"quarantined,omitempty"` // its code panicked; inputs go to the dead letters until released
 	// The log does not answer, so it is not known whether this is current: another node may own the twin by
 	// now, and the newest inputs may not be durable yet.
-	Stale         bool `protobuf:"varint,24,opt,name=stale,proto3" json:"stale,omitempty"`
+	Stale bool `protobuf:"varint,24,opt,name=stale,proto3" json:"stale,omitempty"`
+	// Since when delta is not empty.
+	DivergeTime *timestamppb.Timestamp `protobuf:"bytes,25,opt,name=diverge_time,json=divergeTime,proto3" json:"diverge_time,omitempty"`
+	// How long it took until the device had reported all of what was last desired of it.
+	Convergence   *durationpb.Duration `protobuf:"bytes,26,opt,name=convergence,proto3" json:"convergence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -257,6 +261,20 @@ func (x *Twin) GetStale() bool {
 		return x.Stale
 	}
 	return false
+}
+
+func (x *Twin) GetDivergeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DivergeTime
+	}
+	return nil
+}
+
+func (x *Twin) GetConvergence() *durationpb.Duration {
+	if x != nil {
+		return x.Convergence
+	}
+	return nil
 }
 
 type Metric struct {
@@ -797,6 +815,289 @@ func (x *ListTwinsResponse) GetTotalSize() int64 {
 	return 0
 }
 
+type AggregateTwinsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// CEL over the fields of Twin; empty: all of them.
+	Filter string `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// "tags.KEY", "online", "owner", "quarantined", or empty: one group of all.
+	GroupBy string `protobuf:"bytes,2,opt,name=group_by,json=groupBy,proto3" json:"group_by,omitempty"`
+	// Metrics whose latest values are summed up.
+	Metrics []string `protobuf:"bytes,3,rep,name=metrics,proto3" json:"metrics,omitempty"`
+	// Of those, each between 0 and 1; default 0.5, 0.9, 0.99.
+	Quantiles []float64 `protobuf:"fixed64,4,rep,packed,name=quantiles,proto3" json:"quantiles,omitempty"`
+	// Groups returned, largest first; default 100, at most 1,000.
+	PageSize      int32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AggregateTwinsRequest) Reset() {
+	*x = AggregateTwinsRequest{}
+	mi := &file_doppel_v1_twin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AggregateTwinsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AggregateTwinsRequest) ProtoMessage() {}
+
+func (x *AggregateTwinsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_twin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AggregateTwinsRequest.ProtoReflect.Descriptor instead.
+func (*AggregateTwinsRequest) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AggregateTwinsRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *AggregateTwinsRequest) GetGroupBy() string {
+	if x != nil {
+		return x.GroupBy
+	}
+	return ""
+}
+
+func (x *AggregateTwinsRequest) GetMetrics() []string {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+func (x *AggregateTwinsRequest) GetQuantiles() []float64 {
+	if x != nil {
+		return x.Quantiles
+	}
+	return nil
+}
+
+func (x *AggregateTwinsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+type AggregateTwinsResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Groups []*TwinGroup           `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Twins that pass the filter, those of groups that are not returned included.
+	TotalSize int64 `protobuf:"varint,2,opt,name=total_size,json=totalSize,proto3" json:"total_size,omitempty"`
+	// Groups that are not returned.
+	MoreGroups    int64 `protobuf:"varint,3,opt,name=more_groups,json=moreGroups,proto3" json:"more_groups,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AggregateTwinsResponse) Reset() {
+	*x = AggregateTwinsResponse{}
+	mi := &file_doppel_v1_twin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AggregateTwinsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AggregateTwinsResponse) ProtoMessage() {}
+
+func (x *AggregateTwinsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_twin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AggregateTwinsResponse.ProtoReflect.Descriptor instead.
+func (*AggregateTwinsResponse) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *AggregateTwinsResponse) GetGroups() []*TwinGroup {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *AggregateTwinsResponse) GetTotalSize() int64 {
+	if x != nil {
+		return x.TotalSize
+	}
+	return 0
+}
+
+func (x *AggregateTwinsResponse) GetMoreGroups() int64 {
+	if x != nil {
+		return x.MoreGroups
+	}
+	return 0
+}
+
+// TwinGroup is the twins that have the same value in group_by.
+type TwinGroup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: the twins without the tag.
+	Value         string                    `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
+	Count         int64                     `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	Metrics       map[string]*MetricSummary `protobuf:"bytes,3,rep,name=metrics,proto3" json:"metrics,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TwinGroup) Reset() {
+	*x = TwinGroup{}
+	mi := &file_doppel_v1_twin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TwinGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TwinGroup) ProtoMessage() {}
+
+func (x *TwinGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_twin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TwinGroup.ProtoReflect.Descriptor instead.
+func (*TwinGroup) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *TwinGroup) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *TwinGroup) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *TwinGroup) GetMetrics() map[string]*MetricSummary {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+// MetricSummary is of the latest values of one metric over the twins that have it.
+type MetricSummary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Count int64                  `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	Mean  float64                `protobuf:"fixed64,2,opt,name=mean,proto3" json:"mean,omitempty"`
+	Min   float64                `protobuf:"fixed64,3,opt,name=min,proto3" json:"min,omitempty"`
+	Max   float64                `protobuf:"fixed64,4,opt,name=max,proto3" json:"max,omitempty"`
+	// Within 1 % of a value that is there, in the order of the request's quantiles.
+	Quantiles     []float64 `protobuf:"fixed64,5,rep,packed,name=quantiles,proto3" json:"quantiles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricSummary) Reset() {
+	*x = MetricSummary{}
+	mi := &file_doppel_v1_twin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricSummary) ProtoMessage() {}
+
+func (x *MetricSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_doppel_v1_twin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricSummary.ProtoReflect.Descriptor instead.
+func (*MetricSummary) Descriptor() ([]byte, []int) {
+	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *MetricSummary) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *MetricSummary) GetMean() float64 {
+	if x != nil {
+		return x.Mean
+	}
+	return 0
+}
+
+func (x *MetricSummary) GetMin() float64 {
+	if x != nil {
+		return x.Min
+	}
+	return 0
+}
+
+func (x *MetricSummary) GetMax() float64 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
+func (x *MetricSummary) GetQuantiles() []float64 {
+	if x != nil {
+		return x.Quantiles
+	}
+	return nil
+}
+
 type WatchTwinsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ids           []string               `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
@@ -810,7 +1111,7 @@ type WatchTwinsRequest struct {
 
 func (x *WatchTwinsRequest) Reset() {
 	*x = WatchTwinsRequest{}
-	mi := &file_doppel_v1_twin_proto_msgTypes[8]
+	mi := &file_doppel_v1_twin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +1123,7 @@ func (x *WatchTwinsRequest) String() string {
 func (*WatchTwinsRequest) ProtoMessage() {}
 
 func (x *WatchTwinsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_twin_proto_msgTypes[8]
+	mi := &file_doppel_v1_twin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +1136,7 @@ func (x *WatchTwinsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTwinsRequest.ProtoReflect.Descriptor instead.
 func (*WatchTwinsRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{8}
+	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WatchTwinsRequest) GetIds() []string {
@@ -891,7 +1192,7 @@ type WatchTwinsResponse struct {
 
 func (x *WatchTwinsResponse) Reset() {
 	*x = WatchTwinsResponse{}
-	mi := &file_doppel_v1_twin_proto_msgTypes[9]
+	mi := &file_doppel_v1_twin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -903,7 +1204,7 @@ func (x *WatchTwinsResponse) String() string {
 func (*WatchTwinsResponse) ProtoMessage() {}
 
 func (x *WatchTwinsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_twin_proto_msgTypes[9]
+	mi := &file_doppel_v1_twin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -916,7 +1217,7 @@ func (x *WatchTwinsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTwinsResponse.ProtoReflect.Descriptor instead.
 func (*WatchTwinsResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{9}
+	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WatchTwinsResponse) GetResumeToken() string {
@@ -1037,7 +1338,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_doppel_v1_twin_proto_msgTypes[10]
+	mi := &file_doppel_v1_twin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1049,7 +1350,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_twin_proto_msgTypes[10]
+	mi := &file_doppel_v1_twin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1062,7 +1363,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{10}
+	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Gap) GetMissed() uint64 {
@@ -1091,7 +1392,7 @@ type UpdateTwinRequest struct {
 
 func (x *UpdateTwinRequest) Reset() {
 	*x = UpdateTwinRequest{}
-	mi := &file_doppel_v1_twin_proto_msgTypes[11]
+	mi := &file_doppel_v1_twin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1404,7 @@ func (x *UpdateTwinRequest) String() string {
 func (*UpdateTwinRequest) ProtoMessage() {}
 
 func (x *UpdateTwinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_twin_proto_msgTypes[11]
+	mi := &file_doppel_v1_twin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1417,7 @@ func (x *UpdateTwinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTwinRequest.ProtoReflect.Descriptor instead.
 func (*UpdateTwinRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{11}
+	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UpdateTwinRequest) GetTwin() *Twin {
@@ -1157,7 +1458,7 @@ type DeleteTwinRequest struct {
 
 func (x *DeleteTwinRequest) Reset() {
 	*x = DeleteTwinRequest{}
-	mi := &file_doppel_v1_twin_proto_msgTypes[12]
+	mi := &file_doppel_v1_twin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1470,7 @@ func (x *DeleteTwinRequest) String() string {
 func (*DeleteTwinRequest) ProtoMessage() {}
 
 func (x *DeleteTwinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_twin_proto_msgTypes[12]
+	mi := &file_doppel_v1_twin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1483,7 @@ func (x *DeleteTwinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTwinRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTwinRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{12}
+	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeleteTwinRequest) GetId() string {
@@ -1213,7 +1514,7 @@ type InvokeCommandRequest struct {
 
 func (x *InvokeCommandRequest) Reset() {
 	*x = InvokeCommandRequest{}
-	mi := &file_doppel_v1_twin_proto_msgTypes[13]
+	mi := &file_doppel_v1_twin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1526,7 @@ func (x *InvokeCommandRequest) String() string {
 func (*InvokeCommandRequest) ProtoMessage() {}
 
 func (x *InvokeCommandRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_twin_proto_msgTypes[13]
+	mi := &file_doppel_v1_twin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1539,7 @@ func (x *InvokeCommandRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvokeCommandRequest.ProtoReflect.Descriptor instead.
 func (*InvokeCommandRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{13}
+	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *InvokeCommandRequest) GetId() string {
@@ -1293,7 +1594,7 @@ type InvokeCommandResponse struct {
 
 func (x *InvokeCommandResponse) Reset() {
 	*x = InvokeCommandResponse{}
-	mi := &file_doppel_v1_twin_proto_msgTypes[14]
+	mi := &file_doppel_v1_twin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1606,7 @@ func (x *InvokeCommandResponse) String() string {
 func (*InvokeCommandResponse) ProtoMessage() {}
 
 func (x *InvokeCommandResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_twin_proto_msgTypes[14]
+	mi := &file_doppel_v1_twin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1619,7 @@ func (x *InvokeCommandResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvokeCommandResponse.ProtoReflect.Descriptor instead.
 func (*InvokeCommandResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{14}
+	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *InvokeCommandResponse) GetStatus() int32 {
@@ -1350,7 +1651,7 @@ type GetHistoryRequest struct {
 
 func (x *GetHistoryRequest) Reset() {
 	*x = GetHistoryRequest{}
-	mi := &file_doppel_v1_twin_proto_msgTypes[15]
+	mi := &file_doppel_v1_twin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1663,7 @@ func (x *GetHistoryRequest) String() string {
 func (*GetHistoryRequest) ProtoMessage() {}
 
 func (x *GetHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_twin_proto_msgTypes[15]
+	mi := &file_doppel_v1_twin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +1676,7 @@ func (x *GetHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHistoryRequest.ProtoReflect.Descriptor instead.
 func (*GetHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{15}
+	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetHistoryRequest) GetId() string {
@@ -1438,7 +1739,7 @@ type GetHistoryResponse struct {
 
 func (x *GetHistoryResponse) Reset() {
 	*x = GetHistoryResponse{}
-	mi := &file_doppel_v1_twin_proto_msgTypes[16]
+	mi := &file_doppel_v1_twin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1450,7 +1751,7 @@ func (x *GetHistoryResponse) String() string {
 func (*GetHistoryResponse) ProtoMessage() {}
 
 func (x *GetHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_twin_proto_msgTypes[16]
+	mi := &file_doppel_v1_twin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1463,7 +1764,7 @@ func (x *GetHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHistoryResponse.ProtoReflect.Descriptor instead.
 func (*GetHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{16}
+	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetHistoryResponse) GetPoints() []*Point {
@@ -1504,7 +1805,7 @@ type Point struct {
 
 func (x *Point) Reset() {
 	*x = Point{}
-	mi := &file_doppel_v1_twin_proto_msgTypes[17]
+	mi := &file_doppel_v1_twin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +1817,7 @@ func (x *Point) String() string {
 func (*Point) ProtoMessage() {}
 
 func (x *Point) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_twin_proto_msgTypes[17]
+	mi := &file_doppel_v1_twin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +1830,7 @@ func (x *Point) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Point.ProtoReflect.Descriptor instead.
 func (*Point) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{17}
+	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Point) GetTime() *timestamppb.Timestamp {
@@ -1604,7 +1905,7 @@ type ReplayTwinRequest struct {
 
 func (x *ReplayTwinRequest) Reset() {
 	*x = ReplayTwinRequest{}
-	mi := &file_doppel_v1_twin_proto_msgTypes[18]
+	mi := &file_doppel_v1_twin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1917,7 @@ func (x *ReplayTwinRequest) String() string {
 func (*ReplayTwinRequest) ProtoMessage() {}
 
 func (x *ReplayTwinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_twin_proto_msgTypes[18]
+	mi := &file_doppel_v1_twin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1930,7 @@ func (x *ReplayTwinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayTwinRequest.ProtoReflect.Descriptor instead.
 func (*ReplayTwinRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{18}
+	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReplayTwinRequest) GetId() string {
@@ -1656,7 +1957,7 @@ type ReplayTwinResponse struct {
 
 func (x *ReplayTwinResponse) Reset() {
 	*x = ReplayTwinResponse{}
-	mi := &file_doppel_v1_twin_proto_msgTypes[19]
+	mi := &file_doppel_v1_twin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1668,7 +1969,7 @@ func (x *ReplayTwinResponse) String() string {
 func (*ReplayTwinResponse) ProtoMessage() {}
 
 func (x *ReplayTwinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_twin_proto_msgTypes[19]
+	mi := &file_doppel_v1_twin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1681,7 +1982,7 @@ func (x *ReplayTwinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayTwinResponse.ProtoReflect.Descriptor instead.
 func (*ReplayTwinResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{19}
+	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReplayTwinResponse) GetEqual() bool {
@@ -1756,7 +2057,7 @@ type ResetTwinRequest struct {
 
 func (x *ResetTwinRequest) Reset() {
 	*x = ResetTwinRequest{}
-	mi := &file_doppel_v1_twin_proto_msgTypes[20]
+	mi := &file_doppel_v1_twin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +2069,7 @@ func (x *ResetTwinRequest) String() string {
 func (*ResetTwinRequest) ProtoMessage() {}
 
 func (x *ResetTwinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_twin_proto_msgTypes[20]
+	mi := &file_doppel_v1_twin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +2082,7 @@ func (x *ResetTwinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetTwinRequest.ProtoReflect.Descriptor instead.
 func (*ResetTwinRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{20}
+	return file_doppel_v1_twin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ResetTwinRequest) GetId() string {
@@ -1795,7 +2096,7 @@ var File_doppel_v1_twin_proto protoreflect.FileDescriptor
 
 const file_doppel_v1_twin_proto_rawDesc = "" +
 	"\n" +
-	"\x14doppel/v1/twin.proto\x12\tdoppel.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\a\n" +
+	"\x14doppel/v1/twin.proto\x12\tdoppel.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\b\n" +
 	"\x04Twin\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x18\n" +
@@ -1824,7 +2125,9 @@ const file_doppel_v1_twin_proto_rawDesc = "" +
 	"\x05owner\x18\x15 \x01(\tR\x05owner\x12\x14\n" +
 	"\x05epoch\x18\x16 \x01(\x04R\x05epoch\x12 \n" +
 	"\vquarantined\x18\x17 \x01(\bR\vquarantined\x12\x14\n" +
-	"\x05stale\x18\x18 \x01(\bR\x05stale\x1a7\n" +
+	"\x05stale\x18\x18 \x01(\bR\x05stale\x12=\n" +
+	"\fdiverge_time\x18\x19 \x01(\v2\x1a.google.protobuf.TimestampR\vdivergeTime\x12;\n" +
+	"\vconvergence\x18\x1a \x01(\v2\x19.google.protobuf.DurationR\vconvergence\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aM\n" +
@@ -1875,7 +2178,32 @@ const file_doppel_v1_twin_proto_rawDesc = "" +
 	"\x05twins\x18\x01 \x03(\v2\x0f.doppel.v1.TwinR\x05twins\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n" +
 	"\n" +
-	"total_size\x18\x03 \x01(\x03R\ttotalSize\"\xd2\x01\n" +
+	"total_size\x18\x03 \x01(\x03R\ttotalSize\"\x9f\x01\n" +
+	"\x15AggregateTwinsRequest\x12\x16\n" +
+	"\x06filter\x18\x01 \x01(\tR\x06filter\x12\x19\n" +
+	"\bgroup_by\x18\x02 \x01(\tR\agroupBy\x12\x18\n" +
+	"\ametrics\x18\x03 \x03(\tR\ametrics\x12\x1c\n" +
+	"\tquantiles\x18\x04 \x03(\x01R\tquantiles\x12\x1b\n" +
+	"\tpage_size\x18\x05 \x01(\x05R\bpageSize\"\x86\x01\n" +
+	"\x16AggregateTwinsResponse\x12,\n" +
+	"\x06groups\x18\x01 \x03(\v2\x14.doppel.v1.TwinGroupR\x06groups\x12\x1d\n" +
+	"\n" +
+	"total_size\x18\x02 \x01(\x03R\ttotalSize\x12\x1f\n" +
+	"\vmore_groups\x18\x03 \x01(\x03R\n" +
+	"moreGroups\"\xca\x01\n" +
+	"\tTwinGroup\x12\x14\n" +
+	"\x05value\x18\x01 \x01(\tR\x05value\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x03R\x05count\x12;\n" +
+	"\ametrics\x18\x03 \x03(\v2!.doppel.v1.TwinGroup.MetricsEntryR\ametrics\x1aT\n" +
+	"\fMetricsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12.\n" +
+	"\x05value\x18\x02 \x01(\v2\x18.doppel.v1.MetricSummaryR\x05value:\x028\x01\"{\n" +
+	"\rMetricSummary\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x12\n" +
+	"\x04mean\x18\x02 \x01(\x01R\x04mean\x12\x10\n" +
+	"\x03min\x18\x03 \x01(\x01R\x03min\x12\x10\n" +
+	"\x03max\x18\x04 \x01(\x01R\x03max\x12\x1c\n" +
+	"\tquantiles\x18\x05 \x03(\x01R\tquantiles\"\xd2\x01\n" +
 	"\x11WatchTwinsRequest\x12\x10\n" +
 	"\x03ids\x18\x01 \x03(\tR\x03ids\x12\x16\n" +
 	"\x06filter\x18\x02 \x01(\tR\x06filter\x127\n" +
@@ -1955,11 +2283,12 @@ const file_doppel_v1_twin_proto_rawDesc = "" +
 	"nextOffset\x12\x18\n" +
 	"\aversion\x18\t \x01(\x04R\aversion\"\"\n" +
 	"\x10ResetTwinRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id2\xff\a\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id2\xf3\b\n" +
 	"\vTwinService\x12M\n" +
 	"\aGetTwin\x12\x19.doppel.v1.GetTwinRequest\x1a\x0f.doppel.v1.Twin\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/twins/{id}\x12q\n" +
 	"\rBatchGetTwins\x12\x1f.doppel.v1.BatchGetTwinsRequest\x1a .doppel.v1.BatchGetTwinsResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/twins:batchGet\x12Y\n" +
-	"\tListTwins\x12\x1b.doppel.v1.ListTwinsRequest\x1a\x1c.doppel.v1.ListTwinsResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/twins\x12d\n" +
+	"\tListTwins\x12\x1b.doppel.v1.ListTwinsRequest\x1a\x1c.doppel.v1.ListTwinsResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/twins\x12r\n" +
+	"\x0eAggregateTwins\x12 .doppel.v1.AggregateTwinsRequest\x1a!.doppel.v1.AggregateTwinsResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/twins:aggregate\x12d\n" +
 	"\n" +
 	"WatchTwins\x12\x1c.doppel.v1.WatchTwinsRequest\x1a\x1d.doppel.v1.WatchTwinsResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/twins:watch0\x01\x12^\n" +
 	"\n" +
@@ -1985,97 +2314,109 @@ func file_doppel_v1_twin_proto_rawDescGZIP() []byte {
 	return file_doppel_v1_twin_proto_rawDescData
 }
 
-var file_doppel_v1_twin_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_doppel_v1_twin_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_doppel_v1_twin_proto_goTypes = []any{
-	(*Twin)(nil),                  // 0: doppel.v1.Twin
-	(*Metric)(nil),                // 1: doppel.v1.Metric
-	(*Counters)(nil),              // 2: doppel.v1.Counters
-	(*GetTwinRequest)(nil),        // 3: doppel.v1.GetTwinRequest
-	(*BatchGetTwinsRequest)(nil),  // 4: doppel.v1.BatchGetTwinsRequest
-	(*BatchGetTwinsResponse)(nil), // 5: doppel.v1.BatchGetTwinsResponse
-	(*ListTwinsRequest)(nil),      // 6: doppel.v1.ListTwinsRequest
-	(*ListTwinsResponse)(nil),     // 7: doppel.v1.ListTwinsResponse
-	(*WatchTwinsRequest)(nil),     // 8: doppel.v1.WatchTwinsRequest
-	(*WatchTwinsResponse)(nil),    // 9: doppel.v1.WatchTwinsResponse
-	(*Gap)(nil),                   // 10: doppel.v1.Gap
-	(*UpdateTwinRequest)(nil),     // 11: doppel.v1.UpdateTwinRequest
-	(*DeleteTwinRequest)(nil),     // 12: doppel.v1.DeleteTwinRequest
-	(*InvokeCommandRequest)(nil),  // 13: doppel.v1.InvokeCommandRequest
-	(*InvokeCommandResponse)(nil), // 14: doppel.v1.InvokeCommandResponse
-	(*GetHistoryRequest)(nil),     // 15: doppel.v1.GetHistoryRequest
-	(*GetHistoryResponse)(nil),    // 16: doppel.v1.GetHistoryResponse
-	(*Point)(nil),                 // 17: doppel.v1.Point
-	(*ReplayTwinRequest)(nil),     // 18: doppel.v1.ReplayTwinRequest
-	(*ReplayTwinResponse)(nil),    // 19: doppel.v1.ReplayTwinResponse
-	(*ResetTwinRequest)(nil),      // 20: doppel.v1.ResetTwinRequest
-	nil,                           // 21: doppel.v1.Twin.TagsEntry
-	nil,                           // 22: doppel.v1.Twin.MetricsEntry
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),       // 24: google.protobuf.Struct
-	(*fieldmaskpb.FieldMask)(nil), // 25: google.protobuf.FieldMask
-	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
-	(*emptypb.Empty)(nil),         // 27: google.protobuf.Empty
-	(*structpb.Value)(nil),        // 28: google.protobuf.Value
+	(*Twin)(nil),                   // 0: doppel.v1.Twin
+	(*Metric)(nil),                 // 1: doppel.v1.Metric
+	(*Counters)(nil),               // 2: doppel.v1.Counters
+	(*GetTwinRequest)(nil),         // 3: doppel.v1.GetTwinRequest
+	(*BatchGetTwinsRequest)(nil),   // 4: doppel.v1.BatchGetTwinsRequest
+	(*BatchGetTwinsResponse)(nil),  // 5: doppel.v1.BatchGetTwinsResponse
+	(*ListTwinsRequest)(nil),       // 6: doppel.v1.ListTwinsRequest
+	(*ListTwinsResponse)(nil),      // 7: doppel.v1.ListTwinsResponse
+	(*AggregateTwinsRequest)(nil),  // 8: doppel.v1.AggregateTwinsRequest
+	(*AggregateTwinsResponse)(nil), // 9: doppel.v1.AggregateTwinsResponse
+	(*TwinGroup)(nil),              // 10: doppel.v1.TwinGroup
+	(*MetricSummary)(nil),          // 11: doppel.v1.MetricSummary
+	(*WatchTwinsRequest)(nil),      // 12: doppel.v1.WatchTwinsRequest
+	(*WatchTwinsResponse)(nil),     // 13: doppel.v1.WatchTwinsResponse
+	(*Gap)(nil),                    // 14: doppel.v1.Gap
+	(*UpdateTwinRequest)(nil),      // 15: doppel.v1.UpdateTwinRequest
+	(*DeleteTwinRequest)(nil),      // 16: doppel.v1.DeleteTwinRequest
+	(*InvokeCommandRequest)(nil),   // 17: doppel.v1.InvokeCommandRequest
+	(*InvokeCommandResponse)(nil),  // 18: doppel.v1.InvokeCommandResponse
+	(*GetHistoryRequest)(nil),      // 19: doppel.v1.GetHistoryRequest
+	(*GetHistoryResponse)(nil),     // 20: doppel.v1.GetHistoryResponse
+	(*Point)(nil),                  // 21: doppel.v1.Point
+	(*ReplayTwinRequest)(nil),      // 22: doppel.v1.ReplayTwinRequest
+	(*ReplayTwinResponse)(nil),     // 23: doppel.v1.ReplayTwinResponse
+	(*ResetTwinRequest)(nil),       // 24: doppel.v1.ResetTwinRequest
+	nil,                            // 25: doppel.v1.Twin.TagsEntry
+	nil,                            // 26: doppel.v1.Twin.MetricsEntry
+	nil,                            // 27: doppel.v1.TwinGroup.MetricsEntry
+	(*timestamppb.Timestamp)(nil),  // 28: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),        // 29: google.protobuf.Struct
+	(*durationpb.Duration)(nil),    // 30: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),  // 31: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),          // 32: google.protobuf.Empty
+	(*structpb.Value)(nil),         // 33: google.protobuf.Value
 }
 var file_doppel_v1_twin_proto_depIdxs = []int32{
-	23, // 0: doppel.v1.Twin.last_seen:type_name -> google.protobuf.Timestamp
-	23, // 1: doppel.v1.Twin.create_time:type_name -> google.protobuf.Timestamp
-	24, // 2: doppel.v1.Twin.reported:type_name -> google.protobuf.Struct
-	24, // 3: doppel.v1.Twin.desired:type_name -> google.protobuf.Struct
-	24, // 4: doppel.v1.Twin.delta:type_name -> google.protobuf.Struct
-	21, // 5: doppel.v1.Twin.tags:type_name -> doppel.v1.Twin.TagsEntry
-	22, // 6: doppel.v1.Twin.metrics:type_name -> doppel.v1.Twin.MetricsEntry
+	28, // 0: doppel.v1.Twin.last_seen:type_name -> google.protobuf.Timestamp
+	28, // 1: doppel.v1.Twin.create_time:type_name -> google.protobuf.Timestamp
+	29, // 2: doppel.v1.Twin.reported:type_name -> google.protobuf.Struct
+	29, // 3: doppel.v1.Twin.desired:type_name -> google.protobuf.Struct
+	29, // 4: doppel.v1.Twin.delta:type_name -> google.protobuf.Struct
+	25, // 5: doppel.v1.Twin.tags:type_name -> doppel.v1.Twin.TagsEntry
+	26, // 6: doppel.v1.Twin.metrics:type_name -> doppel.v1.Twin.MetricsEntry
 	2,  // 7: doppel.v1.Twin.counters:type_name -> doppel.v1.Counters
-	23, // 8: doppel.v1.Metric.time:type_name -> google.protobuf.Timestamp
-	25, // 9: doppel.v1.GetTwinRequest.read_mask:type_name -> google.protobuf.FieldMask
-	23, // 10: doppel.v1.GetTwinRequest.time:type_name -> google.protobuf.Timestamp
-	25, // 11: doppel.v1.BatchGetTwinsRequest.read_mask:type_name -> google.protobuf.FieldMask
-	0,  // 12: doppel.v1.BatchGetTwinsResponse.twins:type_name -> doppel.v1.Twin
-	25, // 13: doppel.v1.ListTwinsRequest.read_mask:type_name -> google.protobuf.FieldMask
-	0,  // 14: doppel.v1.ListTwinsResponse.twins:type_name -> doppel.v1.Twin
-	25, // 15: doppel.v1.WatchTwinsRequest.read_mask:type_name -> google.protobuf.FieldMask
-	26, // 16: doppel.v1.WatchTwinsRequest.heartbeat:type_name -> google.protobuf.Duration
-	0,  // 17: doppel.v1.WatchTwinsResponse.snapshot:type_name -> doppel.v1.Twin
-	27, // 18: doppel.v1.WatchTwinsResponse.snapshot_done:type_name -> google.protobuf.Empty
-	0,  // 19: doppel.v1.WatchTwinsResponse.changed:type_name -> doppel.v1.Twin
-	27, // 20: doppel.v1.WatchTwinsResponse.heartbeat:type_name -> google.protobuf.Empty
-	10, // 21: doppel.v1.WatchTwinsResponse.gap:type_name -> doppel.v1.Gap
-	0,  // 22: doppel.v1.UpdateTwinRequest.twin:type_name -> doppel.v1.Twin
-	25, // 23: doppel.v1.UpdateTwinRequest.update_mask:type_name -> google.protobuf.FieldMask
-	28, // 24: doppel.v1.InvokeCommandRequest.body:type_name -> google.protobuf.Value
-	26, // 25: doppel.v1.InvokeCommandRequest.timeout:type_name -> google.protobuf.Duration
-	28, // 26: doppel.v1.InvokeCommandResponse.body:type_name -> google.protobuf.Value
-	23, // 27: doppel.v1.GetHistoryRequest.start:type_name -> google.protobuf.Timestamp
-	23, // 28: doppel.v1.GetHistoryRequest.end:type_name -> google.protobuf.Timestamp
-	26, // 29: doppel.v1.GetHistoryRequest.interval:type_name -> google.protobuf.Duration
-	17, // 30: doppel.v1.GetHistoryResponse.points:type_name -> doppel.v1.Point
-	23, // 31: doppel.v1.Point.time:type_name -> google.protobuf.Timestamp
-	1,  // 32: doppel.v1.Twin.MetricsEntry.value:type_name -> doppel.v1.Metric
-	3,  // 33: doppel.v1.TwinService.GetTwin:input_type -> doppel.v1.GetTwinRequest
-	4,  // 34: doppel.v1.TwinService.BatchGetTwins:input_type -> doppel.v1.BatchGetTwinsRequest
-	6,  // 35: doppel.v1.TwinService.ListTwins:input_type -> doppel.v1.ListTwinsRequest
-	8,  // 36: doppel.v1.TwinService.WatchTwins:input_type -> doppel.v1.WatchTwinsRequest
-	11, // 37: doppel.v1.TwinService.UpdateTwin:input_type -> doppel.v1.UpdateTwinRequest
-	12, // 38: doppel.v1.TwinService.DeleteTwin:input_type -> doppel.v1.DeleteTwinRequest
-	13, // 39: doppel.v1.TwinService.InvokeCommand:input_type -> doppel.v1.InvokeCommandRequest
-	15, // 40: doppel.v1.TwinService.GetHistory:input_type -> doppel.v1.GetHistoryRequest
-	18, // 41: doppel.v1.TwinService.ReplayTwin:input_type -> doppel.v1.ReplayTwinRequest
-	20, // 42: doppel.v1.TwinService.ResetTwin:input_type -> doppel.v1.ResetTwinRequest
-	0,  // 43: doppel.v1.TwinService.GetTwin:output_type -> doppel.v1.Twin
-	5,  // 44: doppel.v1.TwinService.BatchGetTwins:output_type -> doppel.v1.BatchGetTwinsResponse
-	7,  // 45: doppel.v1.TwinService.ListTwins:output_type -> doppel.v1.ListTwinsResponse
-	9,  // 46: doppel.v1.TwinService.WatchTwins:output_type -> doppel.v1.WatchTwinsResponse
-	0,  // 47: doppel.v1.TwinService.UpdateTwin:output_type -> doppel.v1.Twin
-	27, // 48: doppel.v1.TwinService.DeleteTwin:output_type -> google.protobuf.Empty
-	14, // 49: doppel.v1.TwinService.InvokeCommand:output_type -> doppel.v1.InvokeCommandResponse
-	16, // 50: doppel.v1.TwinService.GetHistory:output_type -> doppel.v1.GetHistoryResponse
-	19, // 51: doppel.v1.TwinService.ReplayTwin:output_type -> doppel.v1.ReplayTwinResponse
-	0,  // 52: doppel.v1.TwinService.ResetTwin:output_type -> doppel.v1.Twin
-	43, // [43:53] is the sub-list for method output_type
-	33, // [33:43] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	28, // 8: doppel.v1.Twin.diverge_time:type_name -> google.protobuf.Timestamp
+	30, // 9: doppel.v1.Twin.convergence:type_name -> google.protobuf.Duration
+	28, // 10: doppel.v1.Metric.time:type_name -> google.protobuf.Timestamp
+	31, // 11: doppel.v1.GetTwinRequest.read_mask:type_name -> google.protobuf.FieldMask
+	28, // 12: doppel.v1.GetTwinRequest.time:type_name -> google.protobuf.Timestamp
+	31, // 13: doppel.v1.BatchGetTwinsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	0,  // 14: doppel.v1.BatchGetTwinsResponse.twins:type_name -> doppel.v1.Twin
+	31, // 15: doppel.v1.ListTwinsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	0,  // 16: doppel.v1.ListTwinsResponse.twins:type_name -> doppel.v1.Twin
+	10, // 17: doppel.v1.AggregateTwinsResponse.groups:type_name -> doppel.v1.TwinGroup
+	27, // 18: doppel.v1.TwinGroup.metrics:type_name -> doppel.v1.TwinGroup.MetricsEntry
+	31, // 19: doppel.v1.WatchTwinsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	30, // 20: doppel.v1.WatchTwinsRequest.heartbeat:type_name -> google.protobuf.Duration
+	0,  // 21: doppel.v1.WatchTwinsResponse.snapshot:type_name -> doppel.v1.Twin
+	32, // 22: doppel.v1.WatchTwinsResponse.snapshot_done:type_name -> google.protobuf.Empty
+	0,  // 23: doppel.v1.WatchTwinsResponse.changed:type_name -> doppel.v1.Twin
+	32, // 24: doppel.v1.WatchTwinsResponse.heartbeat:type_name -> google.protobuf.Empty
+	14, // 25: doppel.v1.WatchTwinsResponse.gap:type_name -> doppel.v1.Gap
+	0,  // 26: doppel.v1.UpdateTwinRequest.twin:type_name -> doppel.v1.Twin
+	31, // 27: doppel.v1.UpdateTwinRequest.update_mask:type_name -> google.protobuf.FieldMask
+	33, // 28: doppel.v1.InvokeCommandRequest.body:type_name -> google.protobuf.Value
+	30, // 29: doppel.v1.InvokeCommandRequest.timeout:type_name -> google.protobuf.Duration
+	33, // 30: doppel.v1.InvokeCommandResponse.body:type_name -> google.protobuf.Value
+	28, // 31: doppel.v1.GetHistoryRequest.start:type_name -> google.protobuf.Timestamp
+	28, // 32: doppel.v1.GetHistoryRequest.end:type_name -> google.protobuf.Timestamp
+	30, // 33: doppel.v1.GetHistoryRequest.interval:type_name -> google.protobuf.Duration
+	21, // 34: doppel.v1.GetHistoryResponse.points:type_name -> doppel.v1.Point
+	28, // 35: doppel.v1.Point.time:type_name -> google.protobuf.Timestamp
+	1,  // 36: doppel.v1.Twin.MetricsEntry.value:type_name -> doppel.v1.Metric
+	11, // 37: doppel.v1.TwinGroup.MetricsEntry.value:type_name -> doppel.v1.MetricSummary
+	3,  // 38: doppel.v1.TwinService.GetTwin:input_type -> doppel.v1.GetTwinRequest
+	4,  // 39: doppel.v1.TwinService.BatchGetTwins:input_type -> doppel.v1.BatchGetTwinsRequest
+	6,  // 40: doppel.v1.TwinService.ListTwins:input_type -> doppel.v1.ListTwinsRequest
+	8,  // 41: doppel.v1.TwinService.AggregateTwins:input_type -> doppel.v1.AggregateTwinsRequest
+	12, // 42: doppel.v1.TwinService.WatchTwins:input_type -> doppel.v1.WatchTwinsRequest
+	15, // 43: doppel.v1.TwinService.UpdateTwin:input_type -> doppel.v1.UpdateTwinRequest
+	16, // 44: doppel.v1.TwinService.DeleteTwin:input_type -> doppel.v1.DeleteTwinRequest
+	17, // 45: doppel.v1.TwinService.InvokeCommand:input_type -> doppel.v1.InvokeCommandRequest
+	19, // 46: doppel.v1.TwinService.GetHistory:input_type -> doppel.v1.GetHistoryRequest
+	22, // 47: doppel.v1.TwinService.ReplayTwin:input_type -> doppel.v1.ReplayTwinRequest
+	24, // 48: doppel.v1.TwinService.ResetTwin:input_type -> doppel.v1.ResetTwinRequest
+	0,  // 49: doppel.v1.TwinService.GetTwin:output_type -> doppel.v1.Twin
+	5,  // 50: doppel.v1.TwinService.BatchGetTwins:output_type -> doppel.v1.BatchGetTwinsResponse
+	7,  // 51: doppel.v1.TwinService.ListTwins:output_type -> doppel.v1.ListTwinsResponse
+	9,  // 52: doppel.v1.TwinService.AggregateTwins:output_type -> doppel.v1.AggregateTwinsResponse
+	13, // 53: doppel.v1.TwinService.WatchTwins:output_type -> doppel.v1.WatchTwinsResponse
+	0,  // 54: doppel.v1.TwinService.UpdateTwin:output_type -> doppel.v1.Twin
+	32, // 55: doppel.v1.TwinService.DeleteTwin:output_type -> google.protobuf.Empty
+	18, // 56: doppel.v1.TwinService.InvokeCommand:output_type -> doppel.v1.InvokeCommandResponse
+	20, // 57: doppel.v1.TwinService.GetHistory:output_type -> doppel.v1.GetHistoryResponse
+	23, // 58: doppel.v1.TwinService.ReplayTwin:output_type -> doppel.v1.ReplayTwinResponse
+	0,  // 59: doppel.v1.TwinService.ResetTwin:output_type -> doppel.v1.Twin
+	49, // [49:60] is the sub-list for method output_type
+	38, // [38:49] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_doppel_v1_twin_proto_init() }
@@ -2088,7 +2429,7 @@ func file_doppel_v1_twin_proto_init() {
 		(*GetTwinRequest_Version)(nil),
 		(*GetTwinRequest_Time)(nil),
 	}
-	file_doppel_v1_twin_proto_msgTypes[9].OneofWrappers = []any{
+	file_doppel_v1_twin_proto_msgTypes[13].OneofWrappers = []any{
 		(*WatchTwinsResponse_Snapshot)(nil),
 		(*WatchTwinsResponse_SnapshotDone)(nil),
 		(*WatchTwinsResponse_Changed)(nil),
@@ -2096,14 +2437,14 @@ func file_doppel_v1_twin_proto_init() {
 		(*WatchTwinsResponse_Heartbeat)(nil),
 		(*WatchTwinsResponse_Gap)(nil),
 	}
-	file_doppel_v1_twin_proto_msgTypes[17].OneofWrappers = []any{}
+	file_doppel_v1_twin_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doppel_v1_twin_proto_rawDesc), len(file_doppel_v1_twin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

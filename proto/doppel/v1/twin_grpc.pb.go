@@ -22,16 +22,17 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	TwinService_GetTwin_FullMethodName       = "/doppel.v1.TwinService/GetTwin"
-	TwinService_BatchGetTwins_FullMethodName = "/doppel.v1.TwinService/BatchGetTwins"
-	TwinService_ListTwins_FullMethodName     = "/doppel.v1.TwinService/ListTwins"
-	TwinService_WatchTwins_FullMethodName    = "/doppel.v1.TwinService/WatchTwins"
-	TwinService_UpdateTwin_FullMethodName    = "/doppel.v1.TwinService/UpdateTwin"
-	TwinService_DeleteTwin_FullMethodName    = "/doppel.v1.TwinService/DeleteTwin"
-	TwinService_InvokeCommand_FullMethodName = "/doppel.v1.TwinService/InvokeCommand"
-	TwinService_GetHistory_FullMethodName    = "/doppel.v1.TwinService/GetHistory"
-	TwinService_ReplayTwin_FullMethodName    = "/doppel.v1.TwinService/ReplayTwin"
-	TwinService_ResetTwin_FullMethodName     = "/doppel.v1.TwinService/ResetTwin"
+	TwinService_GetTwin_FullMethodName        = "/doppel.v1.TwinService/GetTwin"
+	TwinService_BatchGetTwins_FullMethodName  = "/doppel.v1.TwinService/BatchGetTwins"
+	TwinService_ListTwins_FullMethodName      = "/doppel.v1.TwinService/ListTwins"
+	TwinService_AggregateTwins_FullMethodName = "/doppel.v1.TwinService/AggregateTwins"
+	TwinService_WatchTwins_FullMethodName     = "/doppel.v1.TwinService/WatchTwins"
+	TwinService_UpdateTwin_FullMethodName     = "/doppel.v1.TwinService/UpdateTwin"
+	TwinService_DeleteTwin_FullMethodName     = "/doppel.v1.TwinService/DeleteTwin"
+	TwinService_InvokeCommand_FullMethodName  = "/doppel.v1.TwinService/InvokeCommand"
+	TwinService_GetHistory_FullMethodName     = "/doppel.v1.TwinService/GetHistory"
+	TwinService_ReplayTwin_FullMethodName     = "/doppel.v1.TwinService/ReplayTwin"
+	TwinService_ResetTwin_FullMethodName      = "/doppel.v1.TwinService/ResetTwin"
 )
 
 // TwinServiceClient is the client API for TwinService service.
@@ -41,6 +42,8 @@ type TwinServiceClient interface {
 	GetTwin(ctx context.Context, in *GetTwinRequest, opts ...grpc.CallOption) (*Twin, error)
 	BatchGetTwins(ctx context.Context, in *BatchGetTwinsRequest, opts ...grpc.CallOption) (*BatchGetTwinsResponse, error)
 	ListTwins(ctx context.Context, in *ListTwinsRequest, opts ...grpc.CallOption) (*ListTwinsResponse, error)
+	// AggregateTwins counts twins by a tag or a field, and tells how a metric's latest values are distributed.
+	AggregateTwins(ctx context.Context, in *AggregateTwinsRequest, opts ...grpc.CallOption) (*AggregateTwinsResponse, error)
 	WatchTwins(ctx context.Context, in *WatchTwinsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTwinsResponse], error)
 	UpdateTwin(ctx context.Context, in *UpdateTwinRequest, opts ...grpc.CallOption) (*Twin, error)
 	DeleteTwin(ctx context.Context, in *DeleteTwinRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
@@ -83,6 +86,16 @@ func (c *twinServiceClient) ListTwins(ctx context.Context, in *ListTwinsRequest,
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListTwinsResponse)
 	err := c.cc.Invoke(ctx, TwinService_ListTwins_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *twinServiceClient) AggregateTwins(ctx context.Context, in *AggregateTwinsRequest, opts ...grpc.CallOption) (*AggregateTwinsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AggregateTwinsResponse)
+	err := c.cc.Invoke(ctx, TwinService_AggregateTwins_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -175,6 +188,8 @@ type TwinServiceServer interface {
 	GetTwin(context.Context, *GetTwinRequest) (*Twin, error)
 	BatchGetTwins(context.Context, *BatchGetTwinsRequest) (*BatchGetTwinsResponse, error)
 	ListTwins(context.Context, *ListTwinsRequest) (*ListTwinsResponse, error)
+	// AggregateTwins counts twins by a tag or a field, and tells how a metric's latest values are distributed.
+	AggregateTwins(context.Context, *AggregateTwinsRequest) (*AggregateTwinsResponse, error)
 	WatchTwins(*WatchTwinsRequest, grpc.ServerStreamingServer[WatchTwinsResponse]) error
 	UpdateTwin(context.Context, *UpdateTwinRequest) (*Twin, error)
 	DeleteTwin(context.Context, *DeleteTwinRequest) (*emptypb.Empty, error)
@@ -201,6 +216,9 @@ func (UnimplementedTwinServiceServer) BatchGetTwins(context.Context, *BatchGetTw
 }
 func (UnimplementedTwinServiceServer) ListTwins(context.Context, *ListTwinsRequest) (*ListTwinsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTwins not implemented")
+}
+func (UnimplementedTwinServiceServer) AggregateTwins(context.Context, *AggregateTwinsRequest) (*AggregateTwinsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AggregateTwins not implemented")
 }
 func (UnimplementedTwinServiceServer) WatchTwins(*WatchTwinsRequest, grpc.ServerStreamingServer[WatchTwinsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchTwins not implemented")
@@ -294,6 +312,24 @@ func _TwinService_ListTwins_Handler(srv interface{}, ctx context.Context, dec fu
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(TwinServiceServer).ListTwins(ctx, req.(*ListTwinsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TwinService_AggregateTwins_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AggregateTwinsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TwinServiceServer).AggregateTwins(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TwinService_AggregateTwins_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TwinServiceServer).AggregateTwins(ctx, req.(*AggregateTwinsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -435,6 +471,10 @@ var TwinService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListTwins",
 			Handler:    _TwinService_ListTwins_Handler,
+		},
+		{
+			MethodName: "AggregateTwins",
+			Handler:    _TwinService_AggregateTwins_Handler,
 		},
 		{
 			MethodName: "UpdateTwin",
