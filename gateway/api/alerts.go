@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 
+	"github.com/doppel-iot/doppel/actors/filter"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -14,7 +15,7 @@ type alertService struct {
 	doppelv1.UnimplementedAlertServiceServer
 	alerts Alerts
 	hub    *Hub
-	filter *filterEnv
+	filter *filter.Env
 }
 
 // GetAlert returns one alert that is open or was resolved within 24 h.
@@ -28,7 +29,7 @@ func (s *alertService) GetAlert(ctx context.Context, req *doppelv1.GetAlertReque
 
 // ListAlerts returns one page of the alerts that are open or were resolved within 24 h.
 func (s *alertService) ListAlerts(ctx context.Context, req *doppelv1.ListAlertsRequest) (*doppelv1.ListAlertsResponse, error) {
-	match, err := s.filter.compile(req.GetFilter())
+	match, err := compileFilter(s.filter, req.GetFilter())
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +53,7 @@ func (s *alertService) ListAlerts(ctx context.Context, req *doppelv1.ListAlertsR
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		ok, err := match.matches(a)
+		ok, err := match.Matches(a)
 		if err != nil {
 			return nil, err
 		}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/doppel-iot/doppel/actors/filter"
 	"github.com/doppel-iot/doppel/actors/host"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
@@ -28,7 +29,7 @@ type alertWatch struct {
 	s       *alertService
 	ctx     context.Context //nolint:containedctx // the context of the call it is
 	send    func(*doppelv1.WatchAlertsResponse) error
-	match   filter
+	match   filter.Filter
 	devices map[string]struct{} // empty: all
 	min     doppelv1.Severity
 	pending bool
@@ -97,7 +98,7 @@ func (s *alertService) newWatch(req *doppelv1.WatchAlertsRequest, stream grpc.Se
 	if err := checkDevices("devices", req.GetDevices()); err != nil {
 		return nil, err
 	}
-	match, err := s.filter.compile(req.GetFilter())
+	match, err := compileFilter(s.filter, req.GetFilter())
 	if err != nil {
 		return nil, err
 	}
@@ -288,7 +289,7 @@ func (w *alertWatch) wants(a *doppelv1.Alert) (bool, error) {
 			return false, nil
 		}
 	}
-	return w.match.matches(a)
+	return w.match.Matches(a)
 }
 
 func (w *alertWatch) emit(m *doppelv1.WatchAlertsResponse) error {

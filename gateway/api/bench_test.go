@@ -120,17 +120,3 @@ func (m *many) EachTwin(_ context.Context, fn func(*doppelv1.Twin) bool) error {
 	}
 	return nil
 }
-
-func BenchmarkFilter(b *testing.B) {
-	f, err := mustEnv(b, &doppelv1.Twin{}).compile(`online && metrics["temperature"].value > 80 && tags["site"] == "brno"`)
-	if err != nil {
-		b.Fatal(err)
-	}
-	tw := apitest.Twin("pump-1", 82)
-	b.ReportAllocs()
-	for b.Loop() {
-		if ok, err := f.matches(tw); !ok || err != nil {
-			b.Fatal(ok, err)
-		}
-	}
-}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/doppel-iot/doppel/actors/filter"
 	"github.com/doppel-iot/doppel/actors/host"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
@@ -45,7 +46,7 @@ func (s *fleetService) ListDeadLetters(ctx context.Context, req *doppelv1.ListDe
 	if s.letters == nil {
 		return s.UnimplementedFleetServiceServer.ListDeadLetters(ctx, req)
 	}
-	match, err := s.letterFilter.compile(req.GetFilter())
+	match, err := compileFilter(s.letterFilter, req.GetFilter())
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +88,7 @@ func (s *fleetService) ListDeadLetters(ctx context.Context, req *doppelv1.ListDe
 
 // letterPage collects one page.
 type letterPage struct {
-	match    filter
+	match    filter.Filter
 	mask     mask
 	size     int
 	byReason map[string]uint64 // nil: not the first page
@@ -123,7 +124,7 @@ func (p *letterPage) read(ctx context.Context, from DeadLetters, start, end int6
 		left, room := p.size-len(p.letters), pageBytes-p.bytes
 		held := 0
 		err := from.Scan(ctx, low, to, func(l *doppelv1.DeadLetter) error {
-			ok, err := p.match.matches(l)
+			ok, err := p.match.Matches(l)
 			if err != nil || !ok {
 				return err
 			}

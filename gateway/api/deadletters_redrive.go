@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/filter"
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/actors/twin"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
@@ -64,7 +65,7 @@ func (s *fleetService) RedriveDeadLetters(ctx context.Context, req *doppelv1.Red
 // selection is the letters a request is about.
 type selection struct {
 	offsets []int64 // sorted; none: by filter
-	match   filter
+	match   filter.Filter
 }
 
 func (s *fleetService) selection(req *doppelv1.RedriveDeadLettersRequest) (*selection, error) {
@@ -90,7 +91,7 @@ func (s *fleetService) selection(req *doppelv1.RedriveDeadLettersRequest) (*sele
 	slices.Sort(sel.offsets)
 	sel.offsets = slices.Compact(sel.offsets)
 	var err error
-	sel.match, err = s.letterFilter.compile(req.GetFilter())
+	sel.match, err = compileFilter(s.letterFilter, req.GetFilter())
 	return sel, err
 }
 
@@ -102,7 +103,7 @@ func (sel *selection) each(ctx context.Context, from DeadLetters, fn func(*doppe
 			return err
 		}
 		return from.Scan(ctx, start, end, func(l *doppelv1.DeadLetter) error {
-			ok, err := sel.match.matches(l)
+			ok, err := sel.match.Matches(l)
 			if err != nil || !ok {
 				return err
 			}

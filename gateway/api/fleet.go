@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/filter"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -13,7 +14,7 @@ type fleetService struct {
 	fleet        Fleet
 	drains       Drains      // nil: nobody drains
 	letters      DeadLetters // nil: there are none
-	letterFilter *filterEnv
+	letterFilter *filter.Env
 	decoder      func() *codec.Decoder
 	redriving    chan struct{} // holds one while letters are sent again
 }

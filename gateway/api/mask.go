@@ -9,7 +9,12 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 )
 
-const maxMaskPaths = 100
+const (
+	maxMaskPaths = 100
+
+	timestampName = "google.protobuf.Timestamp"
+	structName    = "google.protobuf.Struct"
+)
 
 // mask is a read mask as a tree. A nil mask, or one without members, keeps everything below it.
 type mask map[string]mask

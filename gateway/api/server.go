@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/filter"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -61,15 +62,15 @@ func New(cfg Config) (*API, error) {
 	if cfg.Twins == nil || cfg.Alerts == nil || cfg.Fleet == nil || cfg.Hub == nil || cfg.Log == nil {
 		return nil, errors.New("api: a port, the hub or the logger is missing")
 	}
-	twinFilter, err := newFilterEnv(&doppelv1.Twin{})
+	twinFilter, err := filter.NewEnv(&doppelv1.Twin{})
 	if err != nil {
 		return nil, err
 	}
-	alertFilter, err := newFilterEnv(&doppelv1.Alert{})
+	alertFilter, err := filter.NewEnv(&doppelv1.Alert{})
 	if err != nil {
 		return nil, err
 	}
-	letterFilter, err := newFilterEnv(&doppelv1.DeadLetter{})
+	letterFilter, err := filter.NewEnv(&doppelv1.DeadLetter{})
 	if err != nil {
 		return nil, err
 	}

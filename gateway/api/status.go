@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/doppel-iot/doppel/actors/filter"
 	"github.com/doppel-iot/doppel/actors/host"
 )
 
@@ -32,7 +33,7 @@ var errorTable = []struct {
 	{err: host.ErrClosed, code: codes.Unavailable, retry: retryAfter},
 	{err: errHubClosed, code: codes.Unavailable, retry: retryAfter},
 	{err: errNoTail, code: codes.Unavailable, retry: retryAfter},
-	{err: errFilterCost, code: codes.ResourceExhausted},
+	{err: filter.ErrCost, code: codes.ResourceExhausted},
 	{err: context.Canceled, code: codes.Canceled},
 	{err: context.DeadlineExceeded, code: codes.DeadlineExceeded},
 }
@@ -81,4 +82,13 @@ func withDetails(code codes.Code, text string, details ...protoadapt.MessageV1) 
 		st = d
 	}
 	return st.Err()
+}
+
+// compileFilter compiles the field "filter" of a request.
+func compileFilter(env *filter.Env, expr string) (filter.Filter, error) {
+	f, err := env.Compile(expr)
+	if bad, ok := errors.AsType[*filter.Error](err); ok {
+		return f, invalid("filter", "%s", bad.Text)
+	}
+	return f, err
 }

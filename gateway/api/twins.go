@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/filter"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -17,7 +18,7 @@ type twinService struct {
 	past   Past
 	resets Resets // nil: nobody resets
 	hub    *Hub
-	filter *filterEnv
+	filter *filter.Env
 }
 
 // GetTwin returns one twin as it is now, or as it was.
@@ -79,7 +80,7 @@ func (s *twinService) BatchGetTwins(ctx context.Context, req *doppelv1.BatchGetT
 
 // ListTwins returns one page of the twins that match.
 func (s *twinService) ListTwins(ctx context.Context, req *doppelv1.ListTwinsRequest) (*doppelv1.ListTwinsResponse, error) {
-	match, err := s.filter.compile(req.GetFilter())
+	match, err := compileFilter(s.filter, req.GetFilter())
 	if err != nil {
 		return nil, err
 	}
@@ -113,14 +114,14 @@ func (s *twinService) ListTwins(ctx context.Context, req *doppelv1.ListTwinsRequ
 }
 
 // each calls fn for every twin that matches, until it fails or ctx ends.
-func (s *twinService) each(ctx context.Context, match filter, fn func(*doppelv1.Twin) error) error {
+func (s *twinService) each(ctx context.Context, match filter.Filter, fn func(*doppelv1.Twin) error) error {
 	var failed error
 	err := s.twins.EachTwin(ctx, func(t *doppelv1.Twin) bool {
 		if failed = ctx.Err(); failed != nil {
 			return false
 		}
 		var ok bool
-		if ok, failed = match.matches(t); ok && failed == nil {
+		if ok, failed = match.Matches(t); ok && failed == nil {
 			failed = fn(t)
 		}
 		return failed == nil

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/doppel-iot/doppel/actors/filter"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -26,7 +27,7 @@ type twinWatch struct {
 	ctx    context.Context //nolint:containedctx // the context of the call it is
 	send   func(*doppelv1.WatchTwinsResponse) error
 	ids    []string
-	match  filter
+	match  filter.Filter
 	mask   mask
 	pulse  *pulse
 	waiter *waiter
@@ -43,7 +44,7 @@ func (s *twinService) WatchTwins(req *doppelv1.WatchTwinsRequest, stream grpc.Se
 	if err := checkDevices("ids", req.GetIds()); err != nil {
 		return err
 	}
-	match, err := s.filter.compile(req.GetFilter())
+	match, err := compileFilter(s.filter, req.GetFilter())
 	if err != nil {
 		return err
 	}
@@ -179,7 +180,7 @@ func (w *twinWatch) snapshot() error {
 			return err
 		}
 		for _, t := range twins {
-			ok, err := w.match.matches(t)
+			ok, err := w.match.Matches(t)
 			if err != nil {
 				return err
 			}
@@ -270,7 +271,7 @@ func (r *twinRound) fetch(ids []string) error {
 		there := make(map[string]struct{}, len(twins))
 		for _, t := range twins {
 			there[t.GetId()] = struct{}{}
-			ok, err := r.w.match.matches(t)
+			ok, err := r.w.match.Matches(t)
 			if err != nil {
 				return err
 			}

@@ -1,4 +1,4 @@
-package api
+package filter
 
 import (
 	"cel.dev/cel-go/common/operators"

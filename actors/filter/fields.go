@@ -1,4 +1,4 @@
-package api
+package filter
 
 import (
 	"cel.dev/cel-go/cel"
@@ -126,26 +126,27 @@ type looseTypes struct{ *types.Registry }
 func (t *looseTypes) FindStructFieldType(message, field string) (*types.FieldType, bool) {
 	ft, ok := t.Registry.FindStructFieldType(message, field)
 	if !ok {
-		if ft, ok = t.byJSONName(message, field); !ok {
+		if field, ok = t.protoName(message, field); !ok {
 			return nil, false
 		}
+		ft, _ = t.Registry.FindStructFieldType(message, field)
 	}
+	ft = lazily(ft, field)
 	switch ft.Type.Kind() {
 	case types.IntKind, types.UintKind, types.DoubleKind:
-		loose := *ft
-		loose.Type = types.DynType
-		return &loose, true
+		ft.Type = types.DynType
 	default:
-		return ft, true
 	}
+	return ft, true
 }
 
-func (t *looseTypes) byJSONName(message, field string) (*types.FieldType, bool) {
+// protoName is the name in the proto file of a field that is named as in JSON.
+func (t *looseTypes) protoName(message, field string) (string, bool) {
 	names, _ := t.FindStructFieldNames(message)
 	for _, name := range names {
 		if lowerCamel(name) == field {
-			return t.Registry.FindStructFieldType(message, name)
+			return name, true
 		}
 	}
-	return nil, false
+	return "", false
 }

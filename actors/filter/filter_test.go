@@ -1,28 +1,54 @@
-package api
+package filter_test
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/doppel-iot/doppel/gateway/api/apitest"
+	"github.com/doppel-iot/doppel/actors/filter"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
-func mustEnv(t testing.TB, msg proto.Message) *filterEnv {
+func mustEnv(t testing.TB, msg proto.Message) *filter.Env {
 	t.Helper()
-	env, err := newFilterEnv(msg)
+	env, err := filter.NewEnv(msg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return env
 }
 
+// exampleTwin is a twin whose temperature is n.
+func exampleTwin(id string, n int) *doppelv1.Twin {
+	created := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	return &doppelv1.Twin{
+		Id: id, Version: uint64(n), Boot: 2, Seq: uint64(n), Online: n%2 == 0,
+		LastSeen:   timestamppb.New(created.Add(time.Duration(n) * time.Second)),
+		CreateTime: timestamppb.New(created),
+		Tags:       map[string]string{"site": "brno", "line": strconv.Itoa(n % 3)},
+		Metrics: map[string]*doppelv1.Metric{
+			"temperature": {Value: float64(n), Mean: 20, Stddev: 2, Count: 64, Z: new(1.5)},
+			"vibration":   {Value: 0.25},
+		},
+		Reported: &structpb.Struct{Fields: map[string]*structpb.Value{
+			"firmware": structpb.NewStringValue("1.2.3"),
+			"radio": structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{
+				"rssi": structpb.NewNumberValue(-70), "channel": structpb.NewNumberValue(11),
+			}}),
+		}},
+		Counters: &doppelv1.Counters{Applied: uint64(n), Gaps: 1},
+	}
+}
+
 func TestFilterOnTwins(t *testing.T) {
 	env := mustEnv(t, &doppelv1.Twin{})
-	tw := apitest.Twin("pump-1", 82)
+	tw := exampleTwin("pump-1", 82)
 	tw.OpenAlerts = []string{"00000000000000aa"}
 	for _, tc := range []struct {
 		filter string
@@ -65,7 +91,7 @@ func TestFilterOnTwins(t *testing.T) {
 		{`quarantined`, false},
 		{`digest == 0`, true},
 	} {
-		f, err := env.compile(tc.filter)
+		f, err := env.Compile(tc.filter)
 		if strings.Contains(tc.filter, "nonsense") {
 			if err == nil {
 				t.Errorf("%s: compiled", tc.filter)
@@ -76,7 +102,7 @@ func TestFilterOnTwins(t *testing.T) {
 			t.Errorf("%s: %v", tc.filter, err)
 			continue
 		}
-		got, err := f.matches(tw)
+		got, err := f.Matches(tw)
 		if err != nil || got != tc.want {
 			t.Errorf("%s: got %v, %v; want %v", tc.filter, got, err, tc.want)
 		}
@@ -84,11 +110,11 @@ func TestFilterOnTwins(t *testing.T) {
 }
 
 func TestFilterOnAnAbsentTimeIsNoMatch(t *testing.T) {
-	f, err := mustEnv(t, &doppelv1.Twin{}).compile(`last_seen < timestamp("2030-01-01T00:00:00Z")`)
+	f, err := mustEnv(t, &doppelv1.Twin{}).Compile(`last_seen < timestamp("2030-01-01T00:00:00Z")`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := f.matches(&doppelv1.Twin{Id: "a"}); got || err != nil {
+	if got, err := f.Matches(&doppelv1.Twin{Id: "a"}); got || err != nil {
 		t.Errorf("got %v, %v; want no match", got, err)
 	}
 }
@@ -96,7 +122,7 @@ func TestFilterOnAnAbsentTimeIsNoMatch(t *testing.T) {
 func TestFilterOnAlerts(t *testing.T) {
 	env := mustEnv(t, &doppelv1.Alert{})
 	a := &doppelv1.Alert{Device: "pump-1", State: doppelv1.AlertState_FIRING, Severity: doppelv1.Severity_CRITICAL, Score: 7, BaselineCount: 64}
-	for filter, want := range map[string]bool{
+	for text, want := range map[string]bool{
 		`state == "FIRING" && device.startsWith("pump-")`: true,
 		`state == "RESOLVED"`:                             false,
 		`severity == "CRITICAL"`:                          true,
@@ -104,20 +130,20 @@ func TestFilterOnAlerts(t *testing.T) {
 		`score >= 7 && baseline_count == 64`:              true,
 		`baselineCount > 64`:                              false,
 	} {
-		f, err := env.compile(filter)
+		f, err := env.Compile(text)
 		if err != nil {
-			t.Errorf("%s: %v", filter, err)
+			t.Errorf("%s: %v", text, err)
 			continue
 		}
-		if got, err := f.matches(a); err != nil || got != want {
-			t.Errorf("%s: got %v, %v; want %v", filter, got, err, want)
+		if got, err := f.Matches(a); err != nil || got != want {
+			t.Errorf("%s: got %v, %v; want %v", text, got, err, want)
 		}
 	}
 }
 
 func TestWrongFiltersNameTheirPlace(t *testing.T) {
 	env := mustEnv(t, &doppelv1.Twin{})
-	for filter, want := range map[string]string{
+	for text, want := range map[string]string{
 		`online &&`:                "1:10:",
 		`online && temperatur > 3`: "1:11: undeclared reference to 'temperatur'",
 		`metrics["t"].vlaue > 3`:   "1:13: undefined field 'vlaue'",
@@ -129,28 +155,28 @@ func TestWrongFiltersNameTheirPlace(t *testing.T) {
 		strings.Repeat("(", 200):                     "1:",
 		`id == "` + strings.Repeat("x", 5000) + `"`:  "longer than",
 	} {
-		_, err := env.compile(filter)
+		_, err := env.Compile(text)
 		if want == "" {
 			if err != nil {
-				t.Errorf("%s: %v", filter, err)
+				t.Errorf("%s: %v", text, err)
 			}
 			continue
 		}
-		var bad *violation
-		if !errors.As(err, &bad) || bad.field != "filter" || !strings.Contains(bad.text, want) {
-			t.Errorf("%.40s: got %v, want %q", filter, err, want)
+		var bad *filter.Error
+		if !errors.As(err, &bad) || !strings.Contains(bad.Text, want) {
+			t.Errorf("%.40s: got %v, want %q", text, err, want)
 		}
 	}
 }
 
 func TestFilterIsLimitedInCost(t *testing.T) {
-	f, err := mustEnv(t, &doppelv1.Twin{}).compile(
+	f, err := mustEnv(t, &doppelv1.Twin{}).Compile(
 		`[1,2,3,4,5,6,7,8,9].all(a, [1,2,3,4,5,6,7,8,9].all(b, [1,2,3,4,5,6,7,8,9].all(c, [1,2,3,4,5,6,7,8,9].all(d, a+b+c+d > version - 1000))))`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.matches(apitest.Twin("a", 1)); !errors.Is(err, errFilterCost) {
-		t.Errorf("got %v, want %v", err, errFilterCost)
+	if _, err := f.Matches(exampleTwin("a", 1)); !errors.Is(err, filter.ErrCost) {
+		t.Errorf("got %v, want %v", err, filter.ErrCost)
 	}
 }
 
@@ -160,13 +186,13 @@ func FuzzFilter(f *testing.F) {
 	for _, s := range []string{`online`, `metrics["t"].value > 1`, `tags.site == "x"`, `size(id) / 0 == 1`, `reported.a.b[0] == null`} {
 		f.Add(s)
 	}
-	tw := apitest.Twin("a", 1)
+	tw := exampleTwin("a", 1)
 	f.Fuzz(func(t *testing.T, s string) {
-		c, err := env.compile(s)
+		c, err := env.Compile(s)
 		if err != nil {
 			return
 		}
-		if _, err := c.matches(tw); err != nil && !errors.Is(err, errFilterCost) {
+		if _, err := c.Matches(tw); err != nil && !errors.Is(err, filter.ErrCost) {
 			t.Errorf("%s: %v", s, err)
 		}
 	})
