@@ -28,6 +28,7 @@ type Device struct {
 	Service bool
 	// devices are patterns of the ids it speaks for.
 	devices []string
+	hash    string // of its password; empty: none
 }
 
 // Is says whether it speaks for a device.
@@ -156,7 +157,7 @@ func parseDeviceUsers(text []byte) (map[string]deviceUser, error) {
 				return nil, fmt.Errorf("users[%d] (%s): password is not a bcrypt hash; doppel mqtt passwd makes one", i, shorten(e.Name))
 			}
 		}
-		d := &Device{Name: e.Name, Service: e.Service, devices: e.Devices}
+		d := &Device{Name: e.Name, Service: e.Service, devices: e.Devices, hash: e.Password}
 		if len(e.Devices) == 0 {
 			d.devices = []string{escape(e.Name)}
 		}
@@ -216,12 +217,26 @@ func (u *DeviceUsers) Certificate(c *x509.Certificate) (*Device, error) {
 	return Own(name), nil
 }
 
+// Has says whether somebody speaks for a device, so that nobody else may be it without being asked.
+func (u *DeviceUsers) Has(id string) bool {
+	for _, user := range *u.users.Load() {
+		if !user.device.Service && user.device.Is(id) {
+			return true
+		}
+	}
+	return false
+}
+
 // Still says what one who came in as d may do now; false: nothing any more.
 func (u *DeviceUsers) Still(d *Device, byPassword bool) (*Device, bool) {
-	if user, ok := (*u.users.Load())[d.Name]; ok {
-		return user.device, true
+	user, ok := (*u.users.Load())[d.Name]
+	switch {
+	case !ok:
+		return d, !byPassword
+	case byPassword && user.password != d.hash:
+		return d, false
 	}
-	return d, !byPassword
+	return user.device, true
 }
 
 // HashPassword is a password as the file of users has it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"net"
 	"strings"
@@ -160,7 +161,7 @@ func (g *Guard) Enter(ctx context.Context, method string, c Credentials) (contex
 	now := time.Now()
 	host := hostOf(c.Address)
 	if r.Open {
-		return NewContext(ctx, &Identity{Name: "anybody"}), g.limits.call(host, now)
+		return NewContext(ctx, &anybody), g.limits.call(host, now)
 	}
 	id, err := g.Identify(ctx, c)
 	if err != nil {
@@ -222,6 +223,22 @@ func (g *Guard) signed(ctx context.Context, token, host string) (*Identity, erro
 		g.limits.failed(host, now)
 	}
 	return id, err
+}
+
+// ErrNoAdmin refuses a connection to the log itself.
+var ErrNoAdmin = errors.New("the certificate is not that of an admin of the whole fleet, to whom alone the log is open")
+
+// AdminOnly refuses the connection of who is not an admin of the whole fleet, by certificate: the log has
+// everything of everybody in it.
+func (g *Guard) AdminOnly(cs tls.ConnectionState) error {
+	certs := Verified(&cs)
+	if len(certs) == 0 {
+		return ErrNoAdmin
+	}
+	if id := g.tokens.Load().certificate(certs[0]); id == nil || id.Role < Admin || id.Scoped() {
+		return ErrNoAdmin
+	}
+	return nil
 }
 
 // bearer is the token of an Authorization header.

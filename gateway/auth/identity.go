@@ -39,6 +39,9 @@ func (id *Identity) Sees(tags map[string]string) bool {
 // local is everybody at a node that asks nobody who they are.
 var local = Identity{Name: "local", Role: Admin, By: "local"}
 
+// anybody is who calls what is open to strangers.
+var anybody = Identity{Name: "anybody", By: "local"}
+
 type identityKey struct{}
 
 // NewContext returns a context of a call by id.
@@ -56,3 +59,9 @@ func FromContext(ctx context.Context) *Identity {
 
 // Name is the name of who made the call of ctx.
 func Name(ctx context.Context) string { return FromContext(ctx).Name }
+
+// Identified says whether it is known who made the call of ctx: somebody was asked, or nobody needs to be.
+func Identified(ctx context.Context) bool {
+	id, ok := ctx.Value(identityKey{}).(*Identity)
+	return ok && id.Role != None
+}

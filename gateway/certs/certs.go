@@ -77,12 +77,12 @@ func (s *Store) read() error {
 }
 
 // Server is the configuration of a door. want says whether clients must show a certificate; check,
-// unless nil, has the last word on the connection of one.
-func (s *Store) Server(want tls.ClientAuthType, check func(tls.ConnectionState) error) *tls.Config {
+// unless nil, has the last word on the connection of one; protocols are those to choose from, none: any.
+func (s *Store) Server(want tls.ClientAuthType, check func(tls.ConnectionState) error, protocols ...string) *tls.Config {
 	current := func() *tls.Config {
 		m := s.held.Load()
 		c := &tls.Config{
-			MinVersion: tls.VersionTLS12, ClientAuth: want, ClientCAs: m.roots, NextProtos: []string{"h2", "http/1.1"}, VerifyConnection: check,
+			MinVersion: tls.VersionTLS12, ClientAuth: want, ClientCAs: m.roots, NextProtos: protocols, VerifyConnection: check,
 		}
 		if m.cert != nil {
 			c.Certificates = []tls.Certificate{*m.cert}
