@@ -39,9 +39,9 @@ run-real: ## The same on real Kafka, QuestDB and Mosquitto, started here and sto
 	deploy/run-real $(ARGS)
 
 .PHONY: test
-test: grpcurl ## Everything, with the race detector, against real Kafka, QuestDB and Mosquitto
+test: grpcurl ## Everything, with the race detector, against real Kafka, QuestDB, Mosquitto and HiveMQ
 	go vet $(PKG)
-	$(SERVICES) with kafka questdb mosquitto -- \
+	$(SERVICES) with kafka questdb mosquitto hivemq -- \
 	  go test -race -shuffle=on -count=1 -timeout $(TIMEOUT) -run '$(RUN)' $(PKG)
 	$(if $(filter ./....,$(PKG)$(RUN)),go test -v -count=1 -timeout $(TIMEOUT) -run '^TestSchedules$$' ./sim/world)
 
