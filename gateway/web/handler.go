@@ -95,6 +95,11 @@ func New(cfg Config) (http.Handler, error) {
 	h.mux.HandleFunc("GET /v1/alerts:watch", h.watchAlerts)
 	h.mux.HandleFunc("/v1/", h.serveREST)
 	h.mux.HandleFunc("/", h.serveOther)
+	description, err := newOpenAPI()
+	if err != nil {
+		return nil, err
+	}
+	h.mux.Handle("GET /openapi.json", description)
 	page, err := newPage()
 	if err != nil {
 		return nil, err
