@@ -17,6 +17,9 @@ const (
 	MaxDepth   = 10       // levels of objects and arrays in reported properties
 )
 
+// ValidMetric says whether name is that of a metric: a letter or _, then up to 63 letters, digits or _.
+func ValidMetric(name string) bool { return validMetric([]byte(name)) }
+
 // ValidDevice says whether id is a legal device id: 1-128 bytes of [A-Za-z0-9._:@-].
 func ValidDevice(id []byte) bool {
 	if len(id) == 0 || len(id) > 128 {

@@ -14,7 +14,6 @@ import (
 
 	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/filter"
-	"github.com/doppel-iot/doppel/gateway/auth"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -36,6 +35,8 @@ type Config struct {
 	Fleet  Fleet
 	Rules  Rules // nil: ListRules is UNIMPLEMENTED
 	Past   Past  // nil: as_of and ReplayTwin are UNIMPLEMENTED
+	// History nil: GetHistory is UNIMPLEMENTED.
+	History History
 	// DeadLetters nil: ListDeadLetters and RedriveDeadLetters are UNIMPLEMENTED.
 	DeadLetters DeadLetters
 	// Decoder makes the decoder that says whether a letter would be refused again. Default:
@@ -45,23 +46,17 @@ type Config struct {
 	Resets Resets
 	Drains Drains // nil: DrainNode is UNIMPLEMENTED
 	Hub    *Hub
-	// Guard says who calls and what they may do. Default: everybody is the admin "local".
-	Guard *auth.Guard
-	// Journal records writes. Default: nobody does.
-	Journal *auth.Journal
-	Log     *slog.Logger
+	Log    *slog.Logger
 }
 
 // API is the services of doppel.v1 over the ports.
 type API struct {
-	log     *slog.Logger
-	guard   *auth.Guard
-	journal *auth.Journal
-	twins   *twinService
-	alerts  *alertService
-	fleet   *fleetService
-	rules   *ruleService
-	health  *health.Server
+	log    *slog.Logger
+	twins  *twinService
+	alerts *alertService
+	fleet  *fleetService
+	rules  *ruleService
+	health *health.Server
 }
 
 // New makes the services. It starts nothing.
@@ -84,14 +79,9 @@ func New(cfg Config) (*API, error) {
 	if cfg.Decoder == nil {
 		cfg.Decoder = codec.NewDecoder
 	}
-	if cfg.Guard == nil {
-		if cfg.Guard, err = auth.NewGuard(auth.GuardConfig{Log: cfg.Log}); err != nil {
-			return nil, err
-		}
-	}
 	a := &API{
-		log: cfg.Log, guard: cfg.Guard, journal: cfg.Journal,
-		twins:  &twinService{twins: cfg.Twins, past: cfg.Past, resets: cfg.Resets, hub: cfg.Hub, filter: twinFilter},
+		log:    cfg.Log,
+		twins:  &twinService{twins: cfg.Twins, past: cfg.Past, history: cfg.History, resets: cfg.Resets, hub: cfg.Hub, filter: twinFilter},
 		alerts: &alertService{alerts: cfg.Alerts, hub: cfg.Hub, filter: alertFilter},
 		fleet: &fleetService{
 			fleet: cfg.Fleet, drains: cfg.Drains, letters: cfg.DeadLetters, letterFilter: letterFilter, decoder: cfg.Decoder, redriving: make(chan struct{}, 1),
@@ -146,10 +136,16 @@ func (a *API) SetServing(serving bool) {
 // WatchTwins serves a watch in process, as the gRPC server would: for doors that speak another
 // protocol. ctx carries the caller's metadata as incoming metadata.
 func (a *API) WatchTwins(ctx context.Context, req *doppelv1.WatchTwinsRequest, send func(*doppelv1.WatchTwinsResponse) error) error {
-	return local(ctx, a, doppelv1.TwinService_WatchTwins_FullMethodName, req, send, a.twins.WatchTwins)
+	return local(ctx, a, doppelv1.TwinService_WatchTwins_FullMethodName, send,
+		func(ss grpc.ServerStreamingServer[doppelv1.WatchTwinsResponse]) error {
+			return a.twins.WatchTwins(req, ss)
+		})
 }
 
 // WatchAlerts is the same for alerts.
 func (a *API) WatchAlerts(ctx context.Context, req *doppelv1.WatchAlertsRequest, send func(*doppelv1.WatchAlertsResponse) error) error {
-	return local(ctx, a, doppelv1.AlertService_WatchAlerts_FullMethodName, req, send, a.alerts.WatchAlerts)
+	return local(ctx, a, doppelv1.AlertService_WatchAlerts_FullMethodName, send,
+		func(ss grpc.ServerStreamingServer[doppelv1.WatchAlertsResponse]) error {
+			return a.alerts.WatchAlerts(req, ss)
+		})
 }

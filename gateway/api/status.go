@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/doppel-iot/doppel/actors/filter"
+	"github.com/doppel-iot/doppel/actors/history"
 	"github.com/doppel-iot/doppel/actors/host"
 )
 
@@ -29,6 +30,8 @@ var errorTable = []struct {
 	{err: host.ErrUnknownDevice, code: codes.NotFound},
 	{err: host.ErrUnknownAlert, code: codes.NotFound},
 	{err: host.ErrNotRetained, code: codes.OutOfRange},
+	{err: history.ErrTooMuch, code: codes.ResourceExhausted},
+	{err: history.ErrBehind, code: codes.Unavailable, retry: retryAfter},
 	{err: host.ErrUnavailable, code: codes.Unavailable, retry: retryAfter},
 	{err: host.ErrClosed, code: codes.Unavailable, retry: retryAfter},
 	{err: errHubClosed, code: codes.Unavailable, retry: retryAfter},

@@ -14,6 +14,7 @@ const (
 	tokenAlerts  = 'a'
 	tokenPage    = 'p'
 	tokenLetters = 'l'
+	tokenHistory = 'h'
 )
 
 // maxToken is longer than any token of ours: of alerts it has some bytes for each partition.

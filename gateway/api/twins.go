@@ -14,11 +14,12 @@ const maxIDs = 1000
 // twinService serves reads of twins. What it does not define is UNIMPLEMENTED.
 type twinService struct {
 	doppelv1.UnimplementedTwinServiceServer
-	twins  Twins
-	past   Past
-	resets Resets // nil: nobody resets
-	hub    *Hub
-	filter *filter.Env
+	twins   Twins
+	past    Past
+	history History // nil: there is none
+	resets  Resets  // nil: nobody resets
+	hub     *Hub
+	filter  *filter.Env
 }
 
 // GetTwin returns one twin as it is now, or as it was.

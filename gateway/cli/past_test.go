@@ -42,17 +42,17 @@ func TestAsOf(t *testing.T) {
 		code  int
 		says  string
 	}{
-		{[]string{"--as-of-version", "5"}, 0, `"version": "5"`},
-		{[]string{"--as-of-time", at.Format(time.RFC3339Nano)}, 0, `"version": "5"`},
-		{[]string{"--as-of-time", time.Since(at).String()}, 0, `"version": "5"`},
-		{[]string{"--as-of-version", "0"}, 2, "version: is 0"},
-		{[]string{"--as-of-version", "-1"}, 2, "--as-of-version"},
-		{[]string{"--as-of-version", "10"}, 2, "version: "},
-		{[]string{"--as-of-version", "1"}, 1, "no longer reaches back"},
-		{[]string{"--as-of-time", apitest.Epoch().Add(-time.Hour).Format(time.RFC3339)}, 3, "no such device"},
-		{[]string{"--as-of-time", "yesterday"}, 2, `--as-of-time: "yesterday" is neither`},
-		{[]string{"--as-of-time", "-5s"}, 2, `--as-of-time: "-5s" is neither`},
-		{[]string{"--as-of-version", "5", "--as-of-time", "5s"}, 2, "give one of them"},
+		{[]string{"--version", "5"}, 0, `"version": "5"`},
+		{[]string{"--at", at.Format(time.RFC3339Nano)}, 0, `"version": "5"`},
+		{[]string{"--at", time.Since(at).String()}, 0, `"version": "5"`},
+		{[]string{"--version", "0"}, 2, "version: is 0"},
+		{[]string{"--version", "-1"}, 2, "--version"},
+		{[]string{"--version", "10"}, 2, "version: "},
+		{[]string{"--version", "1"}, 1, "no longer reaches back"},
+		{[]string{"--at", apitest.Epoch().Add(-time.Hour).Format(time.RFC3339)}, 3, "no such device"},
+		{[]string{"--at", "yesterday"}, 2, `--at: "yesterday" is neither`},
+		{[]string{"--at", "-5s"}, 2, `--at: "-5s" is neither`},
+		{[]string{"--version", "5", "--at", "5s"}, 2, "give one of them"},
 	} {
 		got := doppel(t.Context(), nil, append([]string{"twin", "get", "a", "--addr", addr, "-o", "json"}, test.flags...)...)
 		text := got.stdout

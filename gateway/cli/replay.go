@@ -77,35 +77,43 @@ func (o *options) readLog(cmd *cobra.Command, fn func(ctx context.Context, conn 
 	return fn(ctx, conn)
 }
 
-// moment is --as-of-version and --as-of-time.
+// moment is --version and --at.
 type moment struct {
 	version uint64
 	time    string
 }
 
 func (m *moment) flags(cmd *cobra.Command) {
-	cmd.Flags().Uint64Var(&m.version, "as-of-version", 0, "the twin as it was at version `N`")
-	cmd.Flags().StringVar(&m.time, "as-of-time", "", "the twin as it was at `TIME`: RFC 3339, or a duration ago such as 90s or 2h")
+	cmd.Flags().Uint64Var(&m.version, "version", 0, "the twin as it was at version `N`")
+	cmd.Flags().StringVar(&m.time, "at", "", "the twin as it was at `TIME`: RFC 3339, or a duration ago such as 90s or 2h")
 }
 
 // set puts the moment into a request; asked: there is one.
 func (m *moment) set(cmd *cobra.Command, req *doppelv1.GetTwinRequest) (asked bool, err error) {
-	byVersion, byTime := cmd.Flags().Changed("as-of-version"), cmd.Flags().Changed("as-of-time")
+	byVersion, byTime := cmd.Flags().Changed("version"), cmd.Flags().Changed("at")
 	switch {
 	case byVersion && byTime:
-		return false, usagef("--as-of-version and --as-of-time: give one of them")
+		return false, usagef("--version and --at: give one of them")
 	case byVersion:
 		req.AsOf = &doppelv1.GetTwinRequest_Version{Version: m.version}
 	case byTime:
-		t, err := time.Parse(time.RFC3339Nano, m.time)
+		t, err := parseTime("at", m.time, time.Now())
 		if err != nil {
-			ago, notDuration := time.ParseDuration(m.time)
-			if notDuration != nil || ago < 0 {
-				return false, usagef("--as-of-time: %q is neither RFC 3339 (2026-11-22T10:00:00Z) nor a duration ago (90s)", m.time)
-			}
-			t = time.Now().Add(-ago)
+			return false, err
 		}
 		req.AsOf = &doppelv1.GetTwinRequest_Time{Time: timestamppb.New(t)}
 	}
 	return byVersion || byTime, nil
+}
+
+// parseTime reads a flag that is a time, or how long ago that was at now.
+func parseTime(flag, text string, now time.Time) (time.Time, error) {
+	if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
+		return t, nil
+	}
+	ago, err := time.ParseDuration(text)
+	if err != nil || ago < 0 {
+		return time.Time{}, usagef("--%s: %q is neither RFC 3339 (2026-11-22T10:00:00Z) nor a duration ago (90s)", flag, text)
+	}
+	return now.Add(-ago), nil
 }

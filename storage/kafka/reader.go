@@ -61,6 +61,16 @@ func (l *Log) Bounds(ctx context.Context, p int32) (start, end int64, err error)
 	return start, end, err
 }
 
+// OffsetAt is the offset of the first record of partition p that was written at a time (unix nanoseconds) or
+// later by its writer's clock; the end of the log if there is none. The broker knows milliseconds.
+func (l *Log) OffsetAt(ctx context.Context, p int32, at int64) (int64, error) {
+	offset, err := l.c.offset(ctx, l.topic, p, max(at/1e6, 0))
+	if err != nil || offset >= 0 {
+		return offset, err
+	}
+	return l.c.offset(ctx, l.topic, p, listEnd)
+}
+
 // offset asks the leader of a partition for one offset. An acknowledged record is below the end: with
 // acks=all the broker answers only when all replicas in sync have it.
 func (c *Client) offset(ctx context.Context, topic string, p int32, which int64) (int64, error) {

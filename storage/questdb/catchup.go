@@ -93,7 +93,7 @@ func (w *Writer) checkStart(ctx context.Context, p *partition, cause error) (cut
 		p.pos = w.lose(p.id, p.pos, start)
 		p.committed = p.pos
 		p.target = max(p.target, p.pos.Next)
-		w.inbox.settle(p.id, p.pos.Next)
+		w.inbox.settle(p.id, p.pos)
 		return true, nil
 	case cause != nil:
 		return false, fmt.Errorf("read p%d from %d: %w", p.id, p.pos.Next, cause)

@@ -34,7 +34,7 @@ func (w *Writer) flush(ctx context.Context) error {
 	}
 	for id, p := range w.parts {
 		p.committed = p.pos
-		w.inbox.settle(id, p.pos.Next)
+		w.inbox.settle(id, p.pos)
 	}
 	w.release()
 	w.stats.Rows.Add(uint64(sent))

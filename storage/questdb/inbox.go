@@ -17,10 +17,10 @@ type inbox struct {
 	open        bool // the writer is taking rows
 	rows        []*host.Rows
 	count, size int
-	missed      map[int32]int64 // end of what was refused since the last take
-	ends        map[int32]int64 // end of what was offered
-	done        map[int32]int64 // end of what QuestDB has
-	refused     uint64          // offers refused
+	missed      map[int32]int64       // end of what was refused since the last take
+	ends        map[int32]int64       // end of what was offered
+	done        map[int32]host.Cursor // end of what QuestDB has
+	refused     uint64                // offers refused
 
 	// owned are the partitions rows are taken of; nil: of all. gone are those given up since the last
 	// take, fresh those to begin with anew.
@@ -31,7 +31,7 @@ func newInbox(maxRows, maxBytes int, shared bool) *inbox {
 	q := &inbox{
 		maxRows: maxRows, maxBytes: maxBytes,
 		wake:   make(chan struct{}, 1),
-		missed: map[int32]int64{}, ends: map[int32]int64{}, done: map[int32]int64{},
+		missed: map[int32]int64{}, ends: map[int32]int64{}, done: map[int32]host.Cursor{},
 	}
 	if shared {
 		q.owned, q.gone, q.fresh = map[int32]bool{}, map[int32]bool{}, map[int32]bool{}
@@ -124,12 +124,12 @@ func (q *inbox) setOpen(open bool) {
 	q.rows, q.count, q.size = q.rows[:0], 0, 0
 }
 
-// settle notes that QuestDB has everything of partition p below next.
-func (q *inbox) settle(p int32, next int64) {
+// settle notes that QuestDB has everything of partition p below c.
+func (q *inbox) settle(p int32, c host.Cursor) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.takes(p) {
-		q.done[p] = next
+		q.done[p] = c
 	}
 }
 
@@ -140,12 +140,12 @@ func (q *inbox) unsettle() {
 	clear(q.done)
 }
 
-// settled is the last next that settle was told for partition p.
-func (q *inbox) settled(p int32) (next int64, ok bool) {
+// settled is the last cursor that settle was told for partition p.
+func (q *inbox) settled(p int32) (c host.Cursor, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	next, ok = q.done[p]
-	return next, ok
+	c, ok = q.done[p]
+	return c, ok
 }
 
 // lag is the number of offsets between what was offered and what QuestDB has, by partition.
@@ -154,7 +154,7 @@ func (q *inbox) lag() map[int32]int64 {
 	defer q.mu.Unlock()
 	lag := make(map[int32]int64, len(q.ends))
 	for p, end := range q.ends {
-		lag[p] = max(0, end-q.done[p])
+		lag[p] = max(0, end-q.done[p].Next)
 	}
 	return lag
 }

@@ -62,7 +62,7 @@ func (w *Writer) partition(ctx context.Context, id int32) (*partition, error) {
 	}
 	p := &partition{id: id, pos: c, committed: c}
 	w.parts[id] = p
-	w.inbox.settle(id, c.Next)
+	w.inbox.settle(id, c)
 	return p, nil
 }
 

@@ -1,6 +1,7 @@
 package questdb
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,6 +38,15 @@ func (c *sqlClient) exec(ctx context.Context, stmt string) error {
 
 // query gives the rows of stmt, values as encoding/json decodes them.
 func (c *sqlClient) query(ctx context.Context, stmt string) ([][]any, error) {
+	return c.ask(ctx, stmt, false)
+}
+
+// exact is query with numbers as json.Number: a LONG does not fit a float64.
+func (c *sqlClient) exact(ctx context.Context, stmt string) ([][]any, error) {
+	return c.ask(ctx, stmt, true)
+}
+
+func (c *sqlClient) ask(ctx context.Context, stmt string, exact bool) ([][]any, error) {
 	u := *c.url
 	u.RawQuery = url.Values{"query": {stmt}}.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), http.NoBody)
@@ -64,7 +74,11 @@ func (c *sqlClient) query(ctx context.Context, stmt string) ([][]any, error) {
 		Error   string
 		Dataset [][]any
 	}
-	if err := json.Unmarshal(b, &answer); err != nil {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	if exact {
+		dec.UseNumber()
+	}
+	if err := dec.Decode(&answer); err != nil {
 		return nil, fmt.Errorf("questdb answer %s: %w", resp.Status, err)
 	}
 	switch {

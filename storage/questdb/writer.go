@@ -2,7 +2,6 @@ package questdb
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -84,12 +83,6 @@ func New(cfg Config, log Changelog, cursors CursorStore, letters host.DeadLetter
 		TLSHandshakeTimeout: cfg.Timeout,
 		IdleConnTimeout:     2 * time.Minute,
 	}
-	if cfg.TLS != nil {
-		transport.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-			d := tls.Dialer{NetDialer: &net.Dialer{Timeout: cfg.Timeout}, Config: cfg.TLS()}
-			return d.DialContext(ctx, network, address)
-		}
-	}
 	return &Writer{
 		cfg: cfg, log: log, cursors: cursors, letters: letters, logger: logger,
 		inbox: newInbox(cfg.QueueRows, cfg.QueueBytes, cfg.Shared),
@@ -103,7 +96,13 @@ func (w *Writer) Offer(r *host.Rows) bool { return w.inbox.offer(r) }
 
 // Cursor is the first offset of partition p's log whose rows QuestDB may lack: retention should not
 // pass it. ok is false while that is not known; nothing should be removed then.
-func (w *Writer) Cursor(p int32) (next int64, ok bool) { return w.inbox.settled(p) }
+func (w *Writer) Cursor(p int32) (next int64, ok bool) {
+	c, ok := w.inbox.settled(p)
+	return c.Next, ok
+}
+
+// Settled is the same as a cursor that a reader can start at.
+func (w *Writer) Settled(p int32) (host.Cursor, bool) { return w.inbox.settled(p) }
 
 // Lag is the number of records released and not yet in QuestDB, by partition.
 func (w *Writer) Lag() map[int32]int64 { return w.inbox.lag() }
@@ -170,7 +169,7 @@ func (w *Writer) load(ctx context.Context) {
 	}
 	w.stored = stored
 	for id, c := range stored {
-		w.inbox.settle(id, c.Next)
+		w.inbox.settle(id, c)
 	}
 }
 

@@ -37,6 +37,7 @@ type Fleet struct {
 	panics bool
 
 	difference string // what audits and replays find
+	retained   int64  // what History says of it
 }
 
 // NewFleet returns an empty fleet that tells w what changes, and l of alerts.

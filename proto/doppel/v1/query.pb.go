@@ -1889,102 +1889,6 @@ func (x *MetricSketch) GetZero() int64 {
 	return 0
 }
 
-type ReadHistoryRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Partition     int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	History       *GetHistoryRequest     `protobuf:"bytes,2,opt,name=history,proto3" json:"history,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ReadHistoryRequest) Reset() {
-	*x = ReadHistoryRequest{}
-	mi := &file_doppel_v1_query_proto_msgTypes[31]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ReadHistoryRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ReadHistoryRequest) ProtoMessage() {}
-
-func (x *ReadHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[31]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ReadHistoryRequest.ProtoReflect.Descriptor instead.
-func (*ReadHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{31}
-}
-
-func (x *ReadHistoryRequest) GetPartition() int32 {
-	if x != nil {
-		return x.Partition
-	}
-	return 0
-}
-
-func (x *ReadHistoryRequest) GetHistory() *GetHistoryRequest {
-	if x != nil {
-		return x.History
-	}
-	return nil
-}
-
-type ReadHistoryResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	History       *GetHistoryResponse    `protobuf:"bytes,1,opt,name=history,proto3" json:"history,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ReadHistoryResponse) Reset() {
-	*x = ReadHistoryResponse{}
-	mi := &file_doppel_v1_query_proto_msgTypes[32]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ReadHistoryResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ReadHistoryResponse) ProtoMessage() {}
-
-func (x *ReadHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[32]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ReadHistoryResponse.ProtoReflect.Descriptor instead.
-func (*ReadHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{32}
-}
-
-func (x *ReadHistoryResponse) GetHistory() *GetHistoryResponse {
-	if x != nil {
-		return x.History
-	}
-	return nil
-}
-
 type ExplainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Partition     int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
@@ -1996,7 +1900,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_doppel_v1_query_proto_msgTypes[33]
+	mi := &file_doppel_v1_query_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2008,7 +1912,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[33]
+	mi := &file_doppel_v1_query_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2021,7 +1925,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{33}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExplainRequest) GetPartition() int32 {
@@ -2054,7 +1958,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_doppel_v1_query_proto_msgTypes[34]
+	mi := &file_doppel_v1_query_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +1970,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[34]
+	mi := &file_doppel_v1_query_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +1983,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{34}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExplainResponse) GetExplanation() *ExplainAlertResponse {
@@ -2102,7 +2006,7 @@ type BacktestRequest struct {
 
 func (x *BacktestRequest) Reset() {
 	*x = BacktestRequest{}
-	mi := &file_doppel_v1_query_proto_msgTypes[35]
+	mi := &file_doppel_v1_query_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2114,7 +2018,7 @@ func (x *BacktestRequest) String() string {
 func (*BacktestRequest) ProtoMessage() {}
 
 func (x *BacktestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[35]
+	mi := &file_doppel_v1_query_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2127,7 +2031,7 @@ func (x *BacktestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BacktestRequest.ProtoReflect.Descriptor instead.
 func (*BacktestRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{35}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *BacktestRequest) GetPartitions() []int32 {
@@ -2176,7 +2080,7 @@ type BacktestResponse struct {
 
 func (x *BacktestResponse) Reset() {
 	*x = BacktestResponse{}
-	mi := &file_doppel_v1_query_proto_msgTypes[36]
+	mi := &file_doppel_v1_query_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2188,7 +2092,7 @@ func (x *BacktestResponse) String() string {
 func (*BacktestResponse) ProtoMessage() {}
 
 func (x *BacktestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[36]
+	mi := &file_doppel_v1_query_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2201,7 +2105,7 @@ func (x *BacktestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BacktestResponse.ProtoReflect.Descriptor instead.
 func (*BacktestResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{36}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *BacktestResponse) GetNotServed() []int32 {
@@ -2233,7 +2137,7 @@ type ReadStatusRequest struct {
 
 func (x *ReadStatusRequest) Reset() {
 	*x = ReadStatusRequest{}
-	mi := &file_doppel_v1_query_proto_msgTypes[37]
+	mi := &file_doppel_v1_query_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2245,7 +2149,7 @@ func (x *ReadStatusRequest) String() string {
 func (*ReadStatusRequest) ProtoMessage() {}
 
 func (x *ReadStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[37]
+	mi := &file_doppel_v1_query_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2258,7 +2162,7 @@ func (x *ReadStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadStatusRequest.ProtoReflect.Descriptor instead.
 func (*ReadStatusRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{37}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{35}
 }
 
 // What the node says of itself and its own partitions.
@@ -2271,7 +2175,7 @@ type ReadStatusResponse struct {
 
 func (x *ReadStatusResponse) Reset() {
 	*x = ReadStatusResponse{}
-	mi := &file_doppel_v1_query_proto_msgTypes[38]
+	mi := &file_doppel_v1_query_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2187,7 @@ func (x *ReadStatusResponse) String() string {
 func (*ReadStatusResponse) ProtoMessage() {}
 
 func (x *ReadStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[38]
+	mi := &file_doppel_v1_query_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2200,7 @@ func (x *ReadStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadStatusResponse.ProtoReflect.Descriptor instead.
 func (*ReadStatusResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{38}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReadStatusResponse) GetStatus() *Status {
@@ -2315,7 +2219,7 @@ type ReadAuditRequest struct {
 
 func (x *ReadAuditRequest) Reset() {
 	*x = ReadAuditRequest{}
-	mi := &file_doppel_v1_query_proto_msgTypes[39]
+	mi := &file_doppel_v1_query_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2327,7 +2231,7 @@ func (x *ReadAuditRequest) String() string {
 func (*ReadAuditRequest) ProtoMessage() {}
 
 func (x *ReadAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[39]
+	mi := &file_doppel_v1_query_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2340,7 +2244,7 @@ func (x *ReadAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadAuditRequest.ProtoReflect.Descriptor instead.
 func (*ReadAuditRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{39}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReadAuditRequest) GetDeep() bool {
@@ -2360,7 +2264,7 @@ type ReadAuditResponse struct {
 
 func (x *ReadAuditResponse) Reset() {
 	*x = ReadAuditResponse{}
-	mi := &file_doppel_v1_query_proto_msgTypes[40]
+	mi := &file_doppel_v1_query_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2372,7 +2276,7 @@ func (x *ReadAuditResponse) String() string {
 func (*ReadAuditResponse) ProtoMessage() {}
 
 func (x *ReadAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[40]
+	mi := &file_doppel_v1_query_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2385,7 +2289,7 @@ func (x *ReadAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadAuditResponse.ProtoReflect.Descriptor instead.
 func (*ReadAuditResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{40}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ReadAuditResponse) GetAudit() *Audit {
@@ -2404,7 +2308,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_doppel_v1_query_proto_msgTypes[41]
+	mi := &file_doppel_v1_query_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2416,7 +2320,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[41]
+	mi := &file_doppel_v1_query_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2429,7 +2333,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{41}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DrainRequest) GetUndo() bool {
@@ -2448,7 +2352,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_doppel_v1_query_proto_msgTypes[42]
+	mi := &file_doppel_v1_query_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2460,7 +2364,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[42]
+	mi := &file_doppel_v1_query_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2473,7 +2377,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{42}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DrainResponse) GetNode() *Node {
@@ -2494,7 +2398,7 @@ type FollowChangesRequest struct {
 
 func (x *FollowChangesRequest) Reset() {
 	*x = FollowChangesRequest{}
-	mi := &file_doppel_v1_query_proto_msgTypes[43]
+	mi := &file_doppel_v1_query_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2506,7 +2410,7 @@ func (x *FollowChangesRequest) String() string {
 func (*FollowChangesRequest) ProtoMessage() {}
 
 func (x *FollowChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[43]
+	mi := &file_doppel_v1_query_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2519,7 +2423,7 @@ func (x *FollowChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowChangesRequest.ProtoReflect.Descriptor instead.
 func (*FollowChangesRequest) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{43}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *FollowChangesRequest) GetIncarnation() uint64 {
@@ -2553,7 +2457,7 @@ type FollowChangesResponse struct {
 
 func (x *FollowChangesResponse) Reset() {
 	*x = FollowChangesResponse{}
-	mi := &file_doppel_v1_query_proto_msgTypes[44]
+	mi := &file_doppel_v1_query_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2565,7 +2469,7 @@ func (x *FollowChangesResponse) String() string {
 func (*FollowChangesResponse) ProtoMessage() {}
 
 func (x *FollowChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doppel_v1_query_proto_msgTypes[44]
+	mi := &file_doppel_v1_query_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2578,7 +2482,7 @@ func (x *FollowChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowChangesResponse.ProtoReflect.Descriptor instead.
 func (*FollowChangesResponse) Descriptor() ([]byte, []int) {
-	return file_doppel_v1_query_proto_rawDescGZIP(), []int{44}
+	return file_doppel_v1_query_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *FollowChangesResponse) GetIncarnation() uint64 {
@@ -2764,12 +2668,7 @@ const file_doppel_v1_query_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a;\n" +
 	"\rNegativeEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x11R\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"j\n" +
-	"\x12ReadHistoryRequest\x12\x1c\n" +
-	"\tpartition\x18\x01 \x01(\x05R\tpartition\x126\n" +
-	"\ahistory\x18\x02 \x01(\v2\x1c.doppel.v1.GetHistoryRequestR\ahistory\"N\n" +
-	"\x13ReadHistoryResponse\x127\n" +
-	"\ahistory\x18\x01 \x01(\v2\x1d.doppel.v1.GetHistoryResponseR\ahistory\"V\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"V\n" +
 	"\x0eExplainRequest\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x0e\n" +
@@ -2809,7 +2708,7 @@ const file_doppel_v1_query_proto_rawDesc = "" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x10\n" +
 	"\x03ids\x18\x03 \x03(\tR\x03ids\x12\x12\n" +
 	"\x04anew\x18\x04 \x01(\bR\x04anew\x12\x14\n" +
-	"\x05ended\x18\x05 \x01(\bR\x05ended2\xf7\n" +
+	"\x05ended\x18\x05 \x01(\bR\x05ended2\xa9\n" +
 	"\n" +
 	"\fQueryService\x12H\n" +
 	"\tReadTwins\x12\x1b.doppel.v1.ReadTwinsRequest\x1a\x1c.doppel.v1.ReadTwinsResponse0\x01\x12H\n" +
@@ -2825,8 +2724,7 @@ const file_doppel_v1_query_proto_rawDesc = "" +
 	"WriteRules\x12\x1c.doppel.v1.WriteRulesRequest\x1a\x1d.doppel.v1.WriteRulesResponse\x12=\n" +
 	"\x06Invoke\x12\x18.doppel.v1.InvokeRequest\x1a\x19.doppel.v1.InvokeResponse\x12N\n" +
 	"\vSelectTwins\x12\x1d.doppel.v1.SelectTwinsRequest\x1a\x1e.doppel.v1.SelectTwinsResponse0\x01\x12W\n" +
-	"\x0eSummarizeTwins\x12 .doppel.v1.SummarizeTwinsRequest\x1a!.doppel.v1.SummarizeTwinsResponse0\x01\x12L\n" +
-	"\vReadHistory\x12\x1d.doppel.v1.ReadHistoryRequest\x1a\x1e.doppel.v1.ReadHistoryResponse\x12@\n" +
+	"\x0eSummarizeTwins\x12 .doppel.v1.SummarizeTwinsRequest\x1a!.doppel.v1.SummarizeTwinsResponse0\x01\x12@\n" +
 	"\aExplain\x12\x19.doppel.v1.ExplainRequest\x1a\x1a.doppel.v1.ExplainResponse\x12E\n" +
 	"\bBacktest\x12\x1a.doppel.v1.BacktestRequest\x1a\x1b.doppel.v1.BacktestResponse0\x01\x12I\n" +
 	"\n" +
@@ -2847,7 +2745,7 @@ func file_doppel_v1_query_proto_rawDescGZIP() []byte {
 	return file_doppel_v1_query_proto_rawDescData
 }
 
-var file_doppel_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_doppel_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_doppel_v1_query_proto_goTypes = []any{
 	(*PartitionDevices)(nil),       // 0: doppel.v1.PartitionDevices
 	(*ReadTwinsRequest)(nil),       // 1: doppel.v1.ReadTwinsRequest
@@ -2880,121 +2778,113 @@ var file_doppel_v1_query_proto_goTypes = []any{
 	(*SummarizeTwinsResponse)(nil), // 28: doppel.v1.SummarizeTwinsResponse
 	(*TwinSketch)(nil),             // 29: doppel.v1.TwinSketch
 	(*MetricSketch)(nil),           // 30: doppel.v1.MetricSketch
-	(*ReadHistoryRequest)(nil),     // 31: doppel.v1.ReadHistoryRequest
-	(*ReadHistoryResponse)(nil),    // 32: doppel.v1.ReadHistoryResponse
-	(*ExplainRequest)(nil),         // 33: doppel.v1.ExplainRequest
-	(*ExplainResponse)(nil),        // 34: doppel.v1.ExplainResponse
-	(*BacktestRequest)(nil),        // 35: doppel.v1.BacktestRequest
-	(*BacktestResponse)(nil),       // 36: doppel.v1.BacktestResponse
-	(*ReadStatusRequest)(nil),      // 37: doppel.v1.ReadStatusRequest
-	(*ReadStatusResponse)(nil),     // 38: doppel.v1.ReadStatusResponse
-	(*ReadAuditRequest)(nil),       // 39: doppel.v1.ReadAuditRequest
-	(*ReadAuditResponse)(nil),      // 40: doppel.v1.ReadAuditResponse
-	(*DrainRequest)(nil),           // 41: doppel.v1.DrainRequest
-	(*DrainResponse)(nil),          // 42: doppel.v1.DrainResponse
-	(*FollowChangesRequest)(nil),   // 43: doppel.v1.FollowChangesRequest
-	(*FollowChangesResponse)(nil),  // 44: doppel.v1.FollowChangesResponse
-	nil,                            // 45: doppel.v1.UpdateWrite.TagsEntry
-	nil,                            // 46: doppel.v1.TwinSketch.MetricsEntry
-	nil,                            // 47: doppel.v1.MetricSketch.PositiveEntry
-	nil,                            // 48: doppel.v1.MetricSketch.NegativeEntry
-	(*Twin)(nil),                   // 49: doppel.v1.Twin
-	(*Alert)(nil),                  // 50: doppel.v1.Alert
-	(*ReplayTwinResponse)(nil),     // 51: doppel.v1.ReplayTwinResponse
-	(*Rule)(nil),                   // 52: doppel.v1.Rule
-	(*Silence)(nil),                // 53: doppel.v1.Silence
-	(*InvokeCommandRequest)(nil),   // 54: doppel.v1.InvokeCommandRequest
-	(*InvokeCommandResponse)(nil),  // 55: doppel.v1.InvokeCommandResponse
-	(*AggregateTwinsRequest)(nil),  // 56: doppel.v1.AggregateTwinsRequest
-	(*GetHistoryRequest)(nil),      // 57: doppel.v1.GetHistoryRequest
-	(*GetHistoryResponse)(nil),     // 58: doppel.v1.GetHistoryResponse
-	(*ExplainAlertResponse)(nil),   // 59: doppel.v1.ExplainAlertResponse
-	(*timestamppb.Timestamp)(nil),  // 60: google.protobuf.Timestamp
-	(*Status)(nil),                 // 61: doppel.v1.Status
-	(*Audit)(nil),                  // 62: doppel.v1.Audit
-	(*Node)(nil),                   // 63: doppel.v1.Node
+	(*ExplainRequest)(nil),         // 31: doppel.v1.ExplainRequest
+	(*ExplainResponse)(nil),        // 32: doppel.v1.ExplainResponse
+	(*BacktestRequest)(nil),        // 33: doppel.v1.BacktestRequest
+	(*BacktestResponse)(nil),       // 34: doppel.v1.BacktestResponse
+	(*ReadStatusRequest)(nil),      // 35: doppel.v1.ReadStatusRequest
+	(*ReadStatusResponse)(nil),     // 36: doppel.v1.ReadStatusResponse
+	(*ReadAuditRequest)(nil),       // 37: doppel.v1.ReadAuditRequest
+	(*ReadAuditResponse)(nil),      // 38: doppel.v1.ReadAuditResponse
+	(*DrainRequest)(nil),           // 39: doppel.v1.DrainRequest
+	(*DrainResponse)(nil),          // 40: doppel.v1.DrainResponse
+	(*FollowChangesRequest)(nil),   // 41: doppel.v1.FollowChangesRequest
+	(*FollowChangesResponse)(nil),  // 42: doppel.v1.FollowChangesResponse
+	nil,                            // 43: doppel.v1.UpdateWrite.TagsEntry
+	nil,                            // 44: doppel.v1.TwinSketch.MetricsEntry
+	nil,                            // 45: doppel.v1.MetricSketch.PositiveEntry
+	nil,                            // 46: doppel.v1.MetricSketch.NegativeEntry
+	(*Twin)(nil),                   // 47: doppel.v1.Twin
+	(*Alert)(nil),                  // 48: doppel.v1.Alert
+	(*ReplayTwinResponse)(nil),     // 49: doppel.v1.ReplayTwinResponse
+	(*Rule)(nil),                   // 50: doppel.v1.Rule
+	(*Silence)(nil),                // 51: doppel.v1.Silence
+	(*InvokeCommandRequest)(nil),   // 52: doppel.v1.InvokeCommandRequest
+	(*InvokeCommandResponse)(nil),  // 53: doppel.v1.InvokeCommandResponse
+	(*AggregateTwinsRequest)(nil),  // 54: doppel.v1.AggregateTwinsRequest
+	(*ExplainAlertResponse)(nil),   // 55: doppel.v1.ExplainAlertResponse
+	(*timestamppb.Timestamp)(nil),  // 56: google.protobuf.Timestamp
+	(*Status)(nil),                 // 57: doppel.v1.Status
+	(*Audit)(nil),                  // 58: doppel.v1.Audit
+	(*Node)(nil),                   // 59: doppel.v1.Node
 }
 var file_doppel_v1_query_proto_depIdxs = []int32{
 	0,  // 0: doppel.v1.ReadTwinsRequest.partitions:type_name -> doppel.v1.PartitionDevices
-	49, // 1: doppel.v1.ReadTwinsResponse.twins:type_name -> doppel.v1.Twin
+	47, // 1: doppel.v1.ReadTwinsResponse.twins:type_name -> doppel.v1.Twin
 	3,  // 2: doppel.v1.ScanTwinsRequest.partitions:type_name -> doppel.v1.PartitionScan
-	49, // 3: doppel.v1.ScanTwinsResponse.twins:type_name -> doppel.v1.Twin
-	50, // 4: doppel.v1.ReadAlertsResponse.alerts:type_name -> doppel.v1.Alert
-	50, // 5: doppel.v1.FindAlertResponse.alert:type_name -> doppel.v1.Alert
-	49, // 6: doppel.v1.ReadPastResponse.twin:type_name -> doppel.v1.Twin
-	51, // 7: doppel.v1.ReplayLogResponse.replay:type_name -> doppel.v1.ReplayTwinResponse
+	47, // 3: doppel.v1.ScanTwinsResponse.twins:type_name -> doppel.v1.Twin
+	48, // 4: doppel.v1.ReadAlertsResponse.alerts:type_name -> doppel.v1.Alert
+	48, // 5: doppel.v1.FindAlertResponse.alert:type_name -> doppel.v1.Alert
+	47, // 6: doppel.v1.ReadPastResponse.twin:type_name -> doppel.v1.Twin
+	49, // 7: doppel.v1.ReplayLogResponse.replay:type_name -> doppel.v1.ReplayTwinResponse
 	17, // 8: doppel.v1.WriteTwinRequest.update:type_name -> doppel.v1.UpdateWrite
 	18, // 9: doppel.v1.WriteTwinRequest.delete:type_name -> doppel.v1.DeleteWrite
 	19, // 10: doppel.v1.WriteTwinRequest.acknowledge:type_name -> doppel.v1.AcknowledgeWrite
-	45, // 11: doppel.v1.UpdateWrite.tags:type_name -> doppel.v1.UpdateWrite.TagsEntry
-	49, // 12: doppel.v1.WriteTwinResponse.twin:type_name -> doppel.v1.Twin
-	50, // 13: doppel.v1.WriteTwinResponse.alert:type_name -> doppel.v1.Alert
-	52, // 14: doppel.v1.WriteRulesRequest.apply:type_name -> doppel.v1.Rule
-	53, // 15: doppel.v1.WriteRulesRequest.silence:type_name -> doppel.v1.Silence
-	52, // 16: doppel.v1.WriteRulesResponse.rule:type_name -> doppel.v1.Rule
-	53, // 17: doppel.v1.WriteRulesResponse.silence:type_name -> doppel.v1.Silence
-	54, // 18: doppel.v1.InvokeRequest.command:type_name -> doppel.v1.InvokeCommandRequest
-	55, // 19: doppel.v1.InvokeResponse.reply:type_name -> doppel.v1.InvokeCommandResponse
-	49, // 20: doppel.v1.SelectTwinsResponse.twins:type_name -> doppel.v1.Twin
-	56, // 21: doppel.v1.SummarizeTwinsRequest.aggregate:type_name -> doppel.v1.AggregateTwinsRequest
+	43, // 11: doppel.v1.UpdateWrite.tags:type_name -> doppel.v1.UpdateWrite.TagsEntry
+	47, // 12: doppel.v1.WriteTwinResponse.twin:type_name -> doppel.v1.Twin
+	48, // 13: doppel.v1.WriteTwinResponse.alert:type_name -> doppel.v1.Alert
+	50, // 14: doppel.v1.WriteRulesRequest.apply:type_name -> doppel.v1.Rule
+	51, // 15: doppel.v1.WriteRulesRequest.silence:type_name -> doppel.v1.Silence
+	50, // 16: doppel.v1.WriteRulesResponse.rule:type_name -> doppel.v1.Rule
+	51, // 17: doppel.v1.WriteRulesResponse.silence:type_name -> doppel.v1.Silence
+	52, // 18: doppel.v1.InvokeRequest.command:type_name -> doppel.v1.InvokeCommandRequest
+	53, // 19: doppel.v1.InvokeResponse.reply:type_name -> doppel.v1.InvokeCommandResponse
+	47, // 20: doppel.v1.SelectTwinsResponse.twins:type_name -> doppel.v1.Twin
+	54, // 21: doppel.v1.SummarizeTwinsRequest.aggregate:type_name -> doppel.v1.AggregateTwinsRequest
 	29, // 22: doppel.v1.SummarizeTwinsResponse.groups:type_name -> doppel.v1.TwinSketch
-	46, // 23: doppel.v1.TwinSketch.metrics:type_name -> doppel.v1.TwinSketch.MetricsEntry
-	47, // 24: doppel.v1.MetricSketch.positive:type_name -> doppel.v1.MetricSketch.PositiveEntry
-	48, // 25: doppel.v1.MetricSketch.negative:type_name -> doppel.v1.MetricSketch.NegativeEntry
-	57, // 26: doppel.v1.ReadHistoryRequest.history:type_name -> doppel.v1.GetHistoryRequest
-	58, // 27: doppel.v1.ReadHistoryResponse.history:type_name -> doppel.v1.GetHistoryResponse
-	59, // 28: doppel.v1.ExplainResponse.explanation:type_name -> doppel.v1.ExplainAlertResponse
-	52, // 29: doppel.v1.BacktestRequest.rule:type_name -> doppel.v1.Rule
-	60, // 30: doppel.v1.BacktestRequest.start:type_name -> google.protobuf.Timestamp
-	60, // 31: doppel.v1.BacktestRequest.end:type_name -> google.protobuf.Timestamp
-	50, // 32: doppel.v1.BacktestResponse.would_fire:type_name -> doppel.v1.Alert
-	61, // 33: doppel.v1.ReadStatusResponse.status:type_name -> doppel.v1.Status
-	62, // 34: doppel.v1.ReadAuditResponse.audit:type_name -> doppel.v1.Audit
-	63, // 35: doppel.v1.DrainResponse.node:type_name -> doppel.v1.Node
-	30, // 36: doppel.v1.TwinSketch.MetricsEntry.value:type_name -> doppel.v1.MetricSketch
-	1,  // 37: doppel.v1.QueryService.ReadTwins:input_type -> doppel.v1.ReadTwinsRequest
-	4,  // 38: doppel.v1.QueryService.ScanTwins:input_type -> doppel.v1.ScanTwinsRequest
-	6,  // 39: doppel.v1.QueryService.ReadAlerts:input_type -> doppel.v1.ReadAlertsRequest
-	8,  // 40: doppel.v1.QueryService.FindAlert:input_type -> doppel.v1.FindAlertRequest
-	10, // 41: doppel.v1.QueryService.ReadPast:input_type -> doppel.v1.ReadPastRequest
-	12, // 42: doppel.v1.QueryService.ReplayLog:input_type -> doppel.v1.ReplayLogRequest
-	14, // 43: doppel.v1.QueryService.Reset:input_type -> doppel.v1.ResetRequest
-	16, // 44: doppel.v1.QueryService.WriteTwin:input_type -> doppel.v1.WriteTwinRequest
-	21, // 45: doppel.v1.QueryService.WriteRules:input_type -> doppel.v1.WriteRulesRequest
-	23, // 46: doppel.v1.QueryService.Invoke:input_type -> doppel.v1.InvokeRequest
-	25, // 47: doppel.v1.QueryService.SelectTwins:input_type -> doppel.v1.SelectTwinsRequest
-	27, // 48: doppel.v1.QueryService.SummarizeTwins:input_type -> doppel.v1.SummarizeTwinsRequest
-	31, // 49: doppel.v1.QueryService.ReadHistory:input_type -> doppel.v1.ReadHistoryRequest
-	33, // 50: doppel.v1.QueryService.Explain:input_type -> doppel.v1.ExplainRequest
-	35, // 51: doppel.v1.QueryService.Backtest:input_type -> doppel.v1.BacktestRequest
-	37, // 52: doppel.v1.QueryService.ReadStatus:input_type -> doppel.v1.ReadStatusRequest
-	39, // 53: doppel.v1.QueryService.ReadAudit:input_type -> doppel.v1.ReadAuditRequest
-	41, // 54: doppel.v1.QueryService.Drain:input_type -> doppel.v1.DrainRequest
-	43, // 55: doppel.v1.QueryService.FollowChanges:input_type -> doppel.v1.FollowChangesRequest
-	2,  // 56: doppel.v1.QueryService.ReadTwins:output_type -> doppel.v1.ReadTwinsResponse
-	5,  // 57: doppel.v1.QueryService.ScanTwins:output_type -> doppel.v1.ScanTwinsResponse
-	7,  // 58: doppel.v1.QueryService.ReadAlerts:output_type -> doppel.v1.ReadAlertsResponse
-	9,  // 59: doppel.v1.QueryService.FindAlert:output_type -> doppel.v1.FindAlertResponse
-	11, // 60: doppel.v1.QueryService.ReadPast:output_type -> doppel.v1.ReadPastResponse
-	13, // 61: doppel.v1.QueryService.ReplayLog:output_type -> doppel.v1.ReplayLogResponse
-	15, // 62: doppel.v1.QueryService.Reset:output_type -> doppel.v1.ResetResponse
-	20, // 63: doppel.v1.QueryService.WriteTwin:output_type -> doppel.v1.WriteTwinResponse
-	22, // 64: doppel.v1.QueryService.WriteRules:output_type -> doppel.v1.WriteRulesResponse
-	24, // 65: doppel.v1.QueryService.Invoke:output_type -> doppel.v1.InvokeResponse
-	26, // 66: doppel.v1.QueryService.SelectTwins:output_type -> doppel.v1.SelectTwinsResponse
-	28, // 67: doppel.v1.QueryService.SummarizeTwins:output_type -> doppel.v1.SummarizeTwinsResponse
-	32, // 68: doppel.v1.QueryService.ReadHistory:output_type -> doppel.v1.ReadHistoryResponse
-	34, // 69: doppel.v1.QueryService.Explain:output_type -> doppel.v1.ExplainResponse
-	36, // 70: doppel.v1.QueryService.Backtest:output_type -> doppel.v1.BacktestResponse
-	38, // 71: doppel.v1.QueryService.ReadStatus:output_type -> doppel.v1.ReadStatusResponse
-	40, // 72: doppel.v1.QueryService.ReadAudit:output_type -> doppel.v1.ReadAuditResponse
-	42, // 73: doppel.v1.QueryService.Drain:output_type -> doppel.v1.DrainResponse
-	44, // 74: doppel.v1.QueryService.FollowChanges:output_type -> doppel.v1.FollowChangesResponse
-	56, // [56:75] is the sub-list for method output_type
-	37, // [37:56] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	44, // 23: doppel.v1.TwinSketch.metrics:type_name -> doppel.v1.TwinSketch.MetricsEntry
+	45, // 24: doppel.v1.MetricSketch.positive:type_name -> doppel.v1.MetricSketch.PositiveEntry
+	46, // 25: doppel.v1.MetricSketch.negative:type_name -> doppel.v1.MetricSketch.NegativeEntry
+	55, // 26: doppel.v1.ExplainResponse.explanation:type_name -> doppel.v1.ExplainAlertResponse
+	50, // 27: doppel.v1.BacktestRequest.rule:type_name -> doppel.v1.Rule
+	56, // 28: doppel.v1.BacktestRequest.start:type_name -> google.protobuf.Timestamp
+	56, // 29: doppel.v1.BacktestRequest.end:type_name -> google.protobuf.Timestamp
+	48, // 30: doppel.v1.BacktestResponse.would_fire:type_name -> doppel.v1.Alert
+	57, // 31: doppel.v1.ReadStatusResponse.status:type_name -> doppel.v1.Status
+	58, // 32: doppel.v1.ReadAuditResponse.audit:type_name -> doppel.v1.Audit
+	59, // 33: doppel.v1.DrainResponse.node:type_name -> doppel.v1.Node
+	30, // 34: doppel.v1.TwinSketch.MetricsEntry.value:type_name -> doppel.v1.MetricSketch
+	1,  // 35: doppel.v1.QueryService.ReadTwins:input_type -> doppel.v1.ReadTwinsRequest
+	4,  // 36: doppel.v1.QueryService.ScanTwins:input_type -> doppel.v1.ScanTwinsRequest
+	6,  // 37: doppel.v1.QueryService.ReadAlerts:input_type -> doppel.v1.ReadAlertsRequest
+	8,  // 38: doppel.v1.QueryService.FindAlert:input_type -> doppel.v1.FindAlertRequest
+	10, // 39: doppel.v1.QueryService.ReadPast:input_type -> doppel.v1.ReadPastRequest
+	12, // 40: doppel.v1.QueryService.ReplayLog:input_type -> doppel.v1.ReplayLogRequest
+	14, // 41: doppel.v1.QueryService.Reset:input_type -> doppel.v1.ResetRequest
+	16, // 42: doppel.v1.QueryService.WriteTwin:input_type -> doppel.v1.WriteTwinRequest
+	21, // 43: doppel.v1.QueryService.WriteRules:input_type -> doppel.v1.WriteRulesRequest
+	23, // 44: doppel.v1.QueryService.Invoke:input_type -> doppel.v1.InvokeRequest
+	25, // 45: doppel.v1.QueryService.SelectTwins:input_type -> doppel.v1.SelectTwinsRequest
+	27, // 46: doppel.v1.QueryService.SummarizeTwins:input_type -> doppel.v1.SummarizeTwinsRequest
+	31, // 47: doppel.v1.QueryService.Explain:input_type -> doppel.v1.ExplainRequest
+	33, // 48: doppel.v1.QueryService.Backtest:input_type -> doppel.v1.BacktestRequest
+	35, // 49: doppel.v1.QueryService.ReadStatus:input_type -> doppel.v1.ReadStatusRequest
+	37, // 50: doppel.v1.QueryService.ReadAudit:input_type -> doppel.v1.ReadAuditRequest
+	39, // 51: doppel.v1.QueryService.Drain:input_type -> doppel.v1.DrainRequest
+	41, // 52: doppel.v1.QueryService.FollowChanges:input_type -> doppel.v1.FollowChangesRequest
+	2,  // 53: doppel.v1.QueryService.ReadTwins:output_type -> doppel.v1.ReadTwinsResponse
+	5,  // 54: doppel.v1.QueryService.ScanTwins:output_type -> doppel.v1.ScanTwinsResponse
+	7,  // 55: doppel.v1.QueryService.ReadAlerts:output_type -> doppel.v1.ReadAlertsResponse
+	9,  // 56: doppel.v1.QueryService.FindAlert:output_type -> doppel.v1.FindAlertResponse
+	11, // 57: doppel.v1.QueryService.ReadPast:output_type -> doppel.v1.ReadPastResponse
+	13, // 58: doppel.v1.QueryService.ReplayLog:output_type -> doppel.v1.ReplayLogResponse
+	15, // 59: doppel.v1.QueryService.Reset:output_type -> doppel.v1.ResetResponse
+	20, // 60: doppel.v1.QueryService.WriteTwin:output_type -> doppel.v1.WriteTwinResponse
+	22, // 61: doppel.v1.QueryService.WriteRules:output_type -> doppel.v1.WriteRulesResponse
+	24, // 62: doppel.v1.QueryService.Invoke:output_type -> doppel.v1.InvokeResponse
+	26, // 63: doppel.v1.QueryService.SelectTwins:output_type -> doppel.v1.SelectTwinsResponse
+	28, // 64: doppel.v1.QueryService.SummarizeTwins:output_type -> doppel.v1.SummarizeTwinsResponse
+	32, // 65: doppel.v1.QueryService.Explain:output_type -> doppel.v1.ExplainResponse
+	34, // 66: doppel.v1.QueryService.Backtest:output_type -> doppel.v1.BacktestResponse
+	36, // 67: doppel.v1.QueryService.ReadStatus:output_type -> doppel.v1.ReadStatusResponse
+	38, // 68: doppel.v1.QueryService.ReadAudit:output_type -> doppel.v1.ReadAuditResponse
+	40, // 69: doppel.v1.QueryService.Drain:output_type -> doppel.v1.DrainResponse
+	42, // 70: doppel.v1.QueryService.FollowChanges:output_type -> doppel.v1.FollowChangesResponse
+	53, // [53:71] is the sub-list for method output_type
+	35, // [35:53] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_doppel_v1_query_proto_init() }
@@ -3023,7 +2913,7 @@ func file_doppel_v1_query_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doppel_v1_query_proto_rawDesc), len(file_doppel_v1_query_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   49,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

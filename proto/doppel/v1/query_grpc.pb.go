@@ -33,7 +33,6 @@ const (
 	QueryService_Invoke_FullMethodName         = "/doppel.v1.QueryService/Invoke"
 	QueryService_SelectTwins_FullMethodName    = "/doppel.v1.QueryService/SelectTwins"
 	QueryService_SummarizeTwins_FullMethodName = "/doppel.v1.QueryService/SummarizeTwins"
-	QueryService_ReadHistory_FullMethodName    = "/doppel.v1.QueryService/ReadHistory"
 	QueryService_Explain_FullMethodName        = "/doppel.v1.QueryService/Explain"
 	QueryService_Backtest_FullMethodName       = "/doppel.v1.QueryService/Backtest"
 	QueryService_ReadStatus_FullMethodName     = "/doppel.v1.QueryService/ReadStatus"
@@ -63,7 +62,6 @@ type QueryServiceClient interface {
 	Invoke(ctx context.Context, in *InvokeRequest, opts ...grpc.CallOption) (*InvokeResponse, error)
 	SelectTwins(ctx context.Context, in *SelectTwinsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SelectTwinsResponse], error)
 	SummarizeTwins(ctx context.Context, in *SummarizeTwinsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SummarizeTwinsResponse], error)
-	ReadHistory(ctx context.Context, in *ReadHistoryRequest, opts ...grpc.CallOption) (*ReadHistoryResponse, error)
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	Backtest(ctx context.Context, in *BacktestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BacktestResponse], error)
 	ReadStatus(ctx context.Context, in *ReadStatusRequest, opts ...grpc.CallOption) (*ReadStatusResponse, error)
@@ -246,16 +244,6 @@ func (c *queryServiceClient) SummarizeTwins(ctx context.Context, in *SummarizeTw
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type QueryService_SummarizeTwinsClient = grpc.ServerStreamingClient[SummarizeTwinsResponse]
 
-func (c *queryServiceClient) ReadHistory(ctx context.Context, in *ReadHistoryRequest, opts ...grpc.CallOption) (*ReadHistoryResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ReadHistoryResponse)
-	err := c.cc.Invoke(ctx, QueryService_ReadHistory_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
 func (c *queryServiceClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ExplainResponse)
@@ -355,7 +343,6 @@ type QueryServiceServer interface {
 	Invoke(context.Context, *InvokeRequest) (*InvokeResponse, error)
 	SelectTwins(*SelectTwinsRequest, grpc.ServerStreamingServer[SelectTwinsResponse]) error
 	SummarizeTwins(*SummarizeTwinsRequest, grpc.ServerStreamingServer[SummarizeTwinsResponse]) error
-	ReadHistory(context.Context, *ReadHistoryRequest) (*ReadHistoryResponse, error)
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	Backtest(*BacktestRequest, grpc.ServerStreamingServer[BacktestResponse]) error
 	ReadStatus(context.Context, *ReadStatusRequest) (*ReadStatusResponse, error)
@@ -408,9 +395,6 @@ func (UnimplementedQueryServiceServer) SelectTwins(*SelectTwinsRequest, grpc.Ser
 }
 func (UnimplementedQueryServiceServer) SummarizeTwins(*SummarizeTwinsRequest, grpc.ServerStreamingServer[SummarizeTwinsResponse]) error {
 	return status.Error(codes.Unimplemented, "method SummarizeTwins not implemented")
-}
-func (UnimplementedQueryServiceServer) ReadHistory(context.Context, *ReadHistoryRequest) (*ReadHistoryResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method ReadHistory not implemented")
 }
 func (UnimplementedQueryServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
@@ -632,24 +616,6 @@ func _QueryService_SummarizeTwins_Handler(srv interface{}, stream grpc.ServerStr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type QueryService_SummarizeTwinsServer = grpc.ServerStreamingServer[SummarizeTwinsResponse]
 
-func _QueryService_ReadHistory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ReadHistoryRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(QueryServiceServer).ReadHistory(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: QueryService_ReadHistory_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(QueryServiceServer).ReadHistory(ctx, req.(*ReadHistoryRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
 func _QueryService_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ExplainRequest)
 	if err := dec(in); err != nil {
@@ -778,10 +744,6 @@ var QueryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Invoke",
 			Handler:    _QueryService_Invoke_Handler,
-		},
-		{
-			MethodName: "ReadHistory",
-			Handler:    _QueryService_ReadHistory_Handler,
 		},
 		{
 			MethodName: "Explain",

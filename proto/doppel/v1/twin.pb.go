@@ -1636,15 +1636,18 @@ func (x *InvokeCommandResponse) GetBody() *structpb.Value {
 	return nil
 }
 
+// GetHistoryRequest asks for start <= time < end, the time being the sample's own; default: the last hour.
 type GetHistoryRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Metric        string                 `protobuf:"bytes,2,opt,name=metric,proto3" json:"metric,omitempty"`
-	Start         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start,proto3" json:"start,omitempty"`
-	End           *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end,proto3" json:"end,omitempty"`
-	Interval      *durationpb.Duration   `protobuf:"bytes,5,opt,name=interval,proto3" json:"interval,omitempty"`
-	PageSize      int32                  `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string                 `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Id     string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Metric string                 `protobuf:"bytes,2,opt,name=metric,proto3" json:"metric,omitempty"`
+	Start  *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start,proto3" json:"start,omitempty"`
+	End    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end,proto3" json:"end,omitempty"`
+	// Of buckets, the first of which begins at start; at least 1 ms. Absent: single samples.
+	Interval *durationpb.Duration `protobuf:"bytes,5,opt,name=interval,proto3" json:"interval,omitempty"`
+	// Points of a page; default 1,000, at most 10,000.
+	PageSize      int32  `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1733,6 +1736,8 @@ type GetHistoryResponse struct {
 	Points        []*Point               `protobuf:"bytes,1,rep,name=points,proto3" json:"points,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	Source        string                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	// Samples received before then may be missing: the log no longer has them. Absent: none are.
+	RetainedFrom  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=retained_from,json=retainedFrom,proto3" json:"retained_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1788,6 +1793,15 @@ func (x *GetHistoryResponse) GetSource() string {
 	return ""
 }
 
+func (x *GetHistoryResponse) GetRetainedFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RetainedFrom
+	}
+	return nil
+}
+
+// Point is a sample, late ones too, or with an interval what became of the samples of a bucket: then time is
+// where the bucket begins, and only count, mean, min and max are set. A bucket without samples is absent: a gap.
 type Point struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Time          *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
@@ -2250,11 +2264,12 @@ const file_doppel_v1_twin_proto_rawDesc = "" +
 	"\binterval\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x1b\n" +
 	"\tpage_size\x18\x06 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\a \x01(\tR\tpageToken\"~\n" +
+	"page_token\x18\a \x01(\tR\tpageToken\"\xbf\x01\n" +
 	"\x12GetHistoryResponse\x12(\n" +
 	"\x06points\x18\x01 \x03(\v2\x10.doppel.v1.PointR\x06points\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x16\n" +
-	"\x06source\x18\x03 \x01(\tR\x06source\"\xda\x01\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\x12?\n" +
+	"\rretained_from\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fretainedFrom\"\xda\x01\n" +
 	"\x05Point\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04boot\x18\x02 \x01(\x04R\x04boot\x12\x10\n" +
@@ -2387,36 +2402,37 @@ var file_doppel_v1_twin_proto_depIdxs = []int32{
 	28, // 32: doppel.v1.GetHistoryRequest.end:type_name -> google.protobuf.Timestamp
 	30, // 33: doppel.v1.GetHistoryRequest.interval:type_name -> google.protobuf.Duration
 	21, // 34: doppel.v1.GetHistoryResponse.points:type_name -> doppel.v1.Point
-	28, // 35: doppel.v1.Point.time:type_name -> google.protobuf.Timestamp
-	1,  // 36: doppel.v1.Twin.MetricsEntry.value:type_name -> doppel.v1.Metric
-	11, // 37: doppel.v1.TwinGroup.MetricsEntry.value:type_name -> doppel.v1.MetricSummary
-	3,  // 38: doppel.v1.TwinService.GetTwin:input_type -> doppel.v1.GetTwinRequest
-	4,  // 39: doppel.v1.TwinService.BatchGetTwins:input_type -> doppel.v1.BatchGetTwinsRequest
-	6,  // 40: doppel.v1.TwinService.ListTwins:input_type -> doppel.v1.ListTwinsRequest
-	8,  // 41: doppel.v1.TwinService.AggregateTwins:input_type -> doppel.v1.AggregateTwinsRequest
-	12, // 42: doppel.v1.TwinService.WatchTwins:input_type -> doppel.v1.WatchTwinsRequest
-	15, // 43: doppel.v1.TwinService.UpdateTwin:input_type -> doppel.v1.UpdateTwinRequest
-	16, // 44: doppel.v1.TwinService.DeleteTwin:input_type -> doppel.v1.DeleteTwinRequest
-	17, // 45: doppel.v1.TwinService.InvokeCommand:input_type -> doppel.v1.InvokeCommandRequest
-	19, // 46: doppel.v1.TwinService.GetHistory:input_type -> doppel.v1.GetHistoryRequest
-	22, // 47: doppel.v1.TwinService.ReplayTwin:input_type -> doppel.v1.ReplayTwinRequest
-	24, // 48: doppel.v1.TwinService.ResetTwin:input_type -> doppel.v1.ResetTwinRequest
-	0,  // 49: doppel.v1.TwinService.GetTwin:output_type -> doppel.v1.Twin
-	5,  // 50: doppel.v1.TwinService.BatchGetTwins:output_type -> doppel.v1.BatchGetTwinsResponse
-	7,  // 51: doppel.v1.TwinService.ListTwins:output_type -> doppel.v1.ListTwinsResponse
-	9,  // 52: doppel.v1.TwinService.AggregateTwins:output_type -> doppel.v1.AggregateTwinsResponse
-	13, // 53: doppel.v1.TwinService.WatchTwins:output_type -> doppel.v1.WatchTwinsResponse
-	0,  // 54: doppel.v1.TwinService.UpdateTwin:output_type -> doppel.v1.Twin
-	32, // 55: doppel.v1.TwinService.DeleteTwin:output_type -> google.protobuf.Empty
-	18, // 56: doppel.v1.TwinService.InvokeCommand:output_type -> doppel.v1.InvokeCommandResponse
-	20, // 57: doppel.v1.TwinService.GetHistory:output_type -> doppel.v1.GetHistoryResponse
-	23, // 58: doppel.v1.TwinService.ReplayTwin:output_type -> doppel.v1.ReplayTwinResponse
-	0,  // 59: doppel.v1.TwinService.ResetTwin:output_type -> doppel.v1.Twin
-	49, // [49:60] is the sub-list for method output_type
-	38, // [38:49] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	28, // 35: doppel.v1.GetHistoryResponse.retained_from:type_name -> google.protobuf.Timestamp
+	28, // 36: doppel.v1.Point.time:type_name -> google.protobuf.Timestamp
+	1,  // 37: doppel.v1.Twin.MetricsEntry.value:type_name -> doppel.v1.Metric
+	11, // 38: doppel.v1.TwinGroup.MetricsEntry.value:type_name -> doppel.v1.MetricSummary
+	3,  // 39: doppel.v1.TwinService.GetTwin:input_type -> doppel.v1.GetTwinRequest
+	4,  // 40: doppel.v1.TwinService.BatchGetTwins:input_type -> doppel.v1.BatchGetTwinsRequest
+	6,  // 41: doppel.v1.TwinService.ListTwins:input_type -> doppel.v1.ListTwinsRequest
+	8,  // 42: doppel.v1.TwinService.AggregateTwins:input_type -> doppel.v1.AggregateTwinsRequest
+	12, // 43: doppel.v1.TwinService.WatchTwins:input_type -> doppel.v1.WatchTwinsRequest
+	15, // 44: doppel.v1.TwinService.UpdateTwin:input_type -> doppel.v1.UpdateTwinRequest
+	16, // 45: doppel.v1.TwinService.DeleteTwin:input_type -> doppel.v1.DeleteTwinRequest
+	17, // 46: doppel.v1.TwinService.InvokeCommand:input_type -> doppel.v1.InvokeCommandRequest
+	19, // 47: doppel.v1.TwinService.GetHistory:input_type -> doppel.v1.GetHistoryRequest
+	22, // 48: doppel.v1.TwinService.ReplayTwin:input_type -> doppel.v1.ReplayTwinRequest
+	24, // 49: doppel.v1.TwinService.ResetTwin:input_type -> doppel.v1.ResetTwinRequest
+	0,  // 50: doppel.v1.TwinService.GetTwin:output_type -> doppel.v1.Twin
+	5,  // 51: doppel.v1.TwinService.BatchGetTwins:output_type -> doppel.v1.BatchGetTwinsResponse
+	7,  // 52: doppel.v1.TwinService.ListTwins:output_type -> doppel.v1.ListTwinsResponse
+	9,  // 53: doppel.v1.TwinService.AggregateTwins:output_type -> doppel.v1.AggregateTwinsResponse
+	13, // 54: doppel.v1.TwinService.WatchTwins:output_type -> doppel.v1.WatchTwinsResponse
+	0,  // 55: doppel.v1.TwinService.UpdateTwin:output_type -> doppel.v1.Twin
+	32, // 56: doppel.v1.TwinService.DeleteTwin:output_type -> google.protobuf.Empty
+	18, // 57: doppel.v1.TwinService.InvokeCommand:output_type -> doppel.v1.InvokeCommandResponse
+	20, // 58: doppel.v1.TwinService.GetHistory:output_type -> doppel.v1.GetHistoryResponse
+	23, // 59: doppel.v1.TwinService.ReplayTwin:output_type -> doppel.v1.ReplayTwinResponse
+	0,  // 60: doppel.v1.TwinService.ResetTwin:output_type -> doppel.v1.Twin
+	50, // [50:61] is the sub-list for method output_type
+	39, // [39:50] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_doppel_v1_twin_proto_init() }
