@@ -20,6 +20,7 @@ import (
 	"github.com/doppel-iot/doppel/cluster/peers"
 	"github.com/doppel-iot/doppel/cluster/router"
 	"github.com/doppel-iot/doppel/gateway/api"
+	"github.com/doppel-iot/doppel/gateway/notify"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 	"github.com/doppel-iot/doppel/storage/kafka"
 	"github.com/doppel-iot/doppel/storage/questdb"
@@ -46,9 +47,10 @@ type assembly struct {
 	api         *api.API
 	fleet       *fleet
 	hub         *api.Hub
-	cluster     *cluster     // nil: this node is alone
-	alone       *peers.Peers // of a node that is
-	left        bool         // the MQTT session of this node is empty and ends with its connection
+	notifier    *notify.Notifier // nil: nobody is told of alerts
+	cluster     *cluster         // nil: this node is alone
+	alone       *peers.Peers     // of a node that is
+	left        bool             // the MQTT session of this node is empty and ends with its connection
 }
 
 // build opens and starts everything, what others need first. Listeners that people use are bound
@@ -65,6 +67,9 @@ func (a *assembly) build(ctx context.Context) error {
 	}
 	hub := a.newHub()
 	a.hub = hub
+	if err := a.openNotify(); err != nil {
+		return err
+	}
 	if err := a.openHost(hub); err != nil {
 		return err
 	}
@@ -172,7 +177,7 @@ func (a *assembly) openRows(ctx context.Context) error {
 	}
 	var cursors questdb.CursorStore = questdb.NewFileCursors(filepath.Join(a.cfg.DataDir, "questdb-cursor.json"), log+" "+a.cfg.QuestDB)
 	if a.cluster != nil {
-		cursors = a.storage.RowCursors(a.cfg.Group + "-questdb")
+		cursors = a.storage.RowCursors(a.rowGroup())
 	}
 	w, err := questdb.New(questdb.Config{
 		URL: a.cfg.QuestDB, Node: a.id, Shared: a.cluster != nil, MaxMetrics: a.cfg.QuestDBMaxMetrics, Oldest: a.storage.Oldest,
@@ -207,6 +212,7 @@ func (a *assembly) openHost(hub *api.Hub) (err error) {
 		cfg.Retention = a.storage
 	}
 	if c := a.cluster; c == nil {
+		cfg.Served = a.served
 		if err := a.clearAlone(&cfg); err != nil {
 			return err
 		}

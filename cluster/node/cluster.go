@@ -206,6 +206,7 @@ func (c *cluster) fresh() bool { return time.Since(c.group.Heard()) < sessionFre
 
 // served is told by the host of every partition that it begins or ceases to serve.
 func (c *cluster) served(p int32, epoch uint64, serving bool) {
+	c.a.served(p, epoch, serving)
 	if rows := c.a.rows; rows != nil {
 		if serving {
 			rows.Own(p)

@@ -46,6 +46,7 @@ type Config struct {
 	EmbeddedFsync          bool
 	EmbeddedRetentionBytes int64
 	AddressesFile          string
+	Notify                 string // file of sinks
 	LogLevel               string
 	Pprof                  bool
 }
@@ -80,6 +81,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.IntVar(&c.QuestDBMaxMetrics, "questdb-max-metrics", 200, "metric columns in QuestDB; further metrics go to telemetry_long")
 	fs.BoolVar(&c.EmbeddedFsync, "embedded-fsync", false, "fsync every batch of the embedded log (survives a power cut)")
 	fs.Int64Var(&c.EmbeddedRetentionBytes, "embedded-retention-bytes", 4<<30, "how much the embedded log keeps, never past what a restore needs")
+	fs.StringVar(&c.Notify, "notify", "", "YAML `FILE` of webhooks and Alertmanagers that are told of alerts")
 	fs.StringVar(&c.AddressesFile, "addresses-file", "", "`FILE` that gets the addresses really bound, as JSON, once ready")
 	fs.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	fs.BoolVar(&c.Pprof, "pprof", false, "serve profiles under /debug/pprof/ on http-addr")
@@ -125,6 +127,9 @@ func (c *Config) Validate() error {
 		bad("unknown-devices: %q is neither accept nor dead-letter", c.UnknownDevices)
 	}
 	if _, err := c.metricRanges(); err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := c.sinks(); err != nil {
 		errs = append(errs, err)
 	}
 	if c.EmbeddedRetentionBytes < 1<<20 {

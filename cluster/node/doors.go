@@ -36,12 +36,18 @@ func (a *assembly) openDoors(hub *api.Hub, grpcListener, httpListener net.Listen
 		}
 	}
 	a.metrics.registry.MustRegister(collector)
+	if a.notifier != nil {
+		a.metrics.registry.MustRegister(notifications{a.notifier})
+	}
 	if a.cluster != nil {
 		a.metrics.registry.MustRegister(clusterAccounts{a})
 	}
-	var err error
+	past, err := a.newHistory()
+	if err != nil {
+		return err
+	}
 	a.api, err = api.New(api.Config{
-		Twins: reader, Past: reader, Alerts: reader, Fleet: all, Drains: all, Rules: a.fleet,
+		Twins: reader, Past: reader, History: past, Alerts: reader, Fleet: all, Drains: all, Rules: a.fleet,
 		DeadLetters: a.storage.Letters(), Decoder: a.newDecoder, Resets: reader, Hub: hub, Log: a.log.With("component", "api"),
 	})
 	if err != nil {

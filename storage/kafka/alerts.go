@@ -24,6 +24,9 @@ type AlertLog struct{ out *outbox }
 
 var _ host.AlertLog = (*AlertLog)(nil)
 
+// Source names this log in the CloudEvents: the changelog that a transition's cause stands in.
+func (a *AlertLog) Source() string { return "urn:doppel:" + a.out.c.topics.Telemetry }
+
 // Publish implements host.AlertLog. It blocks while too many transitions are on their way; when ctx
 // ends meanwhile, this one is not written.
 func (a *AlertLog) Publish(ctx context.Context, t host.Transition, done func(error)) {
@@ -43,7 +46,7 @@ func (a *AlertLog) Publish(ctx context.Context, t host.Transition, done func(err
 		Headers: []kgo.RecordHeader{
 			header("ce_specversion", "1.0"),
 			header("ce_id", codec.AlertID(t.Alert.ID)+"/"+pos),
-			header("ce_source", "urn:doppel:"+c.topics.Telemetry),
+			header("ce_source", a.Source()),
 			header("ce_type", "doppel.v1.alert."+t.Alert.State.String()),
 			header("ce_subject", t.Device),
 			header("ce_time", timeText(t.Alert.UpdateTime)),

@@ -1,0 +1,110 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/doppel-iot/doppel/actors/host"
+)
+
+// Tail calls fn with what stands in some partitions, from the offset given of each, as it comes, until ctx
+// ends or fn fails. Where it is nothing of ours Alert is nil, so that every offset is seen to be passed.
+// host.ErrNotRetained: the log begins behind one of the offsets, or ends before it.
+func (a *AlertLog) Tail(ctx context.Context, from map[int32]int64, fn func(host.Published) error) error {
+	topic := a.out.c.topics.Alerts
+	at := make(map[int32]kgo.Offset, len(from))
+	for p, offset := range from {
+		at[p] = kgo.NewOffset().At(offset)
+	}
+	cl, err := kgo.NewClient(append(a.out.c.cfg.connection(),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: at}),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.KeepControlRecords(),
+		kgo.FetchMaxWait(alertsWait))...)
+	if err != nil {
+		return fmt.Errorf("tail alerts: %w", err)
+	}
+	defer cl.Close()
+	for {
+		fs := cl.PollFetches(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		for _, e := range fs.Errors() {
+			if err := consumeError(e.Err); err != nil {
+				return fmt.Errorf("tail alerts p%d: %w", e.Partition, err)
+			}
+		}
+		for it := fs.RecordIter(); !it.Done(); {
+			r := it.Next()
+			t, ok := published(r)
+			if !ok {
+				t = host.Published{Partition: r.Partition, At: r.Offset}
+			}
+			if err := fn(t); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// AlertCursors keeps how far a reader of doppel.alerts is with each partition, as the commits of a consumer
+// group without members: whichever node reads next finds them. The commit's metadata is the place of the
+// newest transition met.
+type AlertCursors struct {
+	client *Client
+	group  string
+}
+
+// AlertCursors are the cursors of a group.
+func (c *Client) AlertCursors(group string) *AlertCursors {
+	return &AlertCursors{client: c, group: group}
+}
+
+// Load gives the places saved last, by whichever node.
+func (c *AlertCursors) Load(ctx context.Context) (map[int32]host.AlertPlace, error) {
+	offsets, err := c.client.adm.FetchOffsets(ctx, c.group)
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		return map[int32]host.AlertPlace{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cursors of group %s: %w", c.group, err)
+	}
+	places := map[int32]host.AlertPlace{}
+	for p, o := range offsets[c.client.topics.Alerts] {
+		if o.Err != nil {
+			return nil, fmt.Errorf("cursor of p%d in group %s: %w", p, c.group, o.Err)
+		}
+		at := host.AlertPlace{Next: o.At}
+		if o.At < 0 || !parsePlace(o.Metadata, &at) {
+			continue
+		}
+		places[p] = at
+	}
+	return places, nil
+}
+
+// Save replaces the places of the partitions given.
+func (c *AlertCursors) Save(ctx context.Context, places map[int32]host.AlertPlace) error {
+	commit := kadm.Offsets{}
+	for p, at := range places {
+		commit.Add(kadm.Offset{
+			Topic: c.client.topics.Alerts, Partition: p, At: at.Next, LeaderEpoch: -1, Metadata: fmt.Sprintf("%d/%d", at.Offset, at.Index),
+		})
+	}
+	if err := c.client.adm.CommitAllOffsets(ctx, c.group, commit); err != nil {
+		return fmt.Errorf("save cursors of group %s: %w", c.group, err)
+	}
+	return nil
+}
+
+func parsePlace(s string, at *host.AlertPlace) bool {
+	n, err := fmt.Sscanf(s, "%d/%d", &at.Offset, &at.Index)
+	return err == nil && n == 2 && !strings.ContainsAny(s, " \n")
+}
