@@ -39,9 +39,9 @@ run-real: ## The same on real Kafka, QuestDB and Mosquitto, started here and sto
 	deploy/run-real $(ARGS)
 
 .PHONY: test
-test: grpcurl ## Everything, with the race detector, against real Kafka, QuestDB and Mosquitto
+test: grpcurl ## Everything, with the race detector, against real Kafka, QuestDB, Mosquitto and HiveMQ
 	go vet $(PKG)
-	$(SERVICES) with kafka questdb mosquitto -- \
+	$(SERVICES) with kafka questdb mosquitto hivemq -- \
 	  go test -race -shuffle=on -count=1 -timeout $(TIMEOUT) -run '$(RUN)' $(PKG)
 	$(if $(filter ./....,$(PKG)$(RUN)),go test -v -count=1 -timeout $(TIMEOUT) -run '^TestSchedules$$' ./sim/world)
 
@@ -64,15 +64,15 @@ lint: golangci-lint buf ## Lint Go and protobuf
 	cd proto && buf lint && buf format --diff --exit-code
 
 .PHONY: proto
-proto: buf protoc-gen-go protoc-gen-go-grpc ## Generate Go from the protobuf files
+proto: buf protoc-gen-go protoc-gen-go-grpc protoc-gen-openapi ## Generate Go from the protobuf files
 	cd proto && buf generate
 
 .PHONY: proto-check
-proto-check: buf protoc-gen-go protoc-gen-go-grpc ## Fail if the generated Go is not current, or the API broke
+proto-check: buf protoc-gen-go protoc-gen-go-grpc protoc-gen-openapi ## Fail if the generated Go is not current, or the API broke
 	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
 	(cd proto && buf generate --output "$$tmp") && \
-	find proto -name '*.pb.go' -printf '%P\n' | sort >"$$tmp/have" && \
-	(cd "$$tmp" && find . -name '*.pb.go' -printf '%P\n' | sort) | diff - "$$tmp/have" && \
+	find proto \( -name '*.pb.go' -o -name openapi.yaml \) -printf '%P\n' | sort >"$$tmp/have" && \
+	(cd "$$tmp" && find . \( -name '*.pb.go' -o -name openapi.yaml \) -printf '%P\n' | sort) | diff - "$$tmp/have" && \
 	while read -r f; do diff -q "$$tmp/$$f" "proto/$$f" || { echo "generated code is stale: make proto" >&2; exit 1; }; done <"$$tmp/have"
 	@if [[ '$(BASE)' ]]; then cd proto && buf breaking --against '../.git#ref=$(BASE),subdir=proto'; fi
 
@@ -84,11 +84,12 @@ build: ## The doppel binary
 	go build -trimpath -o doppel .
 
 # Tools, pinned and built into .bin. A tool of the pinned version that is there already is left alone.
-.PHONY: golangci-lint buf protoc-gen-go protoc-gen-go-grpc grpcurl
+.PHONY: golangci-lint buf protoc-gen-go protoc-gen-go-grpc protoc-gen-openapi grpcurl
 golangci-lint:      ; $(call tool,github.com/golangci/golangci-lint/v2/cmd/golangci-lint,v2.15.0)
 buf:                ; $(call tool,github.com/bufbuild/buf/cmd/buf,v1.75.0)
 protoc-gen-go:      ; $(call tool,google.golang.org/protobuf/cmd/protoc-gen-go,v1.36.12)
 protoc-gen-go-grpc: ; $(call tool,google.golang.org/grpc/cmd/protoc-gen-go-grpc,v1.6.2)
+protoc-gen-openapi: ; $(call tool,github.com/google/gnostic/cmd/protoc-gen-openapi,v0.7.1)
 grpcurl:            ; $(call tool,github.com/fullstorydev/grpcurl/cmd/grpcurl,v1.9.4)
 
 tool = @go version -m $(BIN)/$@ 2>/dev/null | grep -qE '^\s+mod\s.*\s$(2)\s' || GOBIN=$(BIN) go install $(1)@$(2)

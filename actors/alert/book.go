@@ -140,6 +140,9 @@ func (b *Book) Open() []Alert {
 	return open
 }
 
+// Quiet says that no alert is open.
+func (b *Book) Quiet() bool { return b.readings == 0 && b.timed == 0 }
+
 // find returns the tracker of a rule and metric, or nil. It is good until the next call of track.
 func (b *Book) find(rule, metric string) *tracker {
 	for i := range b.trackers {

@@ -45,6 +45,7 @@ type Env struct {
 type Filter struct {
 	program cel.Program
 	fields  *fieldSet
+	checked *cel.Ast
 }
 
 // NewEnv declares the fields of msg as variables, by their proto names and by their JSON
@@ -90,7 +91,7 @@ func (e *Env) Compile(expr string) (Filter, error) {
 	if err != nil {
 		return Filter{}, &Error{Text: "1:1: " + err.Error()}
 	}
-	return Filter{program: program, fields: e.fields}, nil
+	return Filter{program: program, fields: e.fields, checked: ast}, nil
 }
 
 // describe gives each error as LINE:COLUMN: TEXT, columns counted from 1.

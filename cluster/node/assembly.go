@@ -37,6 +37,7 @@ type assembly struct {
 	id          string
 	incarnation uint64                 // grows with each start
 	ranges      map[string]codec.Range // of metrics; nil: none
+	locks       *locks
 	addrs       Addresses
 	storage     *kafka.Client
 	embedded    *kafka.Embedded // nil: the log is elsewhere
@@ -60,7 +61,7 @@ func (a *assembly) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{a.openData, a.openLog, a.openRows, a.keepLog, a.openCluster} {
+	for _, step := range []func(context.Context) error{a.openData, a.openLocks, a.openLog, a.openJournal, a.openRows, a.keepLog, a.openCluster} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -129,13 +130,16 @@ func (a *assembly) openData(context.Context) error {
 func (a *assembly) openLog(ctx context.Context) error {
 	cfg := kafka.Config{
 		Brokers: a.cfg.Kafka, TopicPrefix: a.cfg.TopicPrefix, Partitions: a.cfg.partitions(),
-		ClientID: a.id, Logger: a.log.With("component", "kafka"),
+		ClientID: a.id, SASL: a.locks.sasl, Logger: a.log.With("component", "kafka"),
+	}
+	if a.cfg.KafkaTLS {
+		cfg.TLS = a.locks.certs.Client
 	}
 	if a.cfg.embeddedLog() {
 		cfg.DataDir, cfg.RetentionBytes = filepath.Join(a.cfg.DataDir, "log"), a.cfg.EmbeddedRetentionBytes
 		embedded, err := kafka.OpenEmbedded(kafka.EmbeddedConfig{
 			Addr: a.cfg.KafkaAddr, DataDir: cfg.DataDir, TopicPrefix: a.cfg.TopicPrefix,
-			Fsync: a.cfg.EmbeddedFsync, Logger: a.log.With("component", "embedded_log"),
+			TLS: a.locks.kafka(a.cfg), Fsync: a.cfg.EmbeddedFsync, Logger: a.log.With("component", "embedded_log"),
 		})
 		if err != nil {
 			if op := (*net.OpError)(nil); errors.As(err, &op) {
@@ -180,7 +184,7 @@ func (a *assembly) openRows(ctx context.Context) error {
 		cursors = a.storage.RowCursors(a.rowGroup())
 	}
 	w, err := questdb.New(questdb.Config{
-		URL: a.cfg.QuestDB, Node: a.id, Shared: a.cluster != nil, MaxMetrics: a.cfg.QuestDBMaxMetrics, Oldest: a.storage.Oldest,
+		URL: a.locks.questdb, TLS: a.locks.certs.Client, Node: a.id, Shared: a.cluster != nil, MaxMetrics: a.cfg.QuestDBMaxMetrics, Oldest: a.storage.Oldest,
 		Observe: func(_ int, took time.Duration) { a.metrics.observe(stageQuestDB, took) },
 	}, a.storage.Changelog(), cursors, a.storage.DeadLetters(), a.log.With("component", "questdb"))
 	if err != nil {

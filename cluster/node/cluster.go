@@ -78,7 +78,7 @@ func (a *assembly) openCluster(context.Context) (err error) {
 	if c == nil {
 		return nil
 	}
-	c.remote = remote.New(remote.Config{Address: a.advertised(), Logger: a.log.With("component", "remote")})
+	c.remote = remote.New(remote.Config{Address: a.advertised(), TLS: a.locks.node(), Logger: a.log.With("component", "remote")})
 	c.group, err = group.New(group.Config{
 		Connection: a.storage.Options(), Group: a.cfg.Group, Topic: a.storage.Topics().Ingest, Partitions: a.storage.Partitions(),
 		Node: a.id, Incarnation: a.incarnation, Capacity: a.cfg.Capacity, Former: a.formerSeat(), Seated: a.keepSeat,

@@ -5,11 +5,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
-	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -34,9 +31,7 @@ type Config struct {
 	GRPCAddr, HTTPAddr, MQTTAddr, KafkaAddr, NodeAddr string
 	Advertise                                         string
 
-	TLSCert, TLSKey, TLSCA string
-	AuthTokens             string
-	Insecure               bool
+	Security
 
 	UnknownDevices         string        // accept or dead-letter
 	MetricRanges           []string      // NAME=MIN:MAX
@@ -69,11 +64,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.KafkaAddr, "kafka-addr", "127.0.0.1:9092", "where the embedded log listens")
 	fs.StringVar(&c.NodeAddr, "node-addr", "127.0.0.1:7946", "where other nodes reach this one")
 	fs.StringVar(&c.Advertise, "advertise", "", "address that other nodes are told (default node-addr)")
-	fs.StringVar(&c.TLSCert, "tls-cert", "", "certificate `FILE` (PEM) of every door")
-	fs.StringVar(&c.TLSKey, "tls-key", "", "private key `FILE` (PEM)")
-	fs.StringVar(&c.TLSCA, "tls-ca", "", "certificate authorities `FILE` (PEM) for clients and other nodes")
-	fs.StringVar(&c.AuthTokens, "auth-tokens", "", "`FILE` of API tokens")
-	fs.BoolVar(&c.Insecure, "insecure", false, "listen beyond loopback without TLS and authentication")
+	c.Security.flags(fs)
 	fs.StringVar(&c.UnknownDevices, "unknown-devices", "accept", "telemetry of devices without a twin: accept or dead-letter")
 	fs.StringSliceVar(&c.MetricRanges, "metric-range", nil, "`NAME=MIN:MAX` of a metric: a sample with a value outside is a dead letter; either bound may be left out")
 	fs.DurationVar(&c.CheckpointAfter, "checkpoint-after", time.Minute, "how long a changed twin waits for its checkpoint; longer: less writing, longer restarts after a crash")
@@ -144,20 +135,7 @@ func (c *Config) Validate() error {
 	if c.QuestDBMaxMetrics < 1 {
 		bad("questdb-max-metrics: %d, want at least 1", c.QuestDBMaxMetrics)
 	}
-	// Doors without what was asked for would be open ones.
-	for _, s := range [...]struct{ key, file string }{
-		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-ca", c.TLSCA}, {"auth-tokens", c.AuthTokens},
-	} {
-		if s.file != "" {
-			bad("%s: this version has neither TLS nor authentication; listen on 127.0.0.1 behind something that has", s.key)
-		}
-	}
-	listens := c.listens()
-	for _, key := range slices.Sorted(maps.Keys(listens)) {
-		if err := c.checkListen(key, listens[key]); err != nil {
-			errs = append(errs, err)
-		}
-	}
+	errs = append(errs, c.validateSecurity()...)
 	return errors.Join(errs...)
 }
 
@@ -173,26 +151,6 @@ func (c *Config) listens() map[string]string {
 		l["node-addr"] = c.NodeAddr
 	}
 	return l
-}
-
-// checkListen refuses an address beyond loopback unless it is secured or the user insists.
-func (c *Config) checkListen(key, addr string) error {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return fmt.Errorf("%s: %q is not HOST:PORT", key, addr)
-	}
-	if c.Insecure || loopback(host) {
-		return nil
-	}
-	return fmt.Errorf("%s: %s is reachable from other machines, which needs TLS and authentication; listen on 127.0.0.1, or give insecure", key, addr)
-}
-
-func loopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }
 
 // nodeID is the configured id, or the one kept in the data directory, made on first use.

@@ -48,18 +48,22 @@ func (a *assembly) openDoors(hub *api.Hub, grpcListener, httpListener net.Listen
 	}
 	a.api, err = api.New(api.Config{
 		Twins: reader, Past: reader, History: past, Alerts: reader, Fleet: all, Drains: all, Rules: a.fleet,
-		DeadLetters: a.storage.Letters(), Decoder: a.newDecoder, Resets: reader, Hub: hub, Log: a.log.With("component", "api"),
+		DeadLetters: a.storage.Letters(), Decoder: a.newDecoder, Resets: reader, Hub: hub, Guard: a.locks.guard, Journal: a.locks.journal, Log: a.log.With("component", "api"),
 	})
 	if err != nil {
 		return err
 	}
-	grpcServer := a.api.Server()
+	grpcServer := a.api.Server(a.locks.grpc()...)
 	webLog := a.log.With("component", "web")
-	handler, err := web.New(web.Config{GRPC: grpcServer, Watches: a.api, Metrics: a.metrics.registry, Ready: a.ready, Pprof: a.cfg.Pprof, Log: webLog})
+	handler, err := web.New(web.Config{
+		GRPC: grpcServer, Watches: a.api, Metrics: a.metrics.registry, Ready: a.ready, Pprof: a.cfg.Pprof,
+		Guard: a.locks.guard, Certificates: a.cfg.clientAuth() == "require", Log: webLog,
+	})
 	if err != nil {
 		return err
 	}
 	httpServer := web.NewServer(handler, webLog)
+	httpServer.TLSConfig = a.locks.http()
 	a.life.start("rates", func(ctx context.Context) error { a.fleet.run(ctx); return nil })
 	a.life.start("grpc", func(ctx context.Context) error { return serveGRPC(ctx, grpcServer, grpcListener, hub) })
 	a.life.start("http", func(ctx context.Context) error { return serveHTTP(ctx, httpServer, httpListener) })
@@ -88,7 +92,10 @@ func (a *assembly) openMQTT(ctx context.Context) error {
 	a.router = inlet
 	log := a.log.With("component", "mqtt")
 	if a.cfg.embeddedBroker() {
-		broker, err := mqtt.NewBroker(mqtt.BrokerConfig{Address: a.cfg.MQTTAddr, DrainTimeout: drainWithin, TopicRoot: a.cfg.MQTTRoot, Observe: a.observer()}, inlet, a.host, log)
+		broker, err := mqtt.NewBroker(mqtt.BrokerConfig{
+			Address: a.cfg.MQTTAddr, TLS: a.locks.mqtt(), Users: a.locks.users, Anonymous: a.cfg.MQTTAnonymous,
+			DrainTimeout: drainWithin, TopicRoot: a.cfg.MQTTRoot, Observe: a.observer(),
+		}, inlet, a.host, log)
 		if err != nil {
 			return fmt.Errorf("mqtt-addr: %w", err)
 		}
@@ -96,6 +103,7 @@ func (a *assembly) openMQTT(ctx context.Context) error {
 			return fmt.Errorf("mqtt-addr: %w", err)
 		}
 		a.addrs.MQTT, a.door = broker.Addr().String(), broker
+		a.metrics.registry.MustRegister(refusals(broker.Stats())...)
 	} else {
 		client, err := mqtt.New(a.mqttConfig(), inlet, a.host, log)
 		if err != nil {
@@ -110,6 +118,7 @@ func (a *assembly) openMQTT(ctx context.Context) error {
 func (a *assembly) mqttConfig() mqtt.Config {
 	cfg := mqtt.Config{
 		URLs: a.cfg.MQTT, ClientID: a.mqttClientID(), DrainTimeout: drainWithin, Group: a.cfg.Group, TopicRoot: a.cfg.MQTTRoot, Observe: a.observer(),
+		Username: a.cfg.MQTTUser, Password: a.locks.mqttPassword, TLS: a.locks.certs.Client,
 	}
 	if a.cluster != nil {
 		cfg.Permit, cfg.Adopted = a.cluster.registry.Permit, a.cluster.registry.Adopted
@@ -176,7 +185,13 @@ func serveGRPC(ctx context.Context, s *grpc.Server, l net.Listener, hub *api.Hub
 
 func serveHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(l) }()
+	go func() {
+		if s.TLSConfig != nil {
+			done <- s.ServeTLS(l, "", "")
+			return
+		}
+		done <- s.Serve(l)
+	}()
 	select {
 	case err := <-done:
 		return err

@@ -18,7 +18,7 @@ import (
 const envPrefix = "DOPPEL_"
 
 // notSettings are environment variables of the same prefix that belong to the clients and tests.
-var notSettings = []string{"DOPPEL_ADDR", "DOPPEL_TOKEN"}
+var notSettings = []string{"DOPPEL_ADDR", "DOPPEL_TOKEN", "DOPPEL_TOKEN_FILE"}
 
 // Load fills the settings that the command line left alone, from the environment, then from the YAML
 // file (empty: none); what is in neither keeps its default. fs is parsed already and was made by

@@ -134,6 +134,12 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
+// locked listens everywhere, behind locks.
+func locked(c *Config) {
+	c.GRPCAddr, c.HTTPAddr, c.MQTTAddr = "0.0.0.0:9090", "0.0.0.0:8080", "0.0.0.0:1883"
+	c.TLSCert, c.TLSKey, c.TLSCA, c.AuthTokens, c.MQTTUsers = "load_test.go", "load_test.go", "load_test.go", "load_test.go", "load_test.go"
+}
+
 // TestValidate: a setting that cannot be kept is refused by its name.
 func TestValidate(t *testing.T) {
 	tests := []struct {
@@ -145,8 +151,22 @@ func TestValidate(t *testing.T) {
 		{"unknown devices", func(c *Config) { c.UnknownDevices = "maybe" }, `unknown-devices: "maybe" is neither accept nor dead-letter`},
 		{"retention", func(c *Config) { c.EmbeddedRetentionBytes = 5 }, "embedded-retention-bytes: 5 is less than 1 MiB"},
 		{"max metrics", func(c *Config) { c.QuestDBMaxMetrics = 0 }, "questdb-max-metrics: 0, want at least 1"},
-		{"certificate", func(c *Config) { c.TLSCert = "cert.pem" }, "tls-cert: this version has neither TLS nor authentication"},
-		{"tokens", func(c *Config) { c.AuthTokens = "tokens" }, "auth-tokens: this version has neither TLS nor authentication"},
+		{"certificate alone", func(c *Config) { c.TLSCert = "load_test.go" }, "tls-cert, tls-key: one is given without the other"},
+		{"no such file", func(c *Config) { c.AuthTokens = "nowhere" }, "auth-tokens: stat nowhere"},
+		{"client certificates of nobody", func(c *Config) { c.TLSClientAuth = "require" }, "tls-client-auth: require needs tls-cert, tls-key and tls-ca"},
+		{"client certificates, misspelt", func(c *Config) { c.TLSClientAuth = "maybe" }, `tls-client-auth: "maybe" is none of none, request, require`},
+		{"issuer in plain text", func(c *Config) { c.OIDCIssuer, c.OIDCAudience = "http://id.example.com", "doppel" }, "oidc-issuer: \"http://id.example.com\" is not https"},
+		{"issuer without audience", func(c *Config) { c.OIDCIssuer = "https://id.example.com" }, "oidc-audience: is missing"},
+		{"sasl without a password", func(c *Config) { c.KafkaSASLMechanism, c.KafkaSASLUser = "plain", "me" }, "kafka-sasl-mechanism: needs kafka-sasl-user and kafka-sasl-password-file"},
+		{"sasl, misspelt", func(c *Config) { c.KafkaSASLMechanism = "gssapi" }, `kafka-sasl-mechanism: "gssapi" is none of plain`},
+		{"password in plain text", func(c *Config) {
+			c.MQTT, c.MQTTUser, c.MQTTPasswordFile = []string{"mqtt://b:1883"}, "me", "load_test.go"
+		}, "mqtt: the password would go in plain text to b:1883; give mqtts://"},
+		{"locked", locked, ""},
+		{"locked, log", func(c *Config) { locked(c); c.KafkaAddr = "0.0.0.0:9092" }, ""},
+		{"locked, but for tokens", func(c *Config) { locked(c); c.AuthTokens = "" }, "grpc-addr: 0.0.0.0:9090 is reachable from other machines, which needs TLS and authentication: give auth-tokens or oidc-issuer; or listen"},
+		{"locked, but for authorities", func(c *Config) { locked(c); c.KafkaAddr, c.TLSCA = "0.0.0.0:9092", "" }, "give tls-ca; or listen"},
+		{"locked, but for strangers", func(c *Config) { locked(c); c.MQTTAnonymous = true }, "mqtt-addr: 0.0.0.0:1883 is reachable"},
 		{"no port", func(c *Config) { c.HTTPAddr = "127.0.0.1" }, `http-addr: "127.0.0.1" is not HOST:PORT`},
 		{"everywhere", func(c *Config) { c.GRPCAddr = "0.0.0.0:9090" }, "grpc-addr: 0.0.0.0:9090 is reachable from other machines"},
 		{"everywhere, short", func(c *Config) { c.HTTPAddr = ":8080" }, "http-addr: :8080 is reachable from other machines"},

@@ -13,8 +13,9 @@ type Config struct {
 	// Address under which other nodes reach this one, HOST:PORT. It is its identity, too.
 	Address string
 	// TLS has the certificate of this node and, as RootCAs, the authorities of the cluster; every
-	// connection is authenticated on both sides. Nil: no encryption.
-	TLS    *tls.Config
+	// connection is authenticated on both sides. It is asked for each of them, because certificates are
+	// renewed. Nil: no encryption.
+	TLS    func() *tls.Config
 	Logger *slog.Logger // nil: silent
 	// OnRefused is called for each message that the node at address did not deliver; it must not
 	// block. Nil: they are only counted.

@@ -162,7 +162,9 @@ func mustTell(t testing.TB, n *node, address, name string, m proto.Message) {
 	}
 }
 
-func withTLS(c *tls.Config) func(*Config) { return func(cfg *Config) { cfg.TLS = c } }
+func withTLS(c *tls.Config) func(*Config) {
+	return func(cfg *Config) { cfg.TLS = func() *tls.Config { return c } }
+}
 
 func blockOn(free <-chan struct{}) func(string, proto.Message) {
 	return func(string, proto.Message) { <-free }

@@ -30,7 +30,7 @@ const (
 func (r *Remote) ServerOptions() []grpc.ServerOption {
 	creds := insecure.NewCredentials()
 	if r.cfg.TLS != nil {
-		creds = credentials.NewTLS(serverTLS(r.cfg.TLS))
+		creds = credentials.NewTLS(renewed(r.cfg.TLS))
 	}
 	return []grpc.ServerOption{
 		grpc.Creds(creds),
@@ -48,7 +48,7 @@ func (r *Remote) ServerOptions() []grpc.ServerOption {
 func (r *Remote) dialOptions(p *peer) []grpc.DialOption {
 	creds := insecure.NewCredentials()
 	if r.cfg.TLS != nil {
-		creds = credentials.NewTLS(clientTLS(r.cfg.TLS))
+		creds = renewing{TransportCredentials: credentials.NewTLS(clientTLS(r.cfg.TLS())), current: r.cfg.TLS}
 	}
 	return []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
@@ -98,6 +98,29 @@ func endOf(err error) error {
 	return err
 }
 
+// renewing are credentials that look at the certificates anew for each connection.
+type renewing struct {
+	credentials.TransportCredentials
+	current func() *tls.Config
+}
+
+// ClientHandshake implements credentials.TransportCredentials.
+func (c renewing) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return credentials.NewTLS(clientTLS(c.current())).ClientHandshake(ctx, authority, conn)
+}
+
+// Clone implements credentials.TransportCredentials.
+func (c renewing) Clone() credentials.TransportCredentials {
+	return renewing{TransportCredentials: c.TransportCredentials.Clone(), current: c.current}
+}
+
+// renewed is the same for the connections of others.
+func renewed(current func() *tls.Config) *tls.Config {
+	c := serverTLS(current())
+	c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return serverTLS(current()), nil }
+	return c
+}
+
 // serverTLS demands a certificate of the cluster from everybody who connects.
 func serverTLS(c *tls.Config) *tls.Config {
 	c = clientTLS(c)
@@ -114,5 +137,6 @@ func serverTLS(c *tls.Config) *tls.Config {
 func clientTLS(c *tls.Config) *tls.Config {
 	c = c.Clone()
 	c.MinVersion = max(c.MinVersion, tls.VersionTLS13) // both ends are ours
+	c.NextProtos = []string{"h2"}
 	return c
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 )
 
 // unary is around every unary call: it maps errors, catches panics and logs.
@@ -26,7 +27,7 @@ func (a *API) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, ha
 	}()
 	ctx, cancel := early(ctx)
 	defer cancel()
-	return handler(ctx, req)
+	return a.admit(ctx, req, info, handler)
 }
 
 // answerWithin is how long before a call's deadline its handler has to be done, or an eighth of the time
@@ -45,7 +46,7 @@ func early(ctx context.Context) (context.Context, context.CancelFunc) {
 func (a *API) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	start := time.Now()
 	defer func() { err = a.finish(ss.Context(), info.FullMethod, start, recover(), err) }()
-	return handler(srv, ss)
+	return a.admitStream(srv, ss, info, handler)
 }
 
 // finish turns what a handler left behind into the status of its call.
@@ -67,11 +68,17 @@ func (a *API) finish(ctx context.Context, method string, start time.Time, panick
 }
 
 // local runs a watch without a connection, through the same interceptor.
-func local[M any](ctx context.Context, a *API, method string, send func(*M) error, watch func(grpc.ServerStreamingServer[M]) error) error {
-	ss := &localStream[M]{ctx: ctx, send: send}
+func local[Q, M any](ctx context.Context, a *API, method string, req *Q, send func(*M) error, watch func(*Q, grpc.ServerStreamingServer[M]) error) error {
+	ss := &localStream[M]{ctx: ctx, req: req, send: send}
 	info := &grpc.StreamServerInfo{FullMethod: method, IsServerStream: true}
 	//nolint:contextcheck // the stream carries it
-	return a.stream(a, ss, info, func(any, grpc.ServerStream) error { return watch(ss) })
+	return a.stream(a, ss, info, func(_ any, s grpc.ServerStream) error {
+		in := new(Q)
+		if err := s.RecvMsg(in); err != nil {
+			return err
+		}
+		return watch(in, &grpc.GenericServerStream[Q, M]{ServerStream: s})
+	})
 }
 
 var errNoStream = errors.New("not a stream of this type")
@@ -79,15 +86,29 @@ var errNoStream = errors.New("not a stream of this type")
 // localStream is the stream of a watch that runs in process.
 type localStream[M any] struct {
 	ctx  context.Context //nolint:containedctx // what grpc.ServerStream is
+	req  any             // the only one that comes
 	send func(*M) error
 }
 
 func (s *localStream[M]) Context() context.Context     { return s.ctx }
-func (s *localStream[M]) Send(m *M) error              { return s.send(m) }
 func (s *localStream[M]) SetHeader(metadata.MD) error  { return nil }
 func (s *localStream[M]) SendHeader(metadata.MD) error { return nil }
 func (s *localStream[M]) SetTrailer(metadata.MD)       {}
-func (s *localStream[M]) RecvMsg(any) error            { return io.EOF }
+
+// RecvMsg gives the request, a copy of the caller's.
+func (s *localStream[M]) RecvMsg(m any) error {
+	in, isProto := m.(proto.Message)
+	req, ok := s.req.(proto.Message)
+	switch {
+	case s.req == nil:
+		return io.EOF
+	case !isProto || !ok:
+		return errNoStream
+	}
+	proto.Merge(in, req)
+	s.req = nil
+	return nil
+}
 
 func (s *localStream[M]) SendMsg(m any) error {
 	if msg, ok := m.(*M); ok {

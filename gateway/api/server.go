@@ -14,6 +14,7 @@ import (
 
 	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/filter"
+	"github.com/doppel-iot/doppel/gateway/auth"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -46,17 +47,23 @@ type Config struct {
 	Resets Resets
 	Drains Drains // nil: DrainNode is UNIMPLEMENTED
 	Hub    *Hub
-	Log    *slog.Logger
+	// Guard says who calls and what they may do. Default: everybody is the admin "local".
+	Guard *auth.Guard
+	// Journal records writes. Default: nobody does.
+	Journal *auth.Journal
+	Log     *slog.Logger
 }
 
 // API is the services of doppel.v1 over the ports.
 type API struct {
-	log    *slog.Logger
-	twins  *twinService
-	alerts *alertService
-	fleet  *fleetService
-	rules  *ruleService
-	health *health.Server
+	log     *slog.Logger
+	guard   *auth.Guard
+	journal *auth.Journal
+	twins   *twinService
+	alerts  *alertService
+	fleet   *fleetService
+	rules   *ruleService
+	health  *health.Server
 }
 
 // New makes the services. It starts nothing.
@@ -79,8 +86,13 @@ func New(cfg Config) (*API, error) {
 	if cfg.Decoder == nil {
 		cfg.Decoder = codec.NewDecoder
 	}
+	if cfg.Guard == nil {
+		if cfg.Guard, err = auth.NewGuard(auth.GuardConfig{Log: cfg.Log}); err != nil {
+			return nil, err
+		}
+	}
 	a := &API{
-		log:    cfg.Log,
+		log: cfg.Log, guard: cfg.Guard, journal: cfg.Journal,
 		twins:  &twinService{twins: cfg.Twins, past: cfg.Past, history: cfg.History, resets: cfg.Resets, hub: cfg.Hub, filter: twinFilter},
 		alerts: &alertService{alerts: cfg.Alerts, hub: cfg.Hub, filter: alertFilter},
 		fleet: &fleetService{
@@ -136,16 +148,10 @@ func (a *API) SetServing(serving bool) {
 // WatchTwins serves a watch in process, as the gRPC server would: for doors that speak another
 // protocol. ctx carries the caller's metadata as incoming metadata.
 func (a *API) WatchTwins(ctx context.Context, req *doppelv1.WatchTwinsRequest, send func(*doppelv1.WatchTwinsResponse) error) error {
-	return local(ctx, a, doppelv1.TwinService_WatchTwins_FullMethodName, send,
-		func(ss grpc.ServerStreamingServer[doppelv1.WatchTwinsResponse]) error {
-			return a.twins.WatchTwins(req, ss)
-		})
+	return local(ctx, a, doppelv1.TwinService_WatchTwins_FullMethodName, req, send, a.twins.WatchTwins)
 }
 
 // WatchAlerts is the same for alerts.
 func (a *API) WatchAlerts(ctx context.Context, req *doppelv1.WatchAlertsRequest, send func(*doppelv1.WatchAlertsResponse) error) error {
-	return local(ctx, a, doppelv1.AlertService_WatchAlerts_FullMethodName, send,
-		func(ss grpc.ServerStreamingServer[doppelv1.WatchAlertsResponse]) error {
-			return a.alerts.WatchAlerts(req, ss)
-		})
+	return local(ctx, a, doppelv1.AlertService_WatchAlerts_FullMethodName, req, send, a.alerts.WatchAlerts)
 }

@@ -31,6 +31,7 @@ type Broker struct {
 	server   *mochi.Server
 	self     *mochi.Client // publishes for the node
 	hook     *hook
+	access   *access
 	listener *listener
 	wills    *peer
 	gate     *gate           // goroutines of peers
@@ -63,6 +64,10 @@ func NewBroker(cfg BrokerConfig, inlet Inlet, refuser Refuser, log *slog.Logger)
 		topics: b.topics, stats: &b.stats, observe: cfg.Observe, log: log,
 	}
 	b.wills = newPeer(b, nil)
+	b.access = &access{users: cfg.Users, anonymous: cfg.Anonymous, topics: b.topics}
+	if cfg.Users != nil {
+		cfg.Users.OnChange(b.reconsider)
+	}
 	b.hook = &hook{broker: b}
 	b.server = mochi.New(mochiOptions(cfg, log))
 	b.self = b.server.NewClient(nil, mochi.LocalListener, "doppel", true)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/doppel-iot/doppel/gateway/auth"
 )
 
 // BrokerConfig configures a [Broker].
@@ -14,6 +16,10 @@ type BrokerConfig struct {
 	Address string
 	// TLS makes the listener encrypted. Default: plain.
 	TLS *tls.Config
+	// Users are who may come in and what each may do. Default: everybody may do everything.
+	Users *auth.DeviceUsers
+	// Anonymous lets in who shows no credentials either, as the device of its client id.
+	Anonymous bool
 	// TopicRoot is the first level of all device topics. Default: devices.
 	TopicRoot string
 	// MaxUnacked bounds the unacknowledged messages of one connection; beyond it nothing is read

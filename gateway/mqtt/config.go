@@ -40,8 +40,9 @@ type Config struct {
 	KeepAlive time.Duration
 	// Username and Password, if not empty, go before those in the URL.
 	Username, Password string
-	// TLS applies to encrypted URLs. Default: the system's roots.
-	TLS *tls.Config
+	// TLS applies to encrypted URLs. It is asked for every connection: certificates are renewed. Default:
+	// the system's roots.
+	TLS func() *tls.Config
 	// Permit, if not nil, is asked before every attempt to connect. It blocks until this node may hold
 	// its session, or ctx ends: a node that another may have taken for dead must not throw out who took
 	// over its session. Default: always.

@@ -198,13 +198,16 @@ func (c *conn) refuseAlias(err error) {
 }
 
 // dial connects to a broker: mqtt and tcp plainly, mqtts, ssl and tls encrypted.
-func dial(ctx context.Context, u *url.URL, tlsConfig *tls.Config, timeout time.Duration) (net.Conn, error) {
+func dial(ctx context.Context, u *url.URL, secure func() *tls.Config, timeout time.Duration) (net.Conn, error) {
 	d := &net.Dialer{Timeout: timeout}
 	switch strings.ToLower(u.Scheme) {
 	case "mqtt", "tcp":
 		return d.DialContext(ctx, "tcp", hostPort(u, "1883"))
 	case "mqtts", "ssl", "tls":
-		t := &tls.Dialer{NetDialer: d, Config: tlsConfig}
+		t := &tls.Dialer{NetDialer: d}
+		if secure != nil {
+			t.Config = secure()
+		}
 		return t.DialContext(ctx, "tcp", hostPort(u, "8883"))
 	}
 	return nil, fmt.Errorf("url %s: scheme is none of mqtt, tcp, mqtts, ssl, tls", u.Redacted())

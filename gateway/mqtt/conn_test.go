@@ -161,7 +161,7 @@ func TestClientOverTLS(t *testing.T) {
 	o := newOwner(releaseAll)
 	c, _ := startClient(t, m.addr, o, func(cfg *Config) {
 		cfg.URLs = []string{"mqtts://" + m.addr}
-		cfg.TLS = &tls.Config{RootCAs: pool}
+		cfg.TLS = func() *tls.Config { return &tls.Config{RootCAs: pool} }
 		cfg.KeepAlive = time.Second
 	})
 	const n = 2000

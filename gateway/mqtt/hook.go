@@ -33,12 +33,6 @@ func (h *hook) Provides(b byte) bool {
 	return false
 }
 
-// OnConnectAuthenticate admits everybody: the listener is on loopback.
-func (h *hook) OnConnectAuthenticate(*mochi.Client, packets.Packet) bool { return true }
-
-// OnACLCheck allows everything.
-func (h *hook) OnACLCheck(*mochi.Client, string, bool) bool { return true }
-
 // OnConnect switches off mochi's send quota for the client: in v2.7.9 it leaks, so that delivery
 // stops after twice the client's Receive Maximum, and it takes a read lock recursively, which dead-locks
 // the broker. It also keeps a delayed will from outliving its session, which mochi would then send
@@ -63,11 +57,13 @@ func (h *hook) OnSessionEstablish(cl *mochi.Client, _ packets.Packet) {
 		if p := h.peer(old); p != nil {
 			p.close()
 		}
+		h.broker.access.takesOver(cl, old)
 	}
 }
 
 // OnSessionEstablished implements mochi's Hook.
 func (h *hook) OnSessionEstablished(cl *mochi.Client, _ packets.Packet) {
+	h.broker.access.tookOver(cl)
 	cl.State.Inflight.ResetSendQuota(0)
 	h.peers.Store(cl, newPeer(h.broker, cl))
 	h.broker.stats.Connects.Add(1)
@@ -75,7 +71,10 @@ func (h *hook) OnSessionEstablished(cl *mochi.Client, _ packets.Packet) {
 }
 
 // OnDisconnect implements mochi's Hook.
-func (h *hook) OnDisconnect(cl *mochi.Client, _ error, _ bool) {
+func (h *hook) OnDisconnect(cl *mochi.Client, _ error, expire bool) {
+	if expire {
+		h.broker.access.forget(cl)
+	}
 	if p := h.peer(cl); p != nil {
 		h.broker.leftovers.Store(p, nil) // first: Clear must find it in one of the two
 		h.peers.Delete(cl)
@@ -86,7 +85,10 @@ func (h *hook) OnDisconnect(cl *mochi.Client, _ error, _ bool) {
 
 // OnClientExpired ends the subscriptions of a session that has expired: mochi leaves them, and a
 // shared one would go on swallowing its part of the messages.
-func (h *hook) OnClientExpired(cl *mochi.Client) { h.broker.server.UnsubscribeClient(cl) }
+func (h *hook) OnClientExpired(cl *mochi.Client) {
+	h.broker.server.UnsubscribeClient(cl)
+	h.broker.access.forget(cl)
+}
 
 // OnPacketRead keeps the identifiers of the two directions apart: mochi has one table for both.
 //
@@ -145,6 +147,10 @@ func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packe
 func (h *hook) OnPublish(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
 	if cl.Net.Inline {
 		return pk, nil
+	}
+	if !h.broker.access.mayPublish(cl, pk.TopicName) {
+		h.deny(cl, &pk)
+		return pk, packets.ErrRejectPacket
 	}
 	topic := []byte(pk.TopicName)
 	device, kind, ok := h.broker.topics.parse(topic)

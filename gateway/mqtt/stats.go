@@ -17,6 +17,8 @@ type Stats struct {
 	Ignored     atomic.Uint64 // retained telemetry and foreign topics, acknowledged and dropped
 	Forwarded   atomic.Uint64 // device messages passed on to ordinary subscribers (embedded broker)
 	Connects    atomic.Uint64 // connections made: reconnects are all but the first
+	Strangers   atomic.Uint64 // connections refused for want of credentials (embedded broker)
+	Denied      atomic.Uint64 // publications and subscriptions to what is not the client's own (embedded broker)
 	Rejections  atomic.Uint64 // told to devices
 	Unsaid      atomic.Uint64 // rejections not told because of the rate limit
 

@@ -57,6 +57,9 @@ func writeStatus(w http.ResponseWriter, code int, st *rpcstatus.Status) {
 		body = []byte(`{"code":13,"message":"internal error","details":[]}`)
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if code == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="doppel"`)
+	}
 	w.WriteHeader(code)
 	_, _ = w.Write(append(body, '\n')) //nolint:gosec // JSON, and browsers are told not to guess; the client may be gone
 }

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/doppel-iot/doppel/gateway/auth"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -55,13 +56,19 @@ type Config struct {
 	Ready func() error
 	// Pprof serves /debug/pprof/. Default off: profiles tell more than a stranger should know.
 	Pprof bool
-	Log   *slog.Logger
+	// Guard is asked about what is no RPC: metrics and profiles. Default: everybody may see them.
+	Guard *auth.Guard
+	// Certificates asks everybody for a client certificate, but who asks for health: probes have none.
+	Certificates bool
+	Log          *slog.Logger
 }
 
 type handler struct {
 	log     *slog.Logger
 	watches Watches
 	ready   func() error
+	guard   *auth.Guard
+	certs   bool
 	rest    http.Handler
 	routes  []route
 	mux     *http.ServeMux
@@ -75,7 +82,7 @@ func New(cfg Config) (http.Handler, error) {
 	if cfg.Ready == nil {
 		cfg.Ready = func() error { return nil }
 	}
-	h := &handler{log: cfg.Log, watches: cfg.Watches, ready: cfg.Ready, mux: http.NewServeMux()}
+	h := &handler{log: cfg.Log, watches: cfg.Watches, ready: cfg.Ready, guard: cfg.Guard, certs: cfg.Certificates, mux: http.NewServeMux()}
 	rest, err := vanguardgrpc.NewTranscoder(cfg.GRPC, vanguard.WithUnknownHandler(http.HandlerFunc(notFound)))
 	if err != nil {
 		return nil, fmt.Errorf("map the services to HTTP: %w", err)
@@ -83,11 +90,16 @@ func New(cfg Config) (http.Handler, error) {
 	h.rest, h.routes = rest, newRoutes(cfg.GRPC)
 	h.mux.HandleFunc("GET /livez", h.livez)
 	h.mux.HandleFunc("GET /readyz", h.readyz)
-	h.mux.Handle("GET /metrics", promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{}))
+	h.mux.Handle("GET /metrics", h.guarded(auth.Metrics, promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{})))
 	h.mux.HandleFunc("GET /v1/twins:watch", h.watchTwins)
 	h.mux.HandleFunc("GET /v1/alerts:watch", h.watchAlerts)
 	h.mux.HandleFunc("/v1/", h.serveREST)
 	h.mux.HandleFunc("/", h.serveOther)
+	description, err := newOpenAPI()
+	if err != nil {
+		return nil, err
+	}
+	h.mux.Handle("GET /openapi.json", description)
 	page, err := newPage()
 	if err != nil {
 		return nil, err
@@ -95,11 +107,11 @@ func New(cfg Config) (http.Handler, error) {
 	h.mux.Handle("GET /{$}", page)
 	h.mux.Handle("GET /assets/", page)
 	if cfg.Pprof {
-		h.mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-		h.mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-		h.mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-		h.mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-		h.mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+		h.mux.Handle("GET /debug/pprof/", h.guarded(auth.Profiles, http.HandlerFunc(pprof.Index)))
+		h.mux.Handle("GET /debug/pprof/profile", h.guarded(auth.Profiles, http.HandlerFunc(pprof.Profile)))
+		h.mux.Handle("GET /debug/pprof/trace", h.guarded(auth.Profiles, http.HandlerFunc(pprof.Trace)))
+		h.mux.Handle("GET /debug/pprof/symbol", h.guarded(auth.Profiles, http.HandlerFunc(pprof.Symbol)))
+		h.mux.Handle("GET /debug/pprof/cmdline", h.guarded(auth.Profiles, http.HandlerFunc(pprof.Cmdline)))
 	}
 	// Nobody's other web page may change anything here through a browser that can reach us.
 	origin := http.NewCrossOriginProtection()
@@ -144,6 +156,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength > maxBody {
 		writeStatus(w, http.StatusRequestEntityTooLarge,
 			status.Newf(codes.ResourceExhausted, "the body has more than %d bytes", maxBody).Proto())
+		return
+	}
+	if h.certs && len(auth.Verified(r.TLS)) == 0 && r.URL.Path != "/livez" && r.URL.Path != "/readyz" {
+		writeError(w, status.New(codes.Unauthenticated, "a client certificate is needed").Proto())
 		return
 	}
 	h.mux.ServeHTTP(w, r)

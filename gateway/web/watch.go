@@ -7,7 +7,6 @@ import (
 
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -35,12 +34,8 @@ func serveLines(w http.ResponseWriter, r *http.Request, req proto.Message, watch
 		writeError(w, status.Convert(err).Proto())
 		return
 	}
-	ctx := r.Context()
-	if auth := r.Header.Get("Authorization"); auth != "" {
-		ctx = metadata.NewIncomingContext(ctx, metadata.Pairs("authorization", auth))
-	}
 	l := &lines{w: w, rc: http.NewResponseController(w)}
-	err := watch(ctx, l)
+	err := watch(called(r), l)
 	if r.Context().Err() != nil || l.broken {
 		return // nobody reads on
 	}

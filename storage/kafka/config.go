@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
 )
 
 // Partitions of ingest, telemetry, state and alerts where nothing else is asked for. Few on the
@@ -60,8 +61,10 @@ type Config struct {
 	InFlight int
 	// ClientID is shown in the broker's logs; "doppel" if empty.
 	ClientID string
-	// TLS encrypts the connections; nil: plain.
-	TLS *tls.Config
+	// TLS encrypts the connections; nil: plain. It is asked for every connection: certificates are renewed.
+	TLS func() *tls.Config
+	// SASL says who this is; nil: nobody asks.
+	SASL sasl.Mechanism
 	// Dialer replaces the network, as for Embedded.Dialer; nil: TCP. With it TLS is its business.
 	Dialer func(ctx context.Context, network, address string) (net.Conn, error)
 	// Logger gets what the client reports; nil: nothing is logged.
@@ -112,6 +115,9 @@ func (c *Config) validate() error {
 	return nil
 }
 
+// dialTimeout is the client's own default.
+const dialTimeout = 10 * time.Second
+
 const topicAlphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
 // connection is what every client of this log is opened with.
@@ -130,7 +136,13 @@ func (c *Config) connection() []kgo.Opt {
 	case c.Dialer != nil:
 		opts = append(opts, kgo.Dialer(c.Dialer))
 	case c.TLS != nil:
-		opts = append(opts, kgo.DialTLSConfig(c.TLS))
+		opts = append(opts, kgo.Dialer(func(ctx context.Context, network, address string) (net.Conn, error) {
+			d := tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout}, Config: c.TLS()}
+			return d.DialContext(ctx, network, address)
+		}))
+	}
+	if c.SASL != nil {
+		opts = append(opts, kgo.SASL(c.SASL))
 	}
 	return opts
 }

@@ -14,7 +14,7 @@ import (
 
 // Topics are the full names of the topics.
 type Topics struct {
-	Ingest, Telemetry, State, Alerts, DLQ, Rules, Nodes string
+	Ingest, Telemetry, State, Alerts, DLQ, Rules, Nodes, Audit string
 }
 
 func topicNames(prefix string) Topics {
@@ -26,6 +26,7 @@ func topicNames(prefix string) Topics {
 		DLQ:       prefix + "dlq",
 		Rules:     prefix + "rules",
 		Nodes:     prefix + "nodes",
+		Audit:     prefix + "audit",
 	}
 }
 
@@ -57,6 +58,7 @@ func (c *Config) wanted() []topic {
 		{name: n.DLQ, partitions: 1, keep: 30 * day},
 		{name: n.Rules, partitions: 1, compact: true},
 		{name: n.Nodes, partitions: 1, compact: true},
+		{name: n.Audit, partitions: 1, keep: 90 * day},
 	}
 }
 

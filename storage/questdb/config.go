@@ -1,6 +1,7 @@
 package questdb
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/url"
@@ -15,6 +16,8 @@ import (
 type Config struct {
 	// URL of QuestDB's HTTP port, with user and password if it asks for them.
 	URL string
+	// TLS applies to https; it is asked for every connection. Default: the system's roots.
+	TLS func() *tls.Config
 	// Node names this node in dead letters.
 	Node string
 	// MaxMetrics get columns of their own (200); each costs QuestDB about 17 MB a partition. The

@@ -2,6 +2,7 @@ package questdb
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -82,6 +83,12 @@ func New(cfg Config, log Changelog, cursors CursorStore, letters host.DeadLetter
 		DialContext:         (&net.Dialer{Timeout: cfg.Timeout}).DialContext,
 		TLSHandshakeTimeout: cfg.Timeout,
 		IdleConnTimeout:     2 * time.Minute,
+	}
+	if cfg.TLS != nil {
+		transport.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			d := tls.Dialer{NetDialer: &net.Dialer{Timeout: cfg.Timeout}, Config: cfg.TLS()}
+			return d.DialContext(ctx, network, address)
+		}
 	}
 	return &Writer{
 		cfg: cfg, log: log, cursors: cursors, letters: letters, logger: logger,

@@ -16,6 +16,7 @@ const (
 	envQuestDB   = "DOPPEL_TEST_QUESTDB"
 	envQuestDBPG = "DOPPEL_TEST_QUESTDB_PG"
 	envMQTT      = "DOPPEL_TEST_MQTT"
+	envHiveMQ    = "DOPPEL_TEST_HIVEMQ"
 )
 
 // Services are the real ones.
@@ -23,7 +24,8 @@ type Services struct {
 	Kafka     string // HOST:PORT
 	QuestDB   string // http://HOST:PORT
 	QuestDBPG string // HOST:PORT
-	MQTT      string // mqtt://HOST:PORT
+	MQTT      string // mqtt://HOST:PORT, Mosquitto
+	HiveMQ    string // the same; empty where it is not started
 }
 
 // RealServices says where they are. A test that needs them fails without.
@@ -36,7 +38,7 @@ func RealServices(t testing.TB) Services {
 		}
 		return v
 	}
-	return Services{Kafka: get(envKafka), QuestDB: get(envQuestDB), QuestDBPG: get(envQuestDBPG), MQTT: get(envMQTT)}
+	return Services{Kafka: get(envKafka), QuestDB: get(envQuestDB), QuestDBPG: get(envQuestDBPG), MQTT: get(envMQTT), HiveMQ: os.Getenv(envHiveMQ)}
 }
 
 // Embedded configures a node with broker and log in its process.

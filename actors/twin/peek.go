@@ -1,0 +1,127 @@
+package twin
+
+import (
+	"math"
+
+	"github.com/doppel-iot/doppel/actors/baseline"
+	"github.com/doppel-iot/doppel/actors/state"
+)
+
+// Peek is what the front of an encoded twin says: enough for most questions about many twins, at a
+// tenth of what Decode costs. Reuse one for twin after twin. It belongs to one goroutine.
+type Peek struct {
+	id              string
+	encoded         []byte
+	version         uint64
+	reportedVersion uint64
+	digest          uint64
+	setDigest       uint64
+	lastSeen        int64
+	created         int64
+	rest            []byte // begins with the metrics
+	head            Twin   // online, counters and book
+}
+
+// Look reads the front of an encoded twin. It keeps encoded until the next look, and fails where
+// Decode would fail so early, or finds an encoding that it does not know.
+func (p *Peek) Look(id string, encoded []byte, names func([]byte) string) bool {
+	in := state.NewReader(encoded, names)
+	if version := in.Byte(); version < 1 || version > EncodingVersion {
+		return false
+	}
+	t := &p.head
+	t.counters, t.duplicates = Counters{}, 0
+	flags := in.Byte()
+	t.online, t.quarantined = flags&hasOnline != 0, flags&isQuarantined != 0
+	p.id, p.encoded, p.lastSeen = id, encoded, in.Int()
+	t.book.Decode(&in, p.lastSeen)
+	in.SkipInts(1) // of the last data
+	p.created = p.lastSeen + in.Int()
+	p.version, p.reportedVersion = in.Uint(), in.Uint()
+	p.digest, p.setDigest = in.Fixed(), in.Fixed()
+	t.decodeCounters(&in)
+	p.rest = encoded[len(encoded)-in.Len():]
+	return in.Err() == nil
+}
+
+// ID is the device's id.
+func (p *Peek) ID() string { return p.id }
+
+// Encoded is what was looked at.
+func (p *Peek) Encoded() []byte { return p.encoded }
+
+// Online, Quarantined and so on are those of the Twin.
+func (p *Peek) Online() bool { return p.head.online }
+
+// Quarantined is that of the Twin.
+func (p *Peek) Quarantined() bool { return p.head.quarantined }
+
+// Version is that of the Twin.
+func (p *Peek) Version() uint64 { return p.version }
+
+// ReportedVersion is that of the Twin.
+func (p *Peek) ReportedVersion() uint64 { return p.reportedVersion }
+
+// Digest is that of the Twin.
+func (p *Peek) Digest() uint64 { return p.digest }
+
+// SetDigest is that of the Twin.
+func (p *Peek) SetDigest() uint64 { return p.setDigest }
+
+// LastSeen is that of the Twin.
+func (p *Peek) LastSeen() int64 { return p.lastSeen }
+
+// CreateTime is that of the Twin.
+func (p *Peek) CreateTime() int64 { return p.created }
+
+// Counters are those of the Twin.
+func (p *Peek) Counters() Counters { return p.head.counters }
+
+// OpenCount is that of the Twin.
+func (p *Peek) OpenCount() int { return p.head.OpenCount() }
+
+// Value is that of the Twin.
+func (p *Peek) Value(name string) (float64, bool) {
+	in := state.NewReader(p.rest, nil)
+	for range in.Count(2, MaxMetrics) {
+		found := string(in.View()) == name
+		flags := in.Byte()
+		if flags&metricKnown == 0 {
+			if found {
+				return 0, false
+			}
+			continue
+		}
+		x, _ := baseline.Peek(&in, p.lastSeen)
+		if flags&metricSettled == 0 {
+			x = in.Float()
+			in.SkipInts(1)
+		}
+		if found {
+			return x, in.Err() == nil
+		}
+		for _, how := range [...]byte{flags >> metricZ, flags >> metricScore} {
+			if how&asPlain == asIs {
+				in.Skip(8)
+			}
+		}
+	}
+	return 0, false
+}
+
+// Value is the latest value of the metric of that name, if it has one.
+func (t *Twin) Value(name string) (float64, bool) {
+	m := t.known(name)
+	if m == nil {
+		return math.NaN(), false
+	}
+	return m.value, true
+}
+
+// OpenCount counts the alerts that OpenAlerts lists.
+func (t *Twin) OpenCount() int {
+	if t.book.Quiet() {
+		return 0
+	}
+	return len(t.OpenAlerts())
+}
