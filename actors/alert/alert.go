@@ -70,4 +70,20 @@ type Alert struct {
 	BaselineStddev float64
 	Boot, Seq      uint64 // sample that caused the last transition
 	Reason         string // one sentence for people
+
+	// Who looks after it, as one acknowledgement said; fields and not states.
+	AcknowledgeTime    int64
+	AcknowledgedBy     string
+	AcknowledgeComment string
+
+	Silence      string // id of the silence that holds it; empty: none
+	Shadow       bool   // its rule runs in shadow
+	Flapping     bool   // it fired too often and stays until it has been quiet
+	EscalateTime int64  // when its severity was raised because nobody had acknowledged it
+
+	// Tags of the twin at the transition; shared, nobody changes them. Open alerts of a Book have none.
+	Tags map[string]string
 }
+
+// Silenced says that a silence holds it.
+func (a *Alert) Silenced() bool { return a.Silence != "" }

@@ -17,6 +17,7 @@ type Observation struct {
 	Stats        baseline.Stats // window that Value was scored against
 	Boot, Seq    uint64
 	Time         int64 // event time, unix nanoseconds
+	Now          int64 // logged time of the input that applied it; 0: Time
 }
 
 // Book is what one twin remembers of its alerts. The zero value is ready and takes a few words until
@@ -30,6 +31,7 @@ type Book struct {
 	since    int64 // the clock of silence starts again here: when the device came back online
 	interval int64 // learned distance of receive times, ns
 	due      int64
+	diverged int64  // since when reported is not what is desired, 0: it is
 	seen     uint32 // distinct receive times, up to learnedAfter
 	readings int32  // open alerts that readings drive
 	timed    int32  // all other open alerts
@@ -41,15 +43,8 @@ type tracker struct {
 	rule, metric string
 	count        uint64 // alerts so far
 	open         *episode
-	previous     *point // of a rate rule
-}
-
-// episode is an open alert.
-type episode struct {
-	alert  Alert
-	streak uint32 // samples in breach while pending
-	breach int64  // of a gap: when the last one came
-	reads  bool   // readings drive it
+	previous     *point  // of a rate rule
+	fires        []int64 // when the newest alerts fired, where flapping is looked for
 }
 
 // point is a reading to measure the next one's rate against.
@@ -66,10 +61,12 @@ func (b *Book) Sample(s *Set, device string, o *Observation, emit *[]Alert) {
 	if b.readings == 0 && len(s.value) == 0 && !(o.Scored && math.Abs(o.Score) >= s.least) {
 		return
 	}
+	in := turn{s, device, o.logged(), emit}
+	before := len(*emit)
 	if o.Scored {
 		for _, r := range s.zscore {
 			if r.watches(o.Metric) && r.matches(device, b.tags) && o.Stats.Count >= uint64(r.MinSamples) {
-				b.judge(r, device, o, math.Abs(o.Score), math.Abs(o.Plain), emit)
+				b.judge(&in, r, o, math.Abs(o.Score), math.Abs(o.Plain))
 			}
 		}
 	}
@@ -78,16 +75,26 @@ func (b *Book) Sample(s *Set, device string, o *Observation, emit *[]Alert) {
 			continue
 		}
 		if r.Kind == Threshold {
-			b.judge(r, device, o, o.Value, o.Value, emit)
+			b.judge(&in, r, o, o.Value, o.Value)
 		} else if rate, ok := b.rate(r, o); ok {
-			b.judge(r, device, o, rate, rate, emit)
+			b.judge(&in, r, o, rate, rate)
 		}
+	}
+	if s.timers && (b.readings > 0 || len(*emit) > before) {
+		b.schedule(s, device, in.now)
 	}
 }
 
-func (b *Book) judge(r *compiled, device string, o *Observation, begin, now float64, emit *[]Alert) {
+func (o *Observation) logged() int64 {
+	if o.Now == 0 {
+		return o.Time
+	}
+	return o.Now
+}
+
+func (b *Book) judge(in *turn, r *compiled, o *Observation, begin, now float64) {
 	e := evidence{begin: begin, now: now, at: o.Time, sample: true, observation: o}
-	b.advance(r, device, o.Metric, &e, emit)
+	b.advance(in, r, o.Metric, &e)
 }
 
 // rate is the change per second since the reading before. Time that does not advance gives none.
@@ -106,9 +113,11 @@ func (b *Book) rate(r *compiled, o *Observation) (perSecond float64, ok bool) {
 	return perSecond, math.Abs(perSecond) <= math.MaxFloat64
 }
 
-// Evaluate judges the expression rules after an input that changed the twin. An expression that
-// fails, such as one over a metric that is not there, changes nothing.
-func (b *Book) Evaluate(s *Set, device string, twin any, o *Observation, emit *[]Alert) {
+// Evaluate judges the expression rules after an input that changed the twin; sampled says that o is the newest
+// sample which that applied, and not a moment alone. An expression that fails, such as one over a metric that is
+// not there, changes nothing.
+func (b *Book) Evaluate(s *Set, device string, twin any, sampled bool, o *Observation, emit *[]Alert) {
+	in := turn{s, device, o.logged(), emit}
 	for _, r := range s.expression {
 		if !r.matches(device, b.tags) {
 			continue
@@ -121,9 +130,9 @@ func (b *Book) Evaluate(s *Set, device string, twin any, o *Observation, emit *[
 		if holds {
 			v = 1
 		}
-		e := evidence{begin: v, now: v, at: o.Time, sample: true, observation: o}
-		b.advance(r, device, "", &e, emit)
+		b.advance(&in, r, "", &evidence{begin: v, now: v, at: o.Time, sample: sampled, observation: o})
 	}
+	b.schedule(s, device, in.now)
 }
 
 // Open lists pending and firing alerts, oldest first.
@@ -142,6 +151,19 @@ func (b *Book) Open() []Alert {
 
 // Quiet says that no alert is open.
 func (b *Book) Quiet() bool { return b.readings == 0 && b.timed == 0 }
+
+// Firing says that an alert fires whose rule is live.
+func (b *Book) Firing() bool {
+	if b.readings+b.timed == 0 {
+		return false
+	}
+	for i := range b.trackers {
+		if e := b.trackers[i].open; e != nil && e.alert.State == Firing && !e.alert.Shadow {
+			return true
+		}
+	}
+	return false
+}
 
 // find returns the tracker of a rule and metric, or nil. It is good until the next call of track.
 func (b *Book) find(rule, metric string) *tracker {

@@ -47,7 +47,10 @@ func compile(r Rule) (*compiled, error) {
 		c.Window = cmp.Or(c.Window, gapWindow)
 	case DeadLetters:
 		c.Window = cmp.Or(c.Window, lettersWindow)
-	case ZScore, Threshold, Rate, Offline, Expression:
+	case ZScore, Threshold, Rate, Offline, Diverged, Expression:
+	}
+	if c.FlapCount > 0 {
+		c.FlapWindow = cmp.Or(c.FlapWindow, flapWindow)
 	}
 	return c, nil
 }
@@ -63,12 +66,10 @@ func validID(id string) bool {
 
 func checkMode(r *Rule) error {
 	switch r.Mode {
-	case "", "live", "off":
+	case "", ModeLive, ModeShadow, ModeOff:
 		return nil
-	case "shadow":
-		return errors.New("mode: shadow is not supported yet: use live or off")
 	default:
-		return fmt.Errorf("mode: %q is unknown: use live or off", r.Mode)
+		return fmt.Errorf("mode: %q is unknown: use live, shadow or off", r.Mode)
 	}
 }
 
@@ -76,10 +77,23 @@ func checkTimes(r *Rule) error {
 	for _, d := range []struct {
 		field string
 		value time.Duration
-	}{{"for_duration", r.ForDuration}, {"min_dwell", r.MinDwell}, {"window", r.Window}} {
+	}{
+		{"for_duration", r.ForDuration},
+		{"min_dwell", r.MinDwell},
+		{"window", r.Window},
+		{"escalate_after", r.EscalateAfter},
+		{"deescalate_after", r.DeescalateAfter},
+		{"flap_window", r.FlapWindow},
+	} {
 		if d.value < 0 || d.value > 366*24*time.Hour {
 			return fmt.Errorf("%s: %v is out of range: want 0 to 366 days", d.field, d.value)
 		}
+	}
+	if r.FlapCount > maxFlapCount {
+		return fmt.Errorf("flap_count: %d is out of range: want 0 to %d", r.FlapCount, maxFlapCount)
+	}
+	if r.FlapWindow != 0 && r.FlapCount == 0 {
+		return errors.New("flap_window: nothing is counted in it: set flap_count, too")
 	}
 	return nil
 }
@@ -91,7 +105,7 @@ func checkFields(r *Rule) error {
 		if r.Window != 0 {
 			return fmt.Errorf("window: %s rules have none: leave it out", r.Kind)
 		}
-	case Stale, Offline, Gap, Numbering, DeadLetters:
+	case Stale, Offline, Gap, Numbering, DeadLetters, Diverged:
 		if r.Metric != "" {
 			return fmt.Errorf("metric: %s rules watch the device, not a metric: leave it out", r.Kind)
 		}
@@ -99,11 +113,13 @@ func checkFields(r *Rule) error {
 			return fmt.Errorf("for_samples: %s rules see no samples: leave it out", r.Kind)
 		}
 	default:
-		return fmt.Errorf("kind: %q is unknown: use zscore, threshold, rate, stale, offline, gap, numbering, deadletters or expression", r.Kind)
+		return fmt.Errorf("kind: %q is unknown: use zscore, threshold, rate, stale, offline, gap, numbering, deadletters, diverged or expression", r.Kind)
 	}
 	switch {
-	case r.Kind == Offline && r.Window != 0:
-		return errors.New("window: offline rules have none: leave it out")
+	case r.DeescalateAfter != 0 && !readings(r.Kind):
+		return fmt.Errorf("deescalate_after: %s rules see no readings: leave it out", r.Kind)
+	case (r.Kind == Offline || r.Kind == Diverged) && r.Window != 0:
+		return fmt.Errorf("window: %s rules have none: leave it out", r.Kind)
 	case r.Kind == Gap && r.ForDuration != 0:
 		return errors.New("for_duration: a gap does not last: leave it out")
 	case r.Kind == Numbering && r.ForDuration != 0:
@@ -127,7 +143,7 @@ func compileLevels(r *Rule) error {
 	if len(r.Levels) == 0 {
 		return errors.New("levels: there is none: add at least one of info, warning and critical")
 	}
-	if len(r.Levels) > 1 && (r.Kind == Stale || r.Kind == Offline || r.Kind == Numbering || r.Kind == Expression) {
+	if len(r.Levels) > 1 && (r.Kind == Stale || r.Kind == Offline || r.Kind == Numbering || r.Kind == Diverged || r.Kind == Expression) {
 		return fmt.Errorf("levels: %s is or is not, so it has one severity: keep one", r.Kind)
 	}
 	for i := range r.Levels {
@@ -169,7 +185,7 @@ func compileLevel(r *Rule, l *Level) error {
 		}
 		l.Op = opReach
 		return nil
-	case Offline, Numbering, Expression:
+	case Offline, Numbering, Diverged, Expression:
 		if l.Enter != 0 || l.Exit != 0 {
 			return fmt.Errorf("enter: %s rules have no bounds: leave enter and exit out", r.Kind)
 		}

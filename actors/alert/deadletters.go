@@ -9,6 +9,7 @@ func (b *Book) Refused(s *Set, device string, at int64, emit *[]Alert) {
 	if len(s.letters) == 0 {
 		return
 	}
+	in := turn{s, device, at, emit}
 	for _, r := range s.letters {
 		if !r.matches(device, b.tags) {
 			continue
@@ -21,9 +22,9 @@ func (b *Book) Refused(s *Set, device string, at int64, emit *[]Alert) {
 		n := t.previous.value
 		e := evidence{begin: n, now: n, at: at, value: n, why: fmt.Sprintf("%s messages were refused within %s", number(n), duration(r.Window))}
 		if t.open != nil {
-			e.now = max(n, r.enter(t.open.alert.Severity)) // a window just begun does not make it milder
+			e.now = max(n, r.enter(t.open.base)) // a window just begun does not make it milder
 		}
-		b.advance(r, device, "", &e, emit)
+		b.advance(&in, r, "", &e)
 		if t.open != nil {
 			t.open.breach = at
 		}
@@ -32,10 +33,10 @@ func (b *Book) Refused(s *Set, device string, at int64, emit *[]Alert) {
 }
 
 // judgeQuiet ends alerts of rules that time alone makes good.
-func (b *Book) judgeQuiet(rules []*compiled, device string, now int64, emit *[]Alert) {
+func (b *Book) judgeQuiet(in *turn, rules []*compiled) {
 	for _, r := range rules {
-		if t := b.find(r.ID, ""); t != nil && t.open != nil && now >= t.open.quiet(r) {
-			b.advance(r, device, "", &evidence{at: now, value: t.open.alert.Value}, emit)
+		if t := b.find(r.ID, ""); t != nil && t.open != nil && in.now >= t.open.quiet(r) {
+			b.advance(in, r, "", &evidence{at: in.now, value: t.open.alert.Value})
 		}
 	}
 }
@@ -44,7 +45,7 @@ func (b *Book) judgeQuiet(rules []*compiled, device string, now int64, emit *[]A
 func (b *Book) dueQuiet(rules []*compiled) int64 {
 	due := int64(never)
 	for _, r := range rules {
-		if t := b.find(r.ID, ""); t != nil && t.open != nil {
+		if t := b.find(r.ID, ""); t != nil && t.open != nil && t.open.calm == 0 {
 			due = min(due, t.open.quiet(r))
 		}
 	}

@@ -13,6 +13,7 @@ const (
 	bookSince
 	bookDue
 	bookSeen
+	bookDiverged
 )
 
 // What an encoded tracker begins with.
@@ -22,6 +23,20 @@ const (
 	trackReads
 	trackFired
 	trackBreach
+	trackMore
+)
+
+// What more an encoded tracker may hold, each bit for a part that stands there in this order.
+const (
+	moreFires = 1 << iota
+	moreEntered
+	moreEscalated // base and when
+	moreBelow
+	moreCalm
+	moreAcknowledged
+	moreSilence
+	moreShadow   // the bit says it
+	moreFlapping // the bit says it
 )
 
 // numbersAt is where, in the first byte of an encoded alert, severity and state end and the list of
@@ -31,7 +46,8 @@ const numbersAt = 4
 // Encode appends all that the Book remembers for Decode, but for rules and tags. near is a time
 // likely to be near its times.
 func (b *Book) Encode(dst []byte, near int64) []byte {
-	flags := flag(b.offline, bookOffline) | flag(b.since != 0, bookSince) | flag(b.due != 0, bookDue) | flag(b.seen != 0, bookSeen)
+	flags := flag(b.offline, bookOffline) | flag(b.since != 0, bookSince) | flag(b.due != 0, bookDue) | flag(b.seen != 0, bookSeen) |
+		flag(b.diverged != 0, bookDiverged)
 	dst = append(dst, flags)
 	if b.seen != 0 {
 		dst = append(dst, byte(b.seen))
@@ -43,6 +59,9 @@ func (b *Book) Encode(dst []byte, near int64) []byte {
 	}
 	if b.due != 0 {
 		dst = binary.AppendVarint(dst, b.due-near)
+	}
+	if b.diverged != 0 {
+		dst = binary.AppendVarint(dst, b.diverged-near)
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(b.trackers)))
 	for i := range b.trackers {
@@ -57,7 +76,8 @@ func (t *tracker) encode(dst []byte, near int64) []byte {
 	if e != nil {
 		flags |= trackOpen | flag(e.reads, trackReads) | flag(e.alert.FireTime != 0, trackFired) | flag(e.breach != 0, trackBreach)
 	}
-	dst = append(dst, flags)
+	more := t.more()
+	dst = append(dst, flags|flag(more != 0, trackMore))
 	dst = state.AppendText(dst, t.rule)
 	dst = state.AppendText(dst, t.metric)
 	dst = binary.AppendUvarint(dst, t.count)
@@ -67,6 +87,75 @@ func (t *tracker) encode(dst []byte, near int64) []byte {
 	}
 	if e != nil {
 		dst = e.encode(dst, near)
+	}
+	if more != 0 {
+		dst = t.encodeMore(dst, more, near)
+	}
+	return dst
+}
+
+// more says what an encoded tracker holds beyond what most do.
+func (t *tracker) more() (bits uint64) {
+	set := func(there bool, bit uint64) {
+		if there {
+			bits |= bit
+		}
+	}
+	set(len(t.fires) > 0, moreFires)
+	if e := t.open; e != nil {
+		a := &e.alert
+		set(e.entered != a.entered(), moreEntered)
+		set(a.EscalateTime != 0, moreEscalated)
+		set(e.below != 0, moreBelow)
+		set(e.calm != 0, moreCalm)
+		set(a.AcknowledgeTime != 0, moreAcknowledged)
+		set(a.Silence != "", moreSilence)
+		set(a.Shadow, moreShadow)
+		set(a.Flapping, moreFlapping)
+	}
+	return bits
+}
+
+// entered is when an alert came into its state, by the time of its evidence.
+func (a *Alert) entered() int64 {
+	if a.State == Firing {
+		return a.FireTime
+	}
+	return a.CreateTime
+}
+
+func (t *tracker) encodeMore(dst []byte, more uint64, near int64) []byte {
+	dst = binary.AppendUvarint(dst, more)
+	if more&moreFires != 0 {
+		dst = binary.AppendUvarint(dst, uint64(len(t.fires)))
+		for _, at := range t.fires {
+			dst = binary.AppendVarint(dst, at-near)
+		}
+	}
+	e := t.open
+	if e == nil {
+		return dst
+	}
+	a := &e.alert
+	if more&moreEntered != 0 {
+		dst = binary.AppendVarint(dst, e.entered-near)
+	}
+	if more&moreEscalated != 0 {
+		dst = binary.AppendVarint(append(dst, byte(e.base)), a.EscalateTime-near)
+	}
+	if more&moreBelow != 0 {
+		dst = binary.AppendVarint(dst, e.below-near)
+	}
+	if more&moreCalm != 0 {
+		dst = binary.AppendVarint(dst, e.calm-near)
+		dst = binary.AppendVarint(dst, e.calmed-near)
+	}
+	if more&moreAcknowledged != 0 {
+		dst = binary.AppendVarint(dst, a.AcknowledgeTime-near)
+		dst = state.AppendText(state.AppendText(dst, a.AcknowledgedBy), a.AcknowledgeComment)
+	}
+	if more&moreSilence != 0 {
+		dst = state.AppendText(dst, a.Silence)
 	}
 	return dst
 }
@@ -131,6 +220,9 @@ func (b *Book) Decode(in *state.Reader, near int64) {
 	if flags&bookDue != 0 {
 		b.due = near + in.Int()
 	}
+	if flags&bookDiverged != 0 {
+		b.diverged = near + in.Int()
+	}
 	const least = 4 // bytes of a tracker
 	n := in.Count(least, math.MaxInt)
 	if n > cap(b.trackers) {
@@ -159,7 +251,52 @@ func (t *tracker) decode(in *state.Reader, near int64) {
 		t.open = &episode{reads: flags&trackReads != 0}
 		t.open.decode(in, near, flags)
 		t.open.alert.Rule, t.open.alert.Metric = t.rule, t.metric
+		t.open.base, t.open.entered = t.open.alert.Severity, t.open.alert.entered()
 	}
+	if flags&trackMore != 0 {
+		t.decodeMore(in, near)
+	}
+}
+
+func (t *tracker) decodeMore(in *state.Reader, near int64) {
+	more := in.Uint()
+	if more&moreFires != 0 {
+		n := in.Count(1, maxFlapCount+1)
+		for range n {
+			t.fires = append(t.fires, near+in.Int())
+		}
+	}
+	e := t.open
+	if e == nil {
+		if more&^moreFires != 0 {
+			in.Fail("a closed alert with %b", more)
+		}
+		return
+	}
+	a := &e.alert
+	if more&moreEntered != 0 {
+		e.entered = near + in.Int()
+	}
+	if more&moreEscalated != 0 {
+		e.base, a.EscalateTime = Severity(in.Byte()), near+in.Int()
+		if e.base < Info || e.base > Critical {
+			in.Fail("base severity %d", e.base)
+		}
+	}
+	if more&moreBelow != 0 {
+		e.below = near + in.Int()
+	}
+	if more&moreCalm != 0 {
+		e.calm, e.calmed = near+in.Int(), near+in.Int()
+	}
+	if more&moreAcknowledged != 0 {
+		a.AcknowledgeTime = near + in.Int()
+		a.AcknowledgedBy, a.AcknowledgeComment = in.Text(), in.Text()
+	}
+	if more&moreSilence != 0 {
+		a.Silence = in.Text()
+	}
+	a.Shadow, a.Flapping = more&moreShadow != 0, more&moreFlapping != 0
 }
 
 func (e *episode) decode(in *state.Reader, near int64, flags byte) {

@@ -12,6 +12,7 @@ type Setback struct {
 // fires with the first such sample, once: it stands until Renumbered, or until samples have been
 // accepted with no such refusal for the rule's window.
 func (b *Book) WentBack(s *Set, device string, at int64, n Setback, emit *[]Alert) {
+	in := turn{s, device, at, emit}
 	for _, r := range s.numbering {
 		if !r.matches(device, b.tags) {
 			continue
@@ -22,7 +23,7 @@ func (b *Book) WentBack(s *Set, device string, at int64, n Setback, emit *[]Aler
 				observation: &Observation{Value: float64(n.Boot), Boot: n.Boot, Seq: n.Seq},
 				why:         fmt.Sprintf("numbering went back from boot %d to boot %d; reset the twin to accept it", n.Current, n.Boot),
 			}
-			b.advance(r, device, "", &e, emit)
+			b.advance(&in, r, "", &e)
 		}
 		b.find(r.ID, "").open.breach = at
 	}
@@ -34,19 +35,20 @@ func (b *Book) Renumbered(s *Set, device string, at int64, emit *[]Alert) {
 	if b.timed == 0 {
 		return
 	}
+	in := turn{s, device, at, emit}
 	for _, r := range s.numbering {
 		if t := b.find(r.ID, ""); t != nil && t.open != nil {
-			b.resolve(r, t, &evidence{at: at, value: t.open.alert.Value, why: "the twin was reset and accepts numbering anew"}, emit)
+			b.resolve(&in, r, t, &evidence{at: at, value: t.open.alert.Value, why: "the twin was reset and accepts numbering anew"})
 		}
 	}
 	b.schedule(s, device, at)
 }
 
 // judgeNumbering ends the alert once samples are accepted again and no refusal has come for long enough.
-func (b *Book) judgeNumbering(s *Set, device string, now int64, emit *[]Alert) {
-	for _, r := range s.numbering {
-		if t := b.find(r.ID, ""); t != nil && t.open != nil && now >= t.open.quiet(r) {
-			b.advance(r, device, "", &evidence{at: now, value: t.open.alert.Value}, emit)
+func (b *Book) judgeNumbering(in *turn) {
+	for _, r := range in.set.numbering {
+		if t := b.find(r.ID, ""); t != nil && t.open != nil && in.now >= t.open.quiet(r) {
+			b.advance(in, r, "", &evidence{at: in.now, value: t.open.alert.Value})
 		}
 	}
 }

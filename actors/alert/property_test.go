@@ -9,9 +9,11 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/doppel-iot/doppel/actors/baseline"
+	"github.com/doppel-iot/doppel/actors/state"
 )
 
-func ruleSets(t *rapid.T) *Set {
+// ruleSets are rules that somebody changes, and silences that come and go.
+func ruleSets(t *rapid.T) []*Set {
 	rules := Builtin()
 	dwell := rapid.SampledFrom([]time.Duration{0, 7 * time.Second, time.Minute}).Draw(t, "dwell")
 	for i := range rules {
@@ -26,27 +28,46 @@ func ruleSets(t *rapid.T) *Set {
 		}},
 		Rule{ID: "gap", Kind: Gap, MinDwell: dwell, Levels: []Level{{Severity: Warning}, {Severity: Critical, Enter: 50}}},
 		Rule{ID: "rate", Kind: Rate, Metric: "b", MinDwell: dwell, Levels: []Level{{Severity: Info, Enter: 3, Exit: 1}}},
+		Rule{
+			ID: "slow", Kind: Threshold, Metric: "a", EscalateAfter: 9 * time.Second, DeescalateAfter: 5 * time.Second, FlapCount: 2, FlapWindow: 40 * time.Second,
+			MinDwell: dwell, Levels: []Level{{Severity: Info, Enter: 21, Exit: 20}, {Severity: Warning, Enter: 24, Exit: 23}, {Severity: Critical, Enter: 26, Exit: 25}},
+		},
+		Rule{ID: "lag", Kind: Diverged, ForDuration: 11 * time.Second, MinDwell: dwell, EscalateAfter: time.Minute, FlapCount: 1, Levels: []Level{{Severity: Info}}},
+		Rule{ID: "says", Kind: Expression, Expression: "x", Predicate: stated{}, ForDuration: 6 * time.Second, MinDwell: dwell, Levels: []Level{{Severity: Critical}}},
 	)
-	s, err := NewSet(rules)
-	if err != nil {
-		t.Fatal(err)
+	sets := make([]*Set, 3)
+	for i := range sets {
+		for j := range rules {
+			rules[j].Version++
+			rules[j].Mode = rapid.SampledFrom([]string{"", "", "", ModeShadow, ModeOff}).Draw(t, "mode")
+		}
+		var silences []Silence
+		for _, severity := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"info", "warning", "critical", "all"}), 0, 2, rapid.ID).Draw(t, "silences") {
+			end := 1000 + rapid.Int64Range(0, 1500).Draw(t, "end")
+			silences = append(silences, Silence{ID: severity, Match: severe(severity), End: end * int64(time.Second)})
+		}
+		var err error
+		if sets[i], err = NewSet(rules, silences...); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return s
+	return sets
 }
 
 // act draws one input and applies it to every book alike; the returned slices must be equal.
 func act(t *rapid.T, s *Set, at int64, books []*Book) [][]Alert {
-	kind := rapid.SampledFrom([]string{"sample", "sample", "seen", "seen", "seen", "presence", "gap", "tick", "back", "renumbered"}).Draw(t, "kind")
+	kind := rapid.SampledFrom([]string{"sample", "sample", "seen", "seen", "seen", "presence", "gap", "tick", "back", "renumbered", "ack", "diverged", "says", "says", "reconcile"}).Draw(t, "kind")
 	metric := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "metric")
 	plain := float64(rapid.IntRange(-80, 80).Draw(t, "plain")) / 10
 	held := rapid.Bool().Draw(t, "held")
 	online := rapid.Bool().Draw(t, "online")
 	missing := rapid.Uint64Range(1, 100).Draw(t, "missing")
+	skew := int64(rapid.SampledFrom([]time.Duration{0, 0, time.Hour, -time.Hour}).Draw(t, "skew"))
 	out := make([][]Alert, len(books))
 	for i, b := range books {
 		switch kind {
 		case "sample":
-			o := Observation{Metric: metric, Value: 20 + plain, Scored: true, Plain: plain, Score: plain, Stats: baseline.Stats{Count: 99}, Time: at}
+			o := Observation{Metric: metric, Value: 20 + plain, Scored: true, Plain: plain, Score: plain, Stats: baseline.Stats{Count: 99}, Time: at + skew, Now: at}
 			if held {
 				o.Score = 0
 			}
@@ -63,6 +84,16 @@ func act(t *rapid.T, s *Set, at int64, books []*Book) [][]Alert {
 			b.WentBack(s, device, at, Setback{Current: 100 + missing, Boot: missing, Seq: 1}, &out[i])
 		case "renumbered":
 			b.Renumbered(s, device, at, &out[i])
+		case "ack":
+			for _, a := range b.Open() {
+				b.Acknowledge(s, device, &Acknowledgement{Alert: a.ID, By: "eva", Comment: metric}, at, &out[i])
+			}
+		case "diverged":
+			b.Diverged(s, device, map[bool]int64{true: at}[online], at, &out[i])
+		case "says":
+			b.Evaluate(s, device, online, held, &Observation{Time: at, Now: at}, &out[i])
+		case "reconcile":
+			b.Reconcile(s, device, at, &out[i])
 		}
 	}
 	return out
@@ -73,11 +104,19 @@ type life struct {
 	state    State
 	severity Severity
 	id       uint64
+	shown    Alert // but for when
+}
+
+func lifeOf(a *Alert) life {
+	shown := *a
+	shown.UpdateTime = 0
+	return life{state: a.State, severity: a.Severity, id: a.ID, shown: shown}
 }
 
 func TestTransitionsAreLegal(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := ruleSets(t)
+		sets := ruleSets(t)
+		s := sets[0]
 		var b, copied Book
 		lives := map[[2]string]life{}
 		ids := map[uint64]bool{}
@@ -90,9 +129,17 @@ func TestTransitionsAreLegal(t *testing.T) {
 				copied.Tick(s, device, due, new([]Alert))
 			}
 			// A book that is written down and read back before every input does the same.
-			var restored Book
-			restored.Restore(copied.Memory())
-			copied = restored
+			copied = again(t, &copied)
+			if rapid.IntRange(0, 9).Draw(t, "change") == 0 {
+				s = rapid.SampledFrom(sets).Draw(t, "set")
+				for _, one := range []*Book{&b, &copied} {
+					var emit []Alert
+					one.Reconcile(s, device, at, &emit)
+					if one == &b {
+						ticked = append(ticked, emit...)
+					}
+				}
+			}
 			emitted := act(t, s, at, []*Book{&b, &copied})
 			if diff := cmp.Diff(emitted[0], emitted[1]); diff != "" {
 				t.Fatalf("a restored book differs:\n%s", diff)
@@ -104,11 +151,23 @@ func TestTransitionsAreLegal(t *testing.T) {
 			if diff := cmp.Diff(b.Memory(), copied.Memory()); diff != "" {
 				t.Fatalf("memory of a restored book differs:\n%s", diff)
 			}
-			if s, stale := lives[[2]string{"builtin.offline", ""}], lives[[2]string{"builtin.stale", ""}]; s.state == Firing && stale.state == Firing {
+			gone, stale := lives[[2]string{"builtin.offline", ""}], lives[[2]string{"builtin.stale", ""}]
+			if gone.state == Firing && !gone.shown.Shadow && stale.state == Firing {
 				t.Fatal("offline and stale fire together")
 			}
 		}
 	})
+}
+
+// again is a book that was written down and read back, in both ways.
+func again(t *rapid.T, b *Book) Book {
+	var first, second Book
+	first.Restore(b.Memory())
+	in := state.NewReader(first.Encode(nil, 1e12), func(name []byte) string { return string(name) })
+	if second.Decode(&in, 1e12); in.Err() != nil || in.Len() != 0 {
+		t.Fatalf("decode: %v, %d bytes left", in.Err(), in.Len())
+	}
+	return second
 }
 
 // checkTick demands that a tick before its time does nothing, and that one in time settles what was due.
@@ -131,9 +190,9 @@ func checkTransition(t *rapid.T, lives map[[2]string]life, ids map[uint64]bool, 
 	legal := false
 	switch a.State {
 	case Pending:
-		legal = begins && a.FireTime == 0
+		legal = (begins || was.state == Pending) && a.FireTime == 0
 	case Firing:
-		legal = begins || was.state == Pending || (was.state == Firing && was.severity != a.Severity)
+		legal = begins || was.state == Pending || (was.state == Firing && was.shown.FireTime == a.FireTime)
 	case Resolved:
 		legal = !begins
 	}
@@ -146,14 +205,20 @@ func checkTransition(t *rapid.T, lives map[[2]string]life, ids map[uint64]bool, 
 	if a.Reason == "" || a.UpdateTime == 0 || (a.State == Resolved) != (a.ResolveTime != 0) {
 		t.Fatalf("%v: incomplete: %+v", key, *a)
 	}
+	if now := lifeOf(a); !begins && cmp.Equal(was.shown, now.shown) {
+		t.Fatalf("%v: nothing changed: %+v", key, *a)
+	}
+	if was := was.shown; !begins && was.AcknowledgeTime != 0 && a.EscalateTime != was.EscalateTime {
+		t.Fatalf("%v: raised although acknowledged: %+v", key, *a)
+	}
 	ids[a.ID] = true
-	lives[key] = life{state: a.State, severity: a.Severity, id: a.ID}
+	lives[key] = lifeOf(a)
 }
 
 func checkOpen(t *rapid.T, lives map[[2]string]life, b *Book) {
 	got := map[[2]string]life{}
 	for _, a := range b.Open() {
-		got[[2]string{a.Rule, a.Metric}] = life{state: a.State, severity: a.Severity, id: a.ID}
+		got[[2]string{a.Rule, a.Metric}] = lifeOf(&a)
 	}
 	want := map[[2]string]life{}
 	for key, l := range lives {

@@ -39,6 +39,8 @@ func breachReason(r *compiled, a *Alert, e *evidence, l *Level) string {
 		return "the device is offline"
 	case Gap:
 		return number(a.Value) + " samples are missing"
+	case Diverged:
+		return "the device does not report what is desired of it"
 	default:
 		return "true: " + r.Expression
 	}
@@ -60,6 +62,8 @@ func resolvedReason(r *compiled, a *Alert) string {
 		return "data arrives again"
 	case Offline:
 		return "the device is online again"
+	case Diverged:
+		return "the device reports what is desired of it"
 	case Numbering:
 		return fmt.Sprintf("samples are accepted and no boot went back for %v", r.Window)
 	case Gap:

@@ -15,6 +15,7 @@ const (
 	Gap         Kind = "gap"         // numbers given up on
 	Numbering   Kind = "numbering"   // boots that went back
 	DeadLetters Kind = "deadletters" // messages refused within a window
+	Diverged    Kind = "diverged"    // what is desired and what is reported differ
 	Expression  Kind = "expression"  // a predicate over the twin
 )
 
@@ -46,6 +47,15 @@ type Rule struct {
 	ForDuration time.Duration // and how long the breach must last; with stale: how long is too long, in place of intervals
 	MinDwell    time.Duration // least time it stays firing
 
+	// EscalateAfter raises a firing alert by one severity, once, when nobody has acknowledged it for so long by
+	// logged time, which is that of people (0: never). DeescalateAfter is how long, by event time, the readings must
+	// have been below a severity's exit before the alert is lowered to a milder one (0: at once).
+	EscalateAfter, DeescalateAfter time.Duration
+	// An alert that fires more often than FlapCount times within FlapWindow (0: 10 min) is flapping: it stays
+	// firing until it was quiet for FlapWindow. FlapCount 0: never.
+	FlapCount  uint32
+	FlapWindow time.Duration
+
 	// Window of deadletters is what they are counted in, and how long after the last one the alert
 	// resolves (0: 1 min); of stale it is the least silence that counts (0: 10 s), of gap how long after the last gap
 	// the alert resolves (0: 5 min), of numbering for how long no refused boot may have come before an
@@ -56,7 +66,7 @@ type Rule struct {
 
 	Expression string
 	Predicate  Predicate // Expression compiled, by whoever can
-	Mode       string    // live (also when empty) or off
+	Mode       string    // live (also when empty), shadow or off
 }
 
 // Predicate is a compiled expression over a twin. The twin is passed as whatever view the compiler
@@ -65,13 +75,23 @@ type Predicate interface {
 	Holds(twin any) (bool, error)
 }
 
+// Modes of rules.
+const (
+	ModeLive   = "live"
+	ModeShadow = "shadow" // it runs, and nobody is notified
+	ModeOff    = "off"
+)
+
 // Defaults of rules.
 const (
+	divergedFor    = 5 * time.Minute
 	staleIntervals = 5
 	staleFloor     = 10 * time.Second
 	gapWindow      = 5 * time.Minute
 	lettersWindow  = time.Minute
 	manyLetters    = 5
+	flapWindow     = 10 * time.Minute
+	maxFlapCount   = 64
 )
 
 // Builtin returns the rules out of the box.
@@ -85,5 +105,6 @@ func Builtin() []Rule {
 		}},
 		{ID: "builtin.deadletters", Version: 1, Kind: DeadLetters, Window: lettersWindow, Levels: []Level{{Severity: Warning, Enter: manyLetters}}},
 		{ID: "builtin.numbering", Version: 1, Kind: Numbering, Levels: []Level{{Severity: Warning}}},
+		{ID: "builtin.diverged", Version: 1, Kind: Diverged, ForDuration: divergedFor, Mode: ModeOff, Levels: []Level{{Severity: Warning}}},
 	}
 }

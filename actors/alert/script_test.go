@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 
 	"github.com/doppel-iot/doppel/actors/baseline"
+	"github.com/doppel-iot/doppel/actors/state"
 )
 
 const device = "pump-7"
@@ -21,6 +22,9 @@ type script struct {
 	set  *Set
 	book Book
 	seq  uint64
+
+	rules    []Rule
+	silences []Silence
 }
 
 // The life cycles as text: testdata/*.txt says what each command does.
@@ -31,7 +35,7 @@ func TestLifeCycles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &script{t: t, set: set}
+		s := &script{t: t, set: set, rules: Builtin()}
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			t.Helper()
 			return s.run(d)
@@ -47,6 +51,7 @@ func (s *script) run(d *datadriven.TestData) string {
 		if err != nil {
 			d.Fatalf(s.t, "%v", err)
 		}
+		s.rules, s.silences = rules, nil
 		s.set, err = NewSet(rules)
 		if err != nil {
 			return err.Error()
@@ -58,14 +63,30 @@ func (s *script) run(d *datadriven.TestData) string {
 		if err != nil {
 			d.Fatalf(s.t, "%v", err)
 		}
-		if s.set, err = NewSet(rules); err != nil {
+		s.rules = rules
+		if s.set, err = NewSet(rules, s.silences...); err != nil {
 			return err.Error()
 		}
 		s.book.Reconcile(s.set, device, seconds(d, 0), &emit)
-	case "restore":
-		var b Book
-		b.Restore(s.book.Memory())
-		s.book = b
+	case "silence": // all of them, one a line: ID END SEVERITY
+		var err error
+		s.silences = nil
+		for line := range strings.Lines(d.Input) {
+			words := strings.Fields(line)
+			s.silences = append(s.silences, Silence{ID: words[0], End: parseSeconds(d, s.t, words[1]), Match: severe(words[2])})
+		}
+		if s.set, err = NewSet(s.rules, s.silences...); err != nil {
+			return err.Error()
+		}
+		s.book.Reconcile(s.set, device, seconds(d, 0), &emit)
+	case "restore": // through the encoding, and through plain data
+		var b, again Book
+		in := state.NewReader(s.book.Encode(nil, 1e9), func(name []byte) string { return string(name) })
+		if b.Decode(&in, 1e9); in.Err() != nil || in.Len() > 0 {
+			d.Fatalf(s.t, "decode: %v, %d bytes left", in.Err(), in.Len())
+		}
+		again.Restore(b.Memory())
+		s.book = again
 		return s.state()
 	case "open":
 		return s.state()
@@ -129,11 +150,34 @@ func (s *script) input(d *datadriven.TestData, words []string, emit *[]Alert) {
 		s.book.Renumbered(s.set, device, at, emit)
 	case "tick":
 		s.book.Tick(s.set, device, at, emit)
-	case "expression": // true or false or error
-		s.book.Evaluate(s.set, device, words[2], &Observation{Time: at, Boot: 3, Seq: s.seq}, emit)
+	case "ack": // RULE BY COMMENT: of its open alert
+		k := Acknowledgement{By: words[3], Comment: words[4]}
+		for _, a := range s.book.Open() {
+			if a.Rule == words[2] {
+				k.Alert = a.ID
+			}
+		}
+		if !s.book.Acknowledge(s.set, device, &k, at, emit) {
+			*emit = append(*emit, Alert{Rule: words[2], Reason: "nothing to acknowledge"})
+		}
+	case "diverged": // SINCE, 0: not any more
+		s.book.Diverged(s.set, device, parseSeconds(d, s.t, words[2]), at, emit)
+	case "expression": // true or false or error; with a word behind it not by a sample
+		s.book.Evaluate(s.set, device, words[2], len(words) < 4, &Observation{Time: at, Boot: 3, Seq: s.seq}, emit)
 	default:
 		d.Fatalf(s.t, "unknown input %q", words[1])
 	}
+}
+
+// severe is a silence of the alerts of a severity, or of all.
+type severe string
+
+func (want severe) Holds(seen any) (bool, error) {
+	v, ok := seen.(*View)
+	if !ok || v.Device != device || v.Alert.Silenced() {
+		return false, fmt.Errorf("a silence sees %v", seen)
+	}
+	return want == "all" || v.Alert.Severity.String() == string(want), nil
 }
 
 // stated is a predicate whose truth the script states.
@@ -158,9 +202,34 @@ func render(alerts []Alert) string {
 		if a.Metric != "" {
 			name += "/" + a.Metric
 		}
-		fmt.Fprintf(&out, "%s %s %s v%d id=%016x created=%s fired=%s resolved=%s updated=%s by %d/%d: %s\n",
+		if a.State == 0 {
+			out.WriteString(a.Reason + "\n")
+			continue
+		}
+		fmt.Fprintf(&out, "%s %s %s v%d id=%016x created=%s fired=%s resolved=%s updated=%s by %d/%d%s: %s\n",
 			states[a.State], a.Severity, name, a.RuleVersion, a.ID, stamp(a.CreateTime), stamp(a.FireTime),
-			stamp(a.ResolveTime), stamp(a.UpdateTime), a.Boot, a.Seq, a.Reason)
+			stamp(a.ResolveTime), stamp(a.UpdateTime), a.Boot, a.Seq, marks(a), a.Reason)
+	}
+	return out.String()
+}
+
+// marks are the fields of an alert that are not states.
+func marks(a *Alert) string {
+	var out strings.Builder
+	if a.AcknowledgeTime != 0 {
+		fmt.Fprintf(&out, " acknowledged=%s by %s (%s)", stamp(a.AcknowledgeTime), a.AcknowledgedBy, a.AcknowledgeComment)
+	}
+	if a.Silence != "" {
+		out.WriteString(" silence=" + a.Silence)
+	}
+	if a.EscalateTime != 0 {
+		out.WriteString(" escalated=" + stamp(a.EscalateTime))
+	}
+	if a.Flapping {
+		out.WriteString(" flapping")
+	}
+	if a.Shadow {
+		out.WriteString(" shadow")
 	}
 	return out.String()
 }
@@ -259,6 +328,14 @@ func setField(r *Rule, key, value string) (err error) {
 		r.MinSamples = count()
 	case "for":
 		r.ForDuration, err = time.ParseDuration(value)
+	case "escalate":
+		r.EscalateAfter, err = time.ParseDuration(value)
+	case "deescalate":
+		r.DeescalateAfter, err = time.ParseDuration(value)
+	case "flaps":
+		r.FlapCount = count()
+	case "flap_window":
+		r.FlapWindow, err = time.ParseDuration(value)
 	case "dwell":
 		r.MinDwell, err = time.ParseDuration(value)
 	case "window":

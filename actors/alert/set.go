@@ -19,13 +19,17 @@ type Set struct {
 	gap        []*compiled
 	numbering  []*compiled
 	letters    []*compiled
+	diverged   []*compiled
 	expression []*compiled
 	byID       map[string]*compiled
+
+	silences []Silence // by id
+	timers   bool      // time alone may change what an open alert is, whatever drives it
 }
 
-// NewSet compiles rules. Rules that are off are checked and left out. An error names the rule, the
-// field and the remedy.
-func NewSet(rules []Rule) (*Set, error) {
+// NewSet compiles rules, and the silences in force beside them. Rules that are off are checked and left
+// out. An error names the rule, the field and the remedy.
+func NewSet(rules []Rule, silences ...Silence) (*Set, error) {
 	s := &Set{least: math.Inf(1), byID: make(map[string]*compiled, len(rules))}
 	sorted := slices.Clone(rules)
 	slices.SortStableFunc(sorted, func(a, b Rule) int { return cmp.Compare(a.ID, b.ID) })
@@ -37,14 +41,20 @@ func NewSet(rules []Rule) (*Set, error) {
 		if i > 0 && r.ID == sorted[i-1].ID {
 			return nil, fmt.Errorf("rule %q: id: there are two of it, rename one", r.ID)
 		}
-		if r.Mode == "off" {
+		if r.Mode == ModeOff {
 			continue
 		}
 		s.byID[r.ID] = r
 		s.add(r)
 	}
+	if err := s.silence(silences); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
+
+// Evaluates says that there are expression rules.
+func (s *Set) Evaluates() bool { return len(s.expression) > 0 }
 
 func (s *Set) add(r *compiled) {
 	switch r.Kind {
@@ -63,9 +73,12 @@ func (s *Set) add(r *compiled) {
 		s.numbering = append(s.numbering, r)
 	case DeadLetters:
 		s.letters = append(s.letters, r)
+	case Diverged:
+		s.diverged = append(s.diverged, r)
 	case Expression:
 		s.expression = append(s.expression, r)
 	}
+	s.timers = s.timers || r.timed()
 }
 
 // compiled is a rule whose levels are sorted from mild to severe and whose defaults are filled in.
@@ -86,6 +99,13 @@ func (r *compiled) matches(device string, tags map[string]string) bool {
 	}
 	return r.Device == "" || glob(r.Device, device)
 }
+
+// timed says that time alone may change an open alert of the rule, whatever drives it.
+func (r *compiled) timed() bool {
+	return r.Kind == Expression || r.EscalateAfter > 0 || r.FlapCount > 0
+}
+
+func (r *compiled) shadow() bool { return r.Mode == ModeShadow }
 
 func (r *compiled) watches(metric string) bool { return r.Metric == "" || r.Metric == metric }
 

@@ -16,14 +16,13 @@ func (b *Book) Seen(s *Set, device string, now int64, emit *[]Alert) {
 		b.learn(now)
 	}
 	if b.timed > 0 {
+		in := turn{s, device, now, emit}
 		for _, r := range s.stale {
 			if t := b.find(r.ID, ""); t != nil && t.open != nil {
-				b.advance(r, device, "", &evidence{at: now}, emit)
+				b.advance(&in, r, "", &evidence{at: now})
 			}
 		}
-	}
-	if b.timed > 0 && len(s.numbering) > 0 {
-		b.judgeNumbering(s, device, now, emit)
+		b.judgeNumbering(&in)
 	}
 	b.schedule(s, device, now)
 }
@@ -51,12 +50,14 @@ func (b *Book) Presence(s *Set, device string, online bool, at int64, emit *[]Al
 		b.since = at
 	}
 	b.offline = !online
-	b.judgeOffline(s, device, at, emit)
+	in := turn{s, device, at, emit}
+	b.judgeOffline(&in)
 	b.schedule(s, device, at)
 }
 
 // Gap notes that missing numbers were given up on.
 func (b *Book) Gap(s *Set, device string, at int64, missing uint64, emit *[]Alert) {
+	in := turn{s, device, at, emit}
 	for _, r := range s.gap {
 		size := float64(missing)
 		if !r.matches(device, b.tags) || r.begins(size) < 0 {
@@ -64,9 +65,9 @@ func (b *Book) Gap(s *Set, device string, at int64, missing uint64, emit *[]Aler
 		}
 		e := evidence{begin: size, now: size, at: at, value: size}
 		if t := b.find(r.ID, ""); t != nil && t.open != nil {
-			e.now = max(size, r.enter(t.open.alert.Severity)) // does not make the one before it milder
+			e.now = max(size, r.enter(t.open.base)) // does not make the one before it milder
 		}
-		b.advance(r, device, "", &e, emit)
+		b.advance(&in, r, "", &e)
 		b.find(r.ID, "").open.breach = at
 	}
 	b.schedule(s, device, at)
@@ -101,46 +102,52 @@ func (b *Book) Tick(s *Set, device string, now int64, emit *[]Alert) {
 const ticksAtOnce = 16
 
 func (b *Book) tick(s *Set, device string, now int64, emit *[]Alert) {
-	b.judgeOffline(s, device, now, emit)
+	in := turn{s, device, now, emit}
+	b.judgeOffline(&in)
+	if b.diverged != 0 || b.timed > 0 {
+		b.judgeDiverged(&in)
+	}
 	if !b.suppressed(s) {
 		for _, r := range s.stale {
-			b.judgeSilence(r, device, now, emit)
+			b.judgeSilence(&in, r)
 		}
 	}
-	for _, r := range s.gap {
-		if t := b.find(r.ID, ""); t != nil && t.open != nil && now >= t.open.quiet(r) {
-			b.advance(r, device, "", &evidence{at: now}, emit)
-		}
+	b.judgeQuiet(&in, s.gap)
+	b.judgeQuiet(&in, s.letters)
+	if s.timers {
+		b.runTimers(&in)
 	}
-	b.judgeQuiet(s.letters, device, now, emit)
 	b.schedule(s, device, now)
 }
 
 // judgeOffline also silences stale: that an absent device sends nothing is no news.
-func (b *Book) judgeOffline(s *Set, device string, at int64, emit *[]Alert) {
+func (b *Book) judgeOffline(in *turn) {
 	gone := 0.0
 	if b.offline {
 		gone = 1
 	}
-	for _, r := range s.offline {
-		if r.matches(device, b.tags) {
-			b.advance(r, device, "", &evidence{begin: gone, now: gone, at: at, value: gone}, emit)
+	for _, r := range in.set.offline {
+		if r.matches(in.device, b.tags) {
+			b.advance(in, r, "", &evidence{begin: gone, now: gone, at: in.now, value: gone})
 		}
 	}
-	if !b.suppressed(s) {
+	if !b.suppressed(in.set) {
 		return
 	}
-	for _, r := range s.stale {
+	for _, r := range in.set.stale {
 		if t := b.find(r.ID, ""); t != nil && t.open != nil {
-			e := evidence{at: at, value: t.open.alert.Value, why: "the device is offline, which is an alert of its own"}
-			b.resolve(r, t, &e, emit)
+			e := evidence{at: in.now, value: t.open.alert.Value, why: "the device is offline, which is an alert of its own"}
+			b.resolve(in, r, t, &e)
 		}
 	}
 }
 
-// suppressed says that an offline alert fires.
+// suppressed says that an offline alert fires which people see.
 func (b *Book) suppressed(s *Set) bool {
 	for _, r := range s.offline {
+		if r.shadow() {
+			continue
+		}
 		if t := b.find(r.ID, ""); t != nil && t.open != nil && t.open.alert.State == Firing {
 			return true
 		}
@@ -148,21 +155,21 @@ func (b *Book) suppressed(s *Set) bool {
 	return false
 }
 
-func (b *Book) judgeSilence(r *compiled, device string, now int64, emit *[]Alert) {
+func (b *Book) judgeSilence(in *turn, r *compiled) {
 	end, ok := b.silence(r)
-	if !ok || !r.matches(device, b.tags) {
+	if !ok || !r.matches(in.device, b.tags) {
 		return
 	}
-	e := evidence{at: now}
-	if now >= end {
-		silent := time.Duration(now - b.lastSeen)
+	e := evidence{at: in.now}
+	if in.now >= end {
+		silent := time.Duration(in.now - b.lastSeen)
 		e.begin, e.now, e.value = 1, 1, silent.Seconds()
 		e.why = "no data for " + duration(silent)
 		if b.seen >= learnedAfter {
 			e.why += ", usually every " + duration(time.Duration(b.interval))
 		}
 	}
-	b.advance(r, device, "", &e, emit)
+	b.advance(in, r, "", &e)
 }
 
 // silence is when it has lasted too long for a rule.
@@ -193,31 +200,35 @@ func (b *Book) schedule(s *Set, device string, now int64) {
 	if b.timed > 0 {
 		due = min(due, b.dueOpen(s))
 	}
+	if s.timers && b.timed+b.readings > 0 {
+		due = min(due, b.dueTimers(s))
+	}
 	if due == never {
 		due = 0
 	}
 	b.due = due
 }
 
-// dueOpen is when time next changes an open offline or gap alert.
+// dueOpen is when time next changes an open offline, diverged, gap or dead letters alert.
 func (b *Book) dueOpen(s *Set) int64 {
+	due := min(b.dueState(s.offline, b.offline), b.dueState(s.diverged, b.diverged != 0))
+	return min(due, b.dueQuiet(s.gap), b.dueQuiet(s.letters))
+}
+
+// dueState is when time next changes an alert of rules that go by a state of the device, which now holds or not.
+func (b *Book) dueState(rules []*compiled, holds bool) int64 {
 	due := int64(never)
-	for _, r := range s.offline {
+	for _, r := range rules {
 		t := b.find(r.ID, "")
 		switch {
-		case t == nil || t.open == nil:
+		case t == nil || t.open == nil || t.open.calm != 0:
 		case t.open.alert.State == Pending:
 			due = min(due, t.open.alert.CreateTime+int64(r.ForDuration))
-		case !b.offline:
+		case !holds:
 			due = min(due, t.open.alert.FireTime+int64(r.MinDwell))
 		}
 	}
-	for _, r := range s.gap {
-		if t := b.find(r.ID, ""); t != nil && t.open != nil {
-			due = min(due, t.open.quiet(r))
-		}
-	}
-	return min(due, b.dueQuiet(s.letters))
+	return due
 }
 
 func (b *Book) dueSilence(r *compiled, device string, now int64) int64 {

@@ -19,8 +19,7 @@ func AlertID(id uint64) string {
 	return hex.EncodeToString(binary.BigEndian.AppendUint64(nil, id))
 }
 
-// Alert is the public form of an alert. Acknowledgement, silence and tags are not the alert's own
-// and are left to the caller.
+// Alert is the public form of an alert. It shares the tags, which nobody may change.
 func Alert(device string, a *alert.Alert) *doppelv1.Alert {
 	return &doppelv1.Alert{
 		Id:             AlertID(a.ID),
@@ -42,6 +41,16 @@ func Alert(device string, a *alert.Alert) *doppelv1.Alert {
 		Boot:           a.Boot,
 		Seq:            a.Seq,
 		Reason:         strings.ToValidUTF8(a.Reason, "\uFFFD"),
+
+		AcknowledgeTime:    timestamp(a.AcknowledgeTime),
+		AcknowledgedBy:     strings.ToValidUTF8(a.AcknowledgedBy, "\uFFFD"),
+		AcknowledgeComment: strings.ToValidUTF8(a.AcknowledgeComment, "\uFFFD"),
+		Silenced:           a.Silenced(),
+		Silence:            a.Silence,
+		Shadow:             a.Shadow,
+		Flapping:           a.Flapping,
+		EscalateTime:       timestamp(a.EscalateTime),
+		Tags:               a.Tags,
 	}
 }
 
@@ -70,6 +79,15 @@ func AlertFrom(p *doppelv1.Alert) (alert.Alert, error) {
 		Boot:           p.GetBoot(),
 		Seq:            p.GetSeq(),
 		Reason:         p.GetReason(),
+
+		AcknowledgeTime:    nanos(p.GetAcknowledgeTime()),
+		AcknowledgedBy:     p.GetAcknowledgedBy(),
+		AcknowledgeComment: p.GetAcknowledgeComment(),
+		Silence:            p.GetSilence(),
+		Shadow:             p.GetShadow(),
+		Flapping:           p.GetFlapping(),
+		EscalateTime:       nanos(p.GetEscalateTime()),
+		Tags:               p.GetTags(),
 	}, nil
 }
 

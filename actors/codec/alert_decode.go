@@ -23,10 +23,16 @@ func decodeAlert(b []byte, names names) (alert.Alert, error) {
 		switch {
 		case w.is(1, protowire.BytesType):
 			id = w.bytes()
-		case w.num == 3 || w.num == 5 || w.num == 19:
+		case w.num == 3, w.num == 5, w.num == 19, w.num == 21, w.num == 24, w.num == 25:
 			w.alertText(&a, names)
 		case w.num >= 8 && w.num <= 11 && w.typ == protowire.BytesType:
 			*[...]*int64{&a.CreateTime, &a.FireTime, &a.ResolveTime, &a.UpdateTime}[w.num-8] = w.time()
+		case w.is(20, protowire.BytesType):
+			a.AcknowledgeTime = w.time()
+		case w.is(23, protowire.BytesType):
+			w.tag(&a.Tags, names)
+		case w.is(28, protowire.BytesType):
+			a.EscalateTime = w.time()
 		case w.typ == protowire.VarintType:
 			w.alertCount(&a)
 		case w.typ == protowire.Fixed64Type:
@@ -62,6 +68,12 @@ func (w *wire) alertText(a *alert.Alert, names names) {
 		a.Rule = names.intern(text)
 	case 5:
 		a.Metric = names.intern(text)
+	case 21:
+		a.AcknowledgedBy = string(text)
+	case 24:
+		a.AcknowledgeComment = string(text)
+	case 25:
+		a.Silence = names.intern(text)
 	default:
 		a.Reason = string(text)
 	}
@@ -82,8 +94,36 @@ func (w *wire) alertCount(a *alert.Alert) {
 		a.Boot = v
 	case 18:
 		a.Seq = v
-	default: // unknown
+	case 26:
+		a.Shadow = v != 0
+	case 27:
+		a.Flapping = v != 0
+	default: // unknown; and silenced, which the silence says
 	}
+}
+
+// tag reads an entry of a map of texts.
+func (w *wire) tag(tags *map[string]string, names names) {
+	var key, value []byte
+	in := wire{b: w.bytes()}
+	for in.next() {
+		switch {
+		case in.is(1, protowire.BytesType):
+			key = in.bytes()
+		case in.is(2, protowire.BytesType):
+			value = in.bytes()
+		default:
+			in.skip()
+		}
+	}
+	if in.bad || !utf8.Valid(key) || !utf8.Valid(value) {
+		w.fail()
+		return
+	}
+	if *tags == nil {
+		*tags = make(map[string]string)
+	}
+	(*tags)[names.intern(key)] = names.intern(value)
 }
 
 func (w *wire) alertNumber(a *alert.Alert) {

@@ -77,13 +77,15 @@ func KindOf(k twin.Kind) doppelv1.EventKind {
 		return doppelv1.EventKind_EVENT_KIND_RESET
 	case twin.KindAnchor:
 		return doppelv1.EventKind_EVENT_KIND_ANCHOR
+	case twin.KindAcknowledged:
+		return doppelv1.EventKind_EVENT_KIND_ACKNOWLEDGED
 	}
 	return doppelv1.EventKind_EVENT_KIND_UNSPECIFIED
 }
 
 // inputKind is the inverse of KindOf; 0 for records that are no input of a twin.
 func inputKind(k doppelv1.EventKind) twin.Kind {
-	for i := twin.KindSample; i <= twin.KindAnchor; i++ {
+	for i := twin.KindSample; i <= twin.KindAcknowledged; i++ {
 		if KindOf(i) == k {
 			return i
 		}

@@ -3,7 +3,9 @@ package codec
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"maps"
 	"math"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -87,6 +89,11 @@ func appendInput(b []byte, e *Event) []byte {
 	case doppelv1.EventKind_EVENT_KIND_QUARANTINED:
 		b, at = open(b, 16)
 		b = appendText(b, 1, in.Quarantine.Reason)
+	case doppelv1.EventKind_EVENT_KIND_ACKNOWLEDGED:
+		b, at = open(b, 17)
+		b = appendFixed(b, 1, in.Acknowledgement.Alert)
+		b = appendText(b, 2, in.Acknowledgement.By)
+		b = appendText(b, 3, in.Acknowledgement.Comment)
 	default: // kinds without content
 		return b
 	}
@@ -174,7 +181,31 @@ func appendAlert(b []byte, num protowire.Number, a *alert.Alert) []byte {
 	b = appendUint(b, 17, a.Boot)
 	b = appendUint(b, 18, a.Seq)
 	b = appendText(b, 19, a.Reason)
+	b = appendTime(b, 20, a.AcknowledgeTime)
+	b = appendText(b, 21, a.AcknowledgedBy)
+	b = appendBool(b, 22, a.Silenced())
+	b = appendTags(b, 23, a.Tags)
+	b = appendText(b, 24, a.AcknowledgeComment)
+	b = appendText(b, 25, a.Silence)
+	b = appendBool(b, 26, a.Shadow)
+	b = appendBool(b, 27, a.Flapping)
+	b = appendTime(b, 28, a.EscalateTime)
 	return shut(b, at)
+}
+
+// appendTags appends a map of texts, in order of the keys.
+func appendTags(b []byte, num protowire.Number, tags map[string]string) []byte {
+	if len(tags) == 0 {
+		return b
+	}
+	for _, key := range slices.Sorted(maps.Keys(tags)) {
+		var at int
+		b, at = open(b, num)
+		b = protowire.AppendString(protowire.AppendTag(b, 1, protowire.BytesType), key)
+		b = protowire.AppendString(protowire.AppendTag(b, 2, protowire.BytesType), tags[key])
+		b = shut(b, at)
+	}
+	return b
 }
 
 // appendTime appends a google.protobuf.Timestamp; 0 means not yet.

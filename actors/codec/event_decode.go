@@ -60,7 +60,7 @@ func (d *EventDecoder) Decode(value []byte, e *Event) error {
 			if !e.SrcNext.decode(w.bytes()) {
 				w.fail()
 			}
-		case w.num >= 7 && w.num <= 16 && w.typ == protowire.BytesType:
+		case w.num >= 7 && w.num <= 17 && w.typ == protowire.BytesType:
 			content.num, content.b, content.count = w.num, w.bytes(), content.count+1
 		case w.is(20, protowire.VarintType):
 			e.Effects.Outcome = outcomeFrom(w.varint())
@@ -127,6 +127,8 @@ func contentOf(k doppelv1.EventKind) protowire.Number {
 		return 15
 	case doppelv1.EventKind_EVENT_KIND_QUARANTINED:
 		return 16
+	case doppelv1.EventKind_EVENT_KIND_ACKNOWLEDGED:
+		return 17
 	default:
 		return 0
 	}
@@ -167,6 +169,8 @@ func (d *EventDecoder) content(e *Event, c content, receivedAt int64) error {
 		e.Anchor = c.b
 	case doppelv1.EventKind_EVENT_KIND_QUARANTINED:
 		decodeQuarantine(&w, &e.Input.Quarantine)
+	case doppelv1.EventKind_EVENT_KIND_ACKNOWLEDGED:
+		decodeAcknowledgement(&w, &e.Input.Acknowledgement)
 	default: // kinds without content
 	}
 	if w.bad {

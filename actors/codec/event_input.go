@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/twin"
 )
 
@@ -160,6 +161,21 @@ func decodeQuarantine(w *wire, q *twin.Quarantine) {
 		if w.is(1, protowire.BytesType) {
 			q.Reason = string(w.bytes())
 		} else {
+			w.skip()
+		}
+	}
+}
+
+func decodeAcknowledgement(w *wire, k *alert.Acknowledgement) {
+	for w.next() {
+		switch {
+		case w.is(1, protowire.Fixed64Type):
+			k.Alert = w.fixed64()
+		case w.is(2, protowire.BytesType):
+			k.By = string(w.bytes())
+		case w.is(3, protowire.BytesType):
+			k.Comment = string(w.bytes())
+		default:
 			w.skip()
 		}
 	}

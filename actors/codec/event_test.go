@@ -77,6 +77,10 @@ func drawEvent(t *rapid.T) *Event {
 		e.Anchor = text.Draw(t, "anchor")
 	case doppelv1.EventKind_EVENT_KIND_QUARANTINED:
 		in.Quarantine.Reason = rapid.String().Draw(t, "reason")
+	case doppelv1.EventKind_EVENT_KIND_ACKNOWLEDGED:
+		in.Acknowledgement = alert.Acknowledgement{
+			Alert: rapid.Uint64().Draw(t, "alert"), By: rapid.String().Draw(t, "by"), Comment: rapid.String().Draw(t, "comment"),
+		}
 	default: // kinds without content
 	}
 	drawEffects(t, e)
@@ -132,7 +136,18 @@ func drawAlert(t *rapid.T) alert.Alert {
 		Value: rapid.Float64().Draw(t, "value"), Score: rapid.Float64().Draw(t, "score"), BaselineCount: rapid.Uint64().Draw(t, "n"),
 		BaselineMean: rapid.Float64().Draw(t, "mean"), BaselineStddev: rapid.Float64().Draw(t, "stddev"),
 		Boot: rapid.Uint64().Draw(t, "boot"), Seq: rapid.Uint64().Draw(t, "seq"), Reason: rapid.String().Draw(t, "reason"),
+		AcknowledgeTime: at.Draw(t, "acknowledged"), AcknowledgedBy: rapid.String().Draw(t, "by"), AcknowledgeComment: rapid.String().Draw(t, "comment"),
+		Silence: rapid.String().Draw(t, "silence"), Shadow: rapid.Bool().Draw(t, "shadow"), Flapping: rapid.Bool().Draw(t, "flapping"),
+		EscalateTime: at.Draw(t, "escalated"), Tags: drawTags(t),
 	}
+}
+
+func drawTags(t *rapid.T) map[string]string {
+	tags := rapid.MapOfN(rapid.String(), rapid.String(), 0, 3).Draw(t, "tags")
+	if len(tags) == 0 {
+		return nil
+	}
+	return tags
 }
 
 // generated is the record in the types that protoc made: what any other reader sees.
@@ -184,6 +199,9 @@ func generated(e *Event) *doppelv1.TwinEvent {
 		p.Anchor = e.Anchor
 	case doppelv1.EventKind_EVENT_KIND_QUARANTINED:
 		p.Quarantined = &doppelv1.QuarantinedInput{Reason: in.Quarantine.Reason}
+	case doppelv1.EventKind_EVENT_KIND_ACKNOWLEDGED:
+		k := &in.Acknowledgement
+		p.Acknowledged = &doppelv1.AcknowledgedInput{Alert: k.Alert, By: k.By, Comment: k.Comment}
 	default: // kinds without content
 	}
 	for i := range e.Effects.Applied {

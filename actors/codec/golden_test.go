@@ -140,14 +140,17 @@ func goldenEvents() map[doppelv1.EventKind]*Event {
 			Numbered: true, Boot: 1, Seq: 4, Patch: []byte(`{"firmware":"1.2.3"}`),
 		}}),
 		doppelv1.EventKind_EVENT_KIND_QUARANTINED: input(twin.Input{Kind: twin.KindQuarantined, Quarantine: twin.Quarantine{Reason: "index out of range"}}),
-		doppelv1.EventKind_EVENT_KIND_RESET:       input(twin.Input{Kind: twin.KindReset}),
-		doppelv1.EventKind_EVENT_KIND_ANCHOR:      input(twin.Input{Kind: twin.KindAnchor}),
-		doppelv1.EventKind_EVENT_KIND_DELETED:     {Kind: doppelv1.EventKind_EVENT_KIND_DELETED, Epoch: 4711, N: 15, Now: received},
-		doppelv1.EventKind_EVENT_KIND_CLAIM:       {Kind: doppelv1.EventKind_EVENT_KIND_CLAIM, Now: received, Claim: &Claim{Node: "node-1", Incarnation: 5, Nonce: 0xabc}},
-		doppelv1.EventKind_EVENT_KIND_RULES:       partition(doppelv1.EventKind_EVENT_KIND_RULES),
-		doppelv1.EventKind_EVENT_KIND_DESIRED:     {Kind: doppelv1.EventKind_EVENT_KIND_DESIRED, Epoch: 4711, N: 16, Now: received, Version: 122},
-		doppelv1.EventKind_EVENT_KIND_UNSETTLED:   partition(doppelv1.EventKind_EVENT_KIND_UNSETTLED),
-		doppelv1.EventKind_EVENT_KIND_SETTLED:     partition(doppelv1.EventKind_EVENT_KIND_SETTLED),
+		doppelv1.EventKind_EVENT_KIND_ACKNOWLEDGED: input(twin.Input{Kind: twin.KindAcknowledged, Acknowledgement: alert.Acknowledgement{
+			Alert: 0x0123456789abcdef, By: "eva", Comment: "on my way",
+		}}),
+		doppelv1.EventKind_EVENT_KIND_RESET:     input(twin.Input{Kind: twin.KindReset}),
+		doppelv1.EventKind_EVENT_KIND_ANCHOR:    input(twin.Input{Kind: twin.KindAnchor}),
+		doppelv1.EventKind_EVENT_KIND_DELETED:   {Kind: doppelv1.EventKind_EVENT_KIND_DELETED, Epoch: 4711, N: 15, Now: received},
+		doppelv1.EventKind_EVENT_KIND_CLAIM:     {Kind: doppelv1.EventKind_EVENT_KIND_CLAIM, Now: received, Claim: &Claim{Node: "node-1", Incarnation: 5, Nonce: 0xabc}},
+		doppelv1.EventKind_EVENT_KIND_RULES:     partition(doppelv1.EventKind_EVENT_KIND_RULES),
+		doppelv1.EventKind_EVENT_KIND_DESIRED:   {Kind: doppelv1.EventKind_EVENT_KIND_DESIRED, Epoch: 4711, N: 16, Now: received, Version: 122},
+		doppelv1.EventKind_EVENT_KIND_UNSETTLED: partition(doppelv1.EventKind_EVENT_KIND_UNSETTLED),
+		doppelv1.EventKind_EVENT_KIND_SETTLED:   partition(doppelv1.EventKind_EVENT_KIND_SETTLED),
 	}
 	anchor := events[doppelv1.EventKind_EVENT_KIND_ANCHOR]
 	anchor.Anchor = []byte{2, 0, 1, 2, 3}

@@ -25,6 +25,11 @@ func Rule(r *alert.Rule) *doppelv1.Rule {
 		Expression:    r.Expression,
 		Mode:          r.Mode,
 		MinDwell:      duration(r.MinDwell),
+
+		EscalateAfter:   duration(r.EscalateAfter),
+		DeescalateAfter: duration(r.DeescalateAfter),
+		FlapCount:       r.FlapCount,
+		FlapWindow:      duration(r.FlapWindow),
 	}
 	if p.GetMode() == "" {
 		p.Mode = "live"

@@ -39,7 +39,9 @@ func Twin(t *twin.Twin) *doppelv1.Twin {
 		},
 	}
 	for _, a := range t.OpenAlerts() {
-		p.OpenAlerts = append(p.OpenAlerts, AlertID(a.ID))
+		if !a.Shadow {
+			p.OpenAlerts = append(p.OpenAlerts, AlertID(a.ID))
+		}
 	}
 	return p
 }

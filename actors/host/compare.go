@@ -28,7 +28,9 @@ func sameReading(a, b twin.ScoredReading) bool {
 func sameTransition(a, b alert.Alert) bool {
 	return a.ID == b.ID && a.Rule == b.Rule && a.RuleVersion == b.RuleVersion && a.Metric == b.Metric &&
 		a.Severity == b.Severity && a.State == b.State && a.UpdateTime == b.UpdateTime &&
-		sameFloat(a.Value, b.Value) && sameFloat(a.Score, b.Score)
+		sameFloat(a.Value, b.Value) && sameFloat(a.Score, b.Score) &&
+		a.AcknowledgeTime == b.AcknowledgeTime && a.AcknowledgedBy == b.AcknowledgedBy && a.AcknowledgeComment == b.AcknowledgeComment &&
+		a.Silence == b.Silence && a.Shadow == b.Shadow && a.Flapping == b.Flapping && a.EscalateTime == b.EscalateTime
 }
 
 // sameFloat compares bit for bit, but for the many ways to write "not a number".

@@ -78,8 +78,41 @@ func appendBook(b []byte, m alert.Memory) []byte {
 		if b = appendBool(b, k.Open != nil); k.Open != nil {
 			b = appendAlert(b, k.Open)
 		}
+		b = appendMore(b, k)
+	}
+	if m.Diverged != 0 {
+		b = le.AppendUint64(b, uint64(m.Diverged))
 	}
 	return b
+}
+
+// appendMore appends what most tracks do not have: of those nothing stands here, so that the hashes of old
+// files hold.
+func appendMore(b []byte, k *alert.Track) []byte {
+	le := binary.LittleEndian
+	for _, at := range k.Fires {
+		b = le.AppendUint64(b, uint64(at))
+	}
+	a := k.Open
+	if a == nil {
+		return b
+	}
+	entered := a.CreateTime
+	if a.State == alert.Firing {
+		entered = a.FireTime
+	}
+	texts := a.AcknowledgedBy != "" || a.AcknowledgeComment != "" || a.Silence != ""
+	numbers := [...]int64{k.Entered - entered, int64(k.Base) - int64(a.Severity), k.Below, k.Calm, k.Calmed, a.AcknowledgeTime, a.EscalateTime}
+	if numbers == [len(numbers)]int64{} && !texts && !a.Shadow && !a.Flapping {
+		return b
+	}
+	for _, n := range numbers {
+		b = le.AppendUint64(b, uint64(n))
+	}
+	for _, s := range [...]string{a.AcknowledgedBy, a.AcknowledgeComment, a.Silence} {
+		b = appendText(b, s)
+	}
+	return appendBool(appendBool(b, a.Shadow), a.Flapping)
 }
 
 func appendAlert(b []byte, a *alert.Alert) []byte {

@@ -1,19 +1,22 @@
 package twin
 
+import "github.com/doppel-iot/doppel/actors/alert"
+
 // Kind says what an Input is.
 type Kind uint8
 
 // The inputs of a twin. Everything that changes a twin is one of these and is logged.
 const (
-	KindSample      Kind = iota + 1 // a telemetry sample
-	KindRefused                     // the place of a numbered sample that went to the dead letters
-	KindGap                         // the owner gives up on missing numbers
-	KindTick                        // time passed and something is due
-	KindStatus                      // the device or its last will says whether it is connected
-	KindReported                    // a merge patch of reported properties
-	KindQuarantined                 // the twin's code panicked: it takes nothing until a reset
-	KindReset                       // numbering accepted anew, quarantine lifted
-	KindAnchor                      // no effect, yet logged: its record holds the whole twin, for a replay to begin at
+	KindSample       Kind = iota + 1 // a telemetry sample
+	KindRefused                      // the place of a numbered sample that went to the dead letters
+	KindGap                          // the owner gives up on missing numbers
+	KindTick                         // time passed and something is due
+	KindStatus                       // the device or its last will says whether it is connected
+	KindReported                     // a merge patch of reported properties
+	KindQuarantined                  // the twin's code panicked: it takes nothing until a reset
+	KindReset                        // numbering accepted anew, quarantine lifted
+	KindAnchor                       // no effect, yet logged: its record holds the whole twin, for a replay to begin at
+	KindAcknowledged                 // somebody looks after an open alert
 )
 
 // Input is one input of Step. Only the part that Kind names is read. Step copies what it keeps, so
@@ -30,6 +33,8 @@ type Input struct {
 	Reported Reported
 
 	Quarantine Quarantine
+
+	Acknowledgement alert.Acknowledgement
 }
 
 // Reading is the value of one metric; a bool is 0 or 1. Name is a string that outlives the input

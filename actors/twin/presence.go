@@ -61,7 +61,7 @@ func (t *Twin) noteStale(s *step) {
 		return
 	}
 	for i := range s.out.Transitions {
-		if a := &s.out.Transitions[i]; a.State == alert.Firing && a.Rule == staleRule {
+		if a := &s.out.Transitions[i]; a.State == alert.Firing && a.Rule == staleRule && !a.Shadow {
 			t.online = false
 		}
 	}

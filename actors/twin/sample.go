@@ -179,7 +179,7 @@ func (t *Twin) read(s *step, m *metric, sm *Sample, value float64) {
 	o := &s.out.reading // not on the stack: rules may look at it through an interface
 	*o = alert.Observation{
 		Metric: m.name, Value: value, Scored: score.OK, Plain: score.Plain, Score: score.Score,
-		Stats: m.base.Before(&s.base), Time: sm.Time,
+		Stats: m.base.Before(&s.base), Time: sm.Time, Now: s.now,
 	}
 	if sm.Numbered {
 		o.Boot, o.Seq = sm.Boot, sm.Seq

@@ -51,9 +51,12 @@ func (t *Twin) Step(now int64, in *Input, rules *alert.Set, out *Effects) {
 	case KindAnchor: // for the log's sake alone
 		out.Outcome = Applied
 		return
+	case KindAcknowledged:
+		out.Outcome = t.stepAcknowledged(&s, in)
 	}
 	if out.Outcome.Logged() {
 		t.version++
+		t.evaluate(&s)
 	}
 }
 

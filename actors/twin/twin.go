@@ -115,8 +115,11 @@ func (t *Twin) CreateTime() int64 { return t.created }
 // Counters of the twin's samples.
 func (t *Twin) Counters() Counters { return t.counters }
 
-// OpenAlerts lists the pending and firing alerts.
+// OpenAlerts lists the pending and firing alerts, those of rules in shadow too.
 func (t *Twin) OpenAlerts() []alert.Alert { return t.book.Open() }
+
+// Alarmed says that an alert fires whose rule is live.
+func (t *Twin) Alarmed() bool { return t.book.Firing() }
 
 // AppendMetrics appends the metrics that have a value, by name.
 func (t *Twin) AppendMetrics(dst []Metric) []Metric {
