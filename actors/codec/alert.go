@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -19,7 +20,7 @@ func AlertID(id uint64) string {
 	return hex.EncodeToString(binary.BigEndian.AppendUint64(nil, id))
 }
 
-// Alert is the public form of an alert. It shares the tags, which nobody may change.
+// Alert is the public form of an alert.
 func Alert(device string, a *alert.Alert) *doppelv1.Alert {
 	return &doppelv1.Alert{
 		Id:             AlertID(a.ID),
@@ -50,7 +51,7 @@ func Alert(device string, a *alert.Alert) *doppelv1.Alert {
 		Shadow:             a.Shadow,
 		Flapping:           a.Flapping,
 		EscalateTime:       timestamp(a.EscalateTime),
-		Tags:               a.Tags,
+		Tags:               maps.Clone(a.Tags),
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 type alertIndex struct {
 	byID     map[uint64]alertEntry
 	byDevice map[string][]uint64
-	open     int
+	open     int   // of rules that are live
 	expiry   int64 // when to look for what is no longer listed
 }
 
@@ -39,13 +39,19 @@ func (x *alertIndex) put(device string, a *alert.Alert) {
 	if !known {
 		x.crowdOut(device)
 		x.byDevice[device] = append(x.byDevice[device], a.ID)
-	} else if old.alert.State != alert.Resolved {
-		x.open--
+	} else {
+		x.open -= counted(&old.alert)
 	}
-	if a.State != alert.Resolved {
-		x.open++
-	}
+	x.open += counted(a)
 	x.byID[a.ID] = alertEntry{device, *a}
+}
+
+// counted is 1 for an alert that counts as open.
+func counted(a *alert.Alert) int {
+	if a.State == alert.Resolved || a.Shadow {
+		return 0
+	}
+	return 1
 }
 
 // crowdOut makes room for one more alert of a device: the oldest resolved one goes.
@@ -87,9 +93,7 @@ func (x *alertIndex) load(device string, alerts []alert.Alert) {
 
 func (x *alertIndex) remove(id uint64) {
 	e := x.byID[id]
-	if e.alert.State != alert.Resolved {
-		x.open--
-	}
+	x.open -= counted(&e.alert)
 	delete(x.byID, id)
 	ids := slices.DeleteFunc(x.byDevice[e.device], func(other uint64) bool { return other == id })
 	if len(ids) == 0 {

@@ -41,13 +41,20 @@ func (o *owner) effectsNext() Cursor {
 	return o.releasedTo()
 }
 
-// publish sends the transitions of the record at a cursor to doppel.alerts.
+// publish sends the transitions of the record at a cursor to doppel.alerts, but for those of rules in shadow:
+// nobody hears of them.
 func (o *owner) publish(ctx context.Context, at Cursor, ts []Transition) {
-	place := o.emits.tail
-	*o.emits.push() = emission{at: at, left: len(ts)}
+	place, left := o.emits.tail, 0
 	for i := range ts {
-		*o.publications.waiting.push() = publication{t: ts[i], emission: place}
+		if !ts[i].Alert.Shadow {
+			*o.publications.waiting.push() = publication{t: ts[i], emission: place}
+			left++
+		}
 	}
+	if left == 0 {
+		return
+	}
+	*o.emits.push() = emission{at: at, left: left}
 	o.publishOn(ctx)
 }
 

@@ -6,6 +6,7 @@ import "errors"
 var (
 	ErrUnknownDevice = errors.New("no such device")
 	ErrUnknownAlert  = errors.New("no such alert")
+	ErrAlertResolved = errors.New("the alert is resolved")
 	ErrUnavailable   = errors.New("the partition is being restored or moved")
 	ErrClosed        = errors.New("the partition is not served by this node")
 	ErrSaturated     = errors.New("the partition takes no messages: what it has does not become durable")

@@ -68,6 +68,8 @@ type Fold struct {
 	twins  map[string]*folded
 	node   string // of the Claim in force
 	first  int64  // logged time of the first valid record, 0: none yet
+
+	applied func() // told of each record applied: f.event, and what it gave in f.fx; nil: nobody is
 }
 
 // folded is a twin in a fold.
@@ -198,6 +200,9 @@ func (f *Fold) apply(r LogRecord) {
 	f.Stats.Inputs++
 	if what := replay(&d.twin, ev, f.rules, &f.fx); what != "" {
 		f.differ(Difference{Device: d.twin.ID(), Offset: r.Offset, What: what})
+	}
+	if f.applied != nil {
+		f.applied()
 	}
 }
 

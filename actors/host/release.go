@@ -113,6 +113,9 @@ func (o *owner) effects(ctx context.Context, e *pending) {
 		t := &e.effects[i]
 		t.Offset = o.prev
 		o.alerts.apply(t)
+		if t.Alert.Shadow {
+			continue
+		}
 		o.host.stats.transition(uint8(t.Alert.Severity), uint8(t.Alert.State))
 		if o.host.cfg.Rows != nil {
 			// Chunks leave with their last record, so the oldest one is this record's.

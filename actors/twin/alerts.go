@@ -7,7 +7,9 @@ func (t *Twin) stepAcknowledged(s *step, in *Input) Outcome {
 	if !t.book.Acknowledge(s.rules, t.id, &in.Acknowledgement, s.now, &s.out.Transitions) {
 		return Unchanged
 	}
-	t.release(s)
+	if !t.quarantined {
+		t.release(s)
+	}
 	return Applied
 }
 

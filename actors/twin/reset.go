@@ -12,9 +12,9 @@ func (t *Twin) admitted(s *step, in *Input) Kind {
 	switch in.Kind {
 	case KindSample, KindStatus, KindReported:
 		s.out.Outcome = s.out.refuse(Quarantined, "the twin's code panicked and it takes no input until it is reset")
-	case KindRefused, KindReset, KindAnchor:
+	case KindRefused, KindReset, KindAnchor, KindAcknowledged:
 		return in.Kind
-	case KindGap, KindTick, KindQuarantined, KindAcknowledged:
+	case KindGap, KindTick, KindQuarantined:
 	}
 	return 0
 }

@@ -119,6 +119,9 @@ func appendEvent(rows *host.Rows, offset int64, key []byte, ev *codec.Event) {
 		rows.Samples = append(rows.Samples, row)
 	}
 	for i := range ev.Effects.Transitions {
+		if ev.Effects.Transitions[i].Shadow {
+			continue
+		}
 		rows.Alerts = append(rows.Alerts, host.Transition{
 			Partition: rows.Partition, Offset: offset, Index: i, Device: device, Alert: ev.Effects.Transitions[i],
 		})
