@@ -39,9 +39,7 @@ func Twin(t *twin.Twin) *doppelv1.Twin {
 		},
 	}
 	for _, a := range t.OpenAlerts() {
-		if !a.Shadow {
-			p.OpenAlerts = append(p.OpenAlerts, AlertID(a.ID))
-		}
+		p.OpenAlerts = append(p.OpenAlerts, AlertID(a.ID))
 	}
 	return p
 }

@@ -94,6 +94,19 @@ func (e *Env) Compile(expr string) (Filter, error) {
 	return Filter{program: program, fields: e.fields, checked: ast}, nil
 }
 
+// Mentions says whether the filter names a field of the message, by its proto name or its JSON name as given.
+func (f Filter) Mentions(name string) bool {
+	if f.checked == nil {
+		return false
+	}
+	for _, r := range f.checked.NativeRep().ReferenceMap() {
+		if r.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
 // describe gives each error as LINE:COLUMN: TEXT, columns counted from 1.
 func describe(issues *cel.Issues) string {
 	var b strings.Builder

@@ -28,7 +28,7 @@ func (h *Host) Acknowledge(ctx context.Context, p int32, device string, k alert.
 			found = newest(device, o.event.Effects.Transitions, k.Alert)
 			o.record(c)
 		} else {
-			found = newest(device, c.twin.OpenAlerts(), k.Alert)
+			found = newest(device, c.twin.AllOpenAlerts(), k.Alert)
 		}
 		if _, known := o.alerts.byID[k.Alert]; found == nil && known {
 			missing = ErrAlertResolved

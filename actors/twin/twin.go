@@ -10,6 +10,7 @@ package twin
 
 import (
 	"math"
+	"slices"
 
 	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/baseline"
@@ -115,8 +116,13 @@ func (t *Twin) CreateTime() int64 { return t.created }
 // Counters of the twin's samples.
 func (t *Twin) Counters() Counters { return t.counters }
 
-// OpenAlerts lists the pending and firing alerts, those of rules in shadow too.
-func (t *Twin) OpenAlerts() []alert.Alert { return t.book.Open() }
+// OpenAlerts lists the pending and firing alerts, but for those of rules in shadow.
+func (t *Twin) OpenAlerts() []alert.Alert {
+	return slices.DeleteFunc(t.book.Open(), func(a alert.Alert) bool { return a.Shadow })
+}
+
+// AllOpenAlerts lists those of rules in shadow, too.
+func (t *Twin) AllOpenAlerts() []alert.Alert { return t.book.Open() }
 
 // Alarmed says that an alert fires whose rule is live.
 func (t *Twin) Alarmed() bool { return t.book.Firing() }

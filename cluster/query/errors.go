@@ -26,6 +26,7 @@ var errorTable = []struct {
 }{
 	{host.ErrUnknownDevice, codes.NotFound, "UNKNOWN_DEVICE"},
 	{host.ErrUnknownAlert, codes.NotFound, "UNKNOWN_ALERT"},
+	{host.ErrAlertResolved, codes.FailedPrecondition, "ALERT_RESOLVED"},
 	{host.ErrNotRetained, codes.OutOfRange, "NOT_RETAINED"},
 	{host.ErrFuture, codes.InvalidArgument, "FUTURE"},
 	{host.ErrUnavailable, codes.Unavailable, "NOT_SERVED"},

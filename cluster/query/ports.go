@@ -3,6 +3,7 @@ package query
 import (
 	"context"
 
+	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/host"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
@@ -21,4 +22,6 @@ type Host interface {
 	Reset(ctx context.Context, p int32, device string) error
 	Alerts(ctx context.Context, p int32) ([]*doppelv1.Alert, error)
 	Alert(ctx context.Context, p int32, id string) (*doppelv1.Alert, error)
+	Acknowledge(ctx context.Context, p int32, device string, k alert.Acknowledgement) (*doppelv1.Alert, error)
+	Explain(ctx context.Context, p int32, device, id string) (*doppelv1.ExplainAlertResponse, error)
 }

@@ -14,17 +14,14 @@ const newestFirst = "create_time desc"
 type alertService struct {
 	doppelv1.UnimplementedAlertServiceServer
 	alerts Alerts
+	desk   AlertDesk
 	hub    *Hub
 	filter *filter.Env
 }
 
 // GetAlert returns one alert that is open or was resolved within 24 h.
 func (s *alertService) GetAlert(ctx context.Context, req *doppelv1.GetAlertRequest) (*doppelv1.Alert, error) {
-	id := req.GetId()
-	if len(id) != 16 || !isHex(id) {
-		return nil, invalid("id", "%q is not an alert id: want 16 hex digits", shorten(id))
-	}
-	return s.alerts.Alert(ctx, id)
+	return s.find(ctx, req.GetId())
 }
 
 // ListAlerts returns one page of the alerts that are open or were resolved within 24 h.
@@ -33,6 +30,7 @@ func (s *alertService) ListAlerts(ctx context.Context, req *doppelv1.ListAlertsR
 	if err != nil {
 		return nil, err
 	}
+	shadows := match.Mentions("shadow") // nobody else wants those of rules that are being tried out
 	orderBy := req.GetOrderBy()
 	if orderBy == "" {
 		orderBy = newestFirst
@@ -52,6 +50,9 @@ func (s *alertService) ListAlerts(ctx context.Context, req *doppelv1.ListAlertsR
 	for _, a := range alerts {
 		if err := ctx.Err(); err != nil {
 			return nil, err
+		}
+		if a.GetShadow() && !shadows {
+			continue
 		}
 		ok, err := match.Matches(a)
 		if err != nil {

@@ -258,7 +258,7 @@ func (w *alertWatch) snapshot() error {
 		)
 	})
 	for _, a := range alerts {
-		if a.GetState() == doppelv1.AlertState_RESOLVED {
+		if a.GetState() == doppelv1.AlertState_RESOLVED || a.GetShadow() {
 			continue
 		}
 		ok, err := w.wants(a)

@@ -41,7 +41,7 @@ func newWorld(t *testing.T, cfg HubConfig) *world {
 	f := apitest.NewFleet(hub, log)
 	run(t, hub)
 	letters := &apitest.Letters{}
-	a, err := New(Config{Twins: f, Past: f, History: f, Alerts: f, Fleet: f, Rules: f, DeadLetters: letters, Resets: f, Hub: hub, Log: slog.New(slog.DiscardHandler)})
+	a, err := New(Config{Twins: f, Past: f, History: f, Alerts: f, Fleet: f, Rules: f, DeadLetters: letters, Resets: f, Hub: hub, AlertDesk: f, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,9 @@ type Config struct {
 	// Resets nil: ResetTwin is UNIMPLEMENTED.
 	Resets Resets
 	Drains Drains // nil: DrainNode is UNIMPLEMENTED
-	Hub    *Hub
+	// AlertDesk nil: AcknowledgeAlert and ExplainAlert are UNIMPLEMENTED.
+	AlertDesk AlertDesk
+	Hub       *Hub
 	// Guard says who calls and what they may do. Default: everybody is the admin "local".
 	Guard *auth.Guard
 	// Journal records writes. Default: nobody does.
@@ -94,7 +96,7 @@ func New(cfg Config) (*API, error) {
 	a := &API{
 		log: cfg.Log, guard: cfg.Guard, journal: cfg.Journal,
 		twins:  &twinService{twins: cfg.Twins, past: cfg.Past, history: cfg.History, resets: cfg.Resets, hub: cfg.Hub, filter: twinFilter},
-		alerts: &alertService{alerts: cfg.Alerts, hub: cfg.Hub, filter: alertFilter},
+		alerts: &alertService{alerts: cfg.Alerts, desk: cfg.AlertDesk, hub: cfg.Hub, filter: alertFilter},
 		fleet: &fleetService{
 			fleet: cfg.Fleet, drains: cfg.Drains, letters: cfg.DeadLetters, letterFilter: letterFilter, decoder: cfg.Decoder, redriving: make(chan struct{}, 1),
 		},

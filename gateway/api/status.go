@@ -15,6 +15,7 @@ import (
 	"github.com/doppel-iot/doppel/actors/filter"
 	"github.com/doppel-iot/doppel/actors/history"
 	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/gateway/auth"
 )
 
 // retryAfter is what clients are told to wait while a partition moves.
@@ -26,9 +27,12 @@ var errorTable = []struct {
 	err   error
 	code  codes.Code
 	retry time.Duration // above 0: RetryInfo goes with it
+	// ErrorInfo goes with it, for programs; empty: the code says all.
+	reason string
 }{
 	{err: host.ErrUnknownDevice, code: codes.NotFound},
 	{err: host.ErrUnknownAlert, code: codes.NotFound},
+	{err: host.ErrAlertResolved, code: codes.FailedPrecondition, reason: "ALERT_RESOLVED"},
 	{err: host.ErrNotRetained, code: codes.OutOfRange},
 	{err: history.ErrTooMuch, code: codes.ResourceExhausted},
 	{err: history.ErrBehind, code: codes.Unavailable, retry: retryAfter},
@@ -57,6 +61,9 @@ func toStatus(err error) error {
 		}
 		if row.retry > 0 {
 			return withDetails(row.code, err.Error(), &errdetails.RetryInfo{RetryDelay: durationpb.New(row.retry)})
+		}
+		if row.reason != "" {
+			return withDetails(row.code, err.Error(), &errdetails.ErrorInfo{Reason: row.reason, Domain: auth.Domain})
 		}
 		return status.Error(row.code, err.Error())
 	}

@@ -12,8 +12,8 @@ import (
 )
 
 func alertsCommand(o *options) *cobra.Command {
-	cmd := Group("alerts", "List and follow alerts")
-	cmd.AddCommand(alertsList(o), alertsWatch(o))
+	cmd := Group("alerts", "List, follow, acknowledge and explain alerts")
+	cmd.AddCommand(alertsList(o), alertsWatch(o), alertsAck(o), alertsExplain(o))
 	return cmd
 }
 
@@ -94,7 +94,7 @@ func alertEventLine(ev *doppelv1.WatchAlertsResponse) string {
 	}
 	switch {
 	case a != nil:
-		return fmt.Sprintf("%s  %-8s  %-8s  %-24s  %-16s  %s", clock(a.GetUpdateTime()), a.GetState(), a.GetSeverity(), a.GetDevice(), a.GetRule(), a.GetReason())
+		return fmt.Sprintf("%s  %-8s  %-8s  %-24s  %-16s  %s", clock(a.GetUpdateTime()), a.GetState(), a.GetSeverity(), a.GetDevice(), a.GetRule(), a.GetReason()+alertMarks(a))
 	case ev.GetGap() != nil:
 		return fmt.Sprintf("missed %d transitions (%s); open alerts follow", ev.GetGap().GetMissed(), ev.GetGap().GetReason())
 	}
@@ -110,7 +110,7 @@ func (o *options) listAlerts(w io.Writer, alerts []*doppelv1.Alert) {
 		fmt.Fprintln(w)
 		for _, a := range alerts {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", a.GetId(), a.GetState(), a.GetSeverity(), a.GetDevice(), a.GetRule(),
-				orDash(a.GetMetric()), clock(a.GetCreateTime()), a.GetReason())
+				orDash(a.GetMetric()), clock(a.GetCreateTime()), a.GetReason()+alertMarks(a))
 			if o.output == "wide" {
 				fmt.Fprintf(w, "\t%.6g\t%.3g\t%.6g\t%.4g\t%d\t%d\t%s", a.GetValue(), a.GetScore(), a.GetBaselineMean(),
 					a.GetBaselineStddev(), a.GetBoot(), a.GetSeq(), clock(a.GetResolveTime()))

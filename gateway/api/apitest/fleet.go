@@ -38,6 +38,8 @@ type Fleet struct {
 
 	difference string // what audits and replays find
 	retained   int64  // what History says of it
+
+	acknowledged time.Duration // how often alerts were acknowledged
 }
 
 // NewFleet returns an empty fleet that tells w what changes, and l of alerts.
