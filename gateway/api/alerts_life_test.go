@@ -65,10 +65,14 @@ func TestAcknowledgeAlert(t *testing.T) {
 
 func TestExplainAlert(t *testing.T) {
 	w := newWorld(t, HubConfig{})
-	for _, n := range []uint64{3, 0x10, 0x11} {
+	for _, n := range []uint64{3, 0x10} {
 		w.Transition(n, "pump-1", alert.Warning, alert.Firing)
 	}
-	for id, equal := range map[string]bool{"0000000000000010": true, "0000000000000011": false} {
+	for _, equal := range []bool{true, false} {
+		id := "0000000000000010"
+		if !equal {
+			w.Differ("something")
+		}
 		got, err := w.alerts.ExplainAlert(t.Context(), &doppelv1.ExplainAlertRequest{Id: id})
 		if err != nil {
 			t.Fatal(err)

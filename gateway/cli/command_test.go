@@ -155,11 +155,12 @@ func TestOutput(t *testing.T) {
 	fleet, addr := serve(t)
 	populate(fleet)
 	for name, args := range map[string][]string{
-		"twin-get":     {"twin", "get", "pump-1"},
-		"twin-list":    {"twin", "list", "--order-by", "id"},
-		"alerts-list":  {"alerts", "list"},
-		"nothing":      {"twin", "list", "--filter", `id == "nobody"`},
-		"alerts-quiet": {"alerts", "list", "--filter", `device == "nobody"`},
+		"twin-get":       {"twin", "get", "pump-1"},
+		"twin-list":      {"twin", "list", "--order-by", "id"},
+		"alerts-list":    {"alerts", "list"},
+		"nothing":        {"twin", "list", "--filter", `id == "nobody"`},
+		"alerts-quiet":   {"alerts", "list", "--filter", `device == "nobody"`},
+		"alerts-explain": {"alerts", "explain", "00000000000000ff"},
 	} {
 		for _, format := range []string{"table", "wide", "json", "yaml"} {
 			t.Run(name+"."+format, func(t *testing.T) {
@@ -170,6 +171,28 @@ func TestOutput(t *testing.T) {
 				golden(t, name+"."+format, got.stdout)
 			})
 		}
+	}
+}
+
+// TestAlertsAck: the alert as it is then, the same again as often as one says so; lists show it.
+func TestAlertsAck(t *testing.T) {
+	fleet, addr := serve(t)
+	populate(fleet)
+	for _, format := range []string{"table", "json"} {
+		got := doppel(t.Context(), nil, "alerts", "ack", "00000000000000ff", "-m", "on my way", "--addr", addr, "-o", format)
+		if got.code != 0 || got.stderr != "" {
+			t.Fatalf("exit code %d, stderr %q, %v", got.code, got.stderr, got.err)
+		}
+		golden(t, "alerts-ack."+format, got.stdout)
+	}
+	list := doppel(t.Context(), nil, "alerts", "list", "--addr", addr)
+	if !strings.Contains(list.stdout, "(acknowledged by local)") {
+		t.Errorf("the list says\n%s", list.stdout)
+	}
+	fleet.Differ("anything")
+	got := doppel(t.Context(), nil, "alerts", "explain", "00000000000000ff", "--addr", addr)
+	if !strings.Contains(got.stdout, "The log gives ANOTHER alert than was recorded.") {
+		t.Errorf("of a difference it says\n%s", got.stdout)
 	}
 }
 
@@ -233,6 +256,10 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"twin", "list", "a"}, 2, `"a"`},
 		{[]string{"twin", "list", "--limit", "-1"}, 2, "--limit: -1 is negative"},
 		{[]string{"alerts", "list", "--limit", "-1"}, 2, "--limit: -1 is negative"},
+		{[]string{"alerts", "ack"}, 2, "got 0 arguments, want [ID]"},
+		{[]string{"alerts", "ack", "ff", "--addr", addr}, 2, "want 16 hex digits"},
+		{[]string{"alerts", "ack", "00000000000000fe", "--addr", addr}, 3, "no such alert"},
+		{[]string{"alerts", "explain", "00000000000000fe", "--addr", addr}, 3, "no such alert"},
 		{[]string{"alerts", "watch", "--min-severity", "loud"}, 2, `--min-severity: "loud" is not info, warning or critical`},
 		{[]string{"twin", "list", "-o", "xml"}, 2, `--output: "xml" is not table, wide, json or yaml`},
 		{[]string{"twin", "list", "--fliter", "x"}, 2, "unknown flag: --fliter; did you mean --filter?"},

@@ -38,7 +38,7 @@ func (f *Fleet) Acknowledge(ctx context.Context, device, id, by, comment string)
 }
 
 // Explain implements api.AlertDesk: with three readings a second apart, the last of which is the alert's. Of
-// an alert with an odd id the log gives something else; what is below 16 it has no records of.
+// what has an id below 16 the log has no records any more.
 func (f *Fleet) Explain(ctx context.Context, device, id string) (*doppelv1.ExplainAlertResponse, error) {
 	a, err := f.Alert(ctx, id)
 	if err != nil {
@@ -51,7 +51,9 @@ func (f *Fleet) Explain(ctx context.Context, device, id string) (*doppelv1.Expla
 	case n < 16:
 		return nil, fmt.Errorf("explain alert %s: %w", id, host.ErrNotRetained)
 	}
-	e := &doppelv1.ExplainAlertResponse{Recomputed: a, Equal: n%2 == 0}
+	f.mu.Lock()
+	e := &doppelv1.ExplainAlertResponse{Recomputed: a, Equal: f.difference == ""}
+	f.mu.Unlock()
 	for i := range 3 {
 		at := a.GetFireTime().AsTime().Add(time.Second * time.Duration(i-2))
 		p := &doppelv1.Point{Time: timestamppb.New(at), Boot: a.GetBoot(), Seq: a.GetSeq() - uint64(2-i), Value: a.GetValue() - float64(2-i), Count: 1}
