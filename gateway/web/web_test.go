@@ -32,7 +32,7 @@ func TestTwinAsJSON(t *testing.T) {
 		"metrics": map[string]any{"temperature": map[string]any{
 			"value": 7.0, "time": nil, "count": "0", "mean": 0.0, "stddev": 0.0, "min": 0.0, "max": 0.0, "z": 1.5,
 		}},
-		"openAlerts": []any{}, "counters": nil, "owner": "", "epoch": "0", "quarantined": false, "stale": false,
+		"openAlerts": []any{}, "counters": nil, "owner": "", "epoch": "0", "quarantined": false, "stale": false, "divergeTime": nil, "convergence": nil,
 	}
 	if diff := cmp.Diff(want, got); code != http.StatusOK || diff != "" {
 		t.Errorf("got %d (-want +got)\n%s", code, diff)
