@@ -71,6 +71,7 @@ type handler struct {
 	certs   bool
 	rest    http.Handler
 	routes  []route
+	verbs   map[string]map[string][]string // see verbs
 	mux     *http.ServeMux
 }
 
@@ -88,6 +89,7 @@ func New(cfg Config) (http.Handler, error) {
 		return nil, fmt.Errorf("map the services to HTTP: %w", err)
 	}
 	h.rest, h.routes = rest, newRoutes(cfg.GRPC)
+	h.verbs = verbs(h.routes)
 	h.mux.HandleFunc("GET /livez", h.livez)
 	h.mux.HandleFunc("GET /readyz", h.readyz)
 	h.mux.Handle("GET /metrics", h.guarded(auth.Metrics, promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{})))

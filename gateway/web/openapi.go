@@ -42,8 +42,25 @@ func complete(doc object) {
 			}
 		}
 	}
+	for _, schema := range at(at(doc, "components"), "schemas") {
+		for name, property := range at(asObject(schema), "properties") {
+			at(asObject(schema), "properties")[name] = nullable(asObject(property))
+		}
+	}
 	at(doc, "components")["securitySchemes"] = object{"token": object{"type": "http", "scheme": "bearer"}}
 	doc["security"] = []any{object{}, object{"token": []any{}}} // on loopback nobody needs one
+}
+
+// nullable lets a field that is a message be null, as unset ones are written.
+func nullable(property object) object {
+	ref, format := property["$ref"], property["format"]
+	switch {
+	case ref != nil:
+		return object{"allOf": []any{object{"$ref": ref}}, "nullable": true}
+	case property["allOf"] != nil || format == "date-time" || format == "field-mask" || property["type"] == "object" || property["pattern"] != nil:
+		property["nullable"] = true
+	}
+	return property
 }
 
 // joinPaths brings operations together whose paths differ in the name of a parameter only: a name such as

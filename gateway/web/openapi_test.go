@@ -2,6 +2,7 @@ package web
 
 import (
 	"encoding/json"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -14,7 +15,7 @@ func TestOpenAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := httptest.NewRecorder()
-	serve(w, httptest.NewRequest("GET", "/openapi.json", nil))
+	serve(w, httptest.NewRequest(http.MethodGet, "/openapi.json", nil))
 	var doc struct {
 		OpenAPI string                               `json:"openapi"`
 		Paths   map[string]map[string]map[string]any `json:"paths"`

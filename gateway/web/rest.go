@@ -1,55 +1,103 @@
 package web
 
 import (
+	"bytes"
+	"errors"
+	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
-// verbs are the custom methods of single resources, by collection and HTTP method. Only these end
-// an id; every other colon belongs to it (MAC addresses have five).
-var verbs = map[string]map[string][]string{
-	"twins":  {http.MethodPost: {"replay", "reset"}},
-	"alerts": {http.MethodPost: {"acknowledge"}, http.MethodGet: {"explain"}},
-}
-
 // serveREST hands a call to the transcoder, whose router takes the first colon of a path for the
 // start of a verb and decodes what it is given: ids go to it escaped. The transcoder blames itself for
 // a parameter that does not exist and takes no body but declared JSON; curl declares forms.
 func (h *handler) serveREST(w http.ResponseWriter, r *http.Request) {
-	path, ok := routerPath(r.Method, r.URL.EscapedPath())
-	if !ok {
-		writeError(w, status.New(codes.InvalidArgument, "the path is not well escaped").Proto())
+	path, ok := h.routerPath(r.Method, r.URL.EscapedPath())
+	if !ok || !validQuery(r.URL.Query()) {
+		writeError(w, status.New(codes.InvalidArgument, "the path or a parameter is not well escaped UTF-8").Proto())
 		return
 	}
 	u := *r.URL
 	u.Path, u.RawPath = path, ""
 	r2 := r.WithContext(r.Context())
 	r2.URL = &u
-	if err := checkQuery(h.routes, r.Method, path, r.URL.Query()); err != nil {
-		writeError(w, status.Convert(err).Proto())
-		return
+	if route, ok := find(h.routes, r.Method, path); ok {
+		err := route.checkQuery(r.URL.Query())
+		if err == nil && route.body != nil {
+			err = route.takeBody(r2)
+		}
+		if err != nil {
+			writeError(w, status.Convert(err).Proto())
+			return
+		}
 	}
-	if ct := r.Header.Get("Content-Type"); r.ContentLength != 0 && (ct == "" || ct == "application/x-www-form-urlencoded") {
+	if ct := r.Header.Get("Content-Type"); r2.ContentLength != 0 && (ct == "" || ct == formType) {
 		r2.Header = r.Header.Clone()
-		r2.Header.Set("Content-Type", "application/json")
+		r2.Header.Set("Content-Type", jsonType)
 	}
 	h.rest.ServeHTTP(w, r2)
 }
 
+// takeBody reads and checks the body. None at all is an empty message.
+func (r *route) takeBody(req *http.Request) error {
+	text, err := io.ReadAll(req.Body)
+	var tooLong *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLong):
+		return status.Errorf(codes.ResourceExhausted, "the body has more than %d bytes", maxBody)
+	case err != nil:
+		return status.Errorf(codes.Canceled, "the body ends: %v", err)
+	}
+	if len(text) == 0 {
+		text = []byte("{}")
+	}
+	if readable(req.Header) {
+		if err := r.checkBody(text); err != nil {
+			return err
+		}
+	}
+	req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
+	return nil
+}
+
+// readable says whether the body is what checkBody takes; the transcoder sees to everything else.
+func readable(h http.Header) bool {
+	encoding, kind := h.Get("Content-Encoding"), h.Get("Content-Type")
+	kind, _, _ = strings.Cut(kind, ";")
+	return (encoding == "" || encoding == "identity") && (kind == "" || kind == formType || kind == jsonType)
+}
+
+// What curl declares unless it is told otherwise, and what it should.
+const (
+	formType = "application/x-www-form-urlencoded"
+	jsonType = "application/json"
+)
+
+func validQuery(q url.Values) bool {
+	for name, values := range q {
+		if !utf8.ValidString(name) || slices.ContainsFunc(values, func(v string) bool { return !utf8.ValidString(v) }) {
+			return false
+		}
+	}
+	return true
+}
+
 // routerPath escapes the ids of a path, but for the colon before a verb.
-func routerPath(method, escaped string) (string, bool) {
+func (h *handler) routerPath(method, escaped string) (string, bool) {
 	parts := strings.Split(strings.TrimPrefix(escaped, "/v1/"), "/")
 	for i := 1; i < len(parts); i++ {
 		part, verb := parts[i], ""
 		if i == len(parts)-1 && i == 1 {
-			part, verb = cutVerb(part, verbs[parts[0]][method])
+			part, verb = cutVerb(part, h.verbs[parts[0]][method])
 		}
 		id, err := url.PathUnescape(part)
-		if err != nil {
+		if err != nil || !utf8.ValidString(id) {
 			return "", false
 		}
 		parts[i] = strings.ReplaceAll(url.PathEscape(id), ":", "%3A") + verb

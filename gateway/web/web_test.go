@@ -248,3 +248,26 @@ func TestOtherSitesMayNotWrite(t *testing.T) {
 		}
 	}
 }
+
+// TestBadBodies: what is no JSON of the message is the caller's mistake, with the field that is wrong.
+func TestBadBodies(t *testing.T) {
+	s := newSite(t, nil)
+	s.Put(apitest.Twin("pump-1", 1))
+	for body, want := range map[string]string{
+		`[null]`: "body", `null]`: "body", `{"ids":7}`: "body", `{"nosuch":1}`: "nosuch", "\xff": "body",
+	} {
+		code, got := s.object(t, "POST", "/v1/twins:batchGet", body)
+		text, _ := got["message"].(string)
+		if code != http.StatusBadRequest || got["code"] != 3.0 || !strings.Contains(text, want) {
+			t.Errorf("%q: got %d %v, want 400 and a message about %s", body, code, got, want)
+		}
+	}
+	if code, got := s.object(t, "POST", "/v1/twins:batchGet", ""); code != http.StatusOK {
+		t.Errorf("no body: got %d %v, want that of an empty message", code, got)
+	}
+	for _, path := range []string{"/v1/twins/%ff", "/v1/twins?filter=%ff"} {
+		if code, got := s.object(t, "GET", path, ""); code != http.StatusBadRequest {
+			t.Errorf("%s: got %d %v, want 400", path, code, got)
+		}
+	}
+}
