@@ -23,6 +23,7 @@ FAULTS   ?= 0
 # Of world.
 SCHEDULES ?= 0
 TARGET   ?=
+SCHEMATHESIS := 4.32.5
 # What is compared with by `buf breaking`.
 BASE     ?= $(firstword $(shell git rev-parse -q --verify origin/main 2>/dev/null || git rev-parse -q --verify main 2>/dev/null))
 
@@ -39,7 +40,7 @@ run-real: ## The same on real Kafka, QuestDB and Mosquitto, started here and sto
 	deploy/run-real $(ARGS)
 
 .PHONY: test
-test: grpcurl ## Everything, with the race detector, against real Kafka, QuestDB, Mosquitto and HiveMQ
+test: grpcurl schemathesis ## Everything, with the race detector, against real Kafka, QuestDB, Mosquitto and HiveMQ
 	go vet $(PKG)
 	$(SERVICES) with kafka questdb mosquitto hivemq -- \
 	  go test -race -shuffle=on -count=1 -timeout $(TIMEOUT) -run '$(RUN)' $(PKG)
@@ -90,6 +91,12 @@ buf:                ; $(call tool,github.com/bufbuild/buf/cmd/buf,v1.75.0)
 protoc-gen-go:      ; $(call tool,google.golang.org/protobuf/cmd/protoc-gen-go,v1.36.12)
 protoc-gen-go-grpc: ; $(call tool,google.golang.org/grpc/cmd/protoc-gen-go-grpc,v1.6.2)
 protoc-gen-openapi: ; $(call tool,github.com/google/gnostic/cmd/protoc-gen-openapi,v0.7.1)
+# Python, in an environment of its own.
+.PHONY: schemathesis
+schemathesis:
+	@$(BIN)/$@ --version 2>/dev/null | grep -qF ' $(SCHEMATHESIS)' || \
+	  { python3 -m venv $(BIN)/python && $(BIN)/python/bin/pip install -q schemathesis==$(SCHEMATHESIS) && ln -sf python/bin/$@ $(BIN)/$@; }
+
 grpcurl:            ; $(call tool,github.com/fullstorydev/grpcurl/cmd/grpcurl,v1.9.4)
 
 tool = @go version -m $(BIN)/$@ 2>/dev/null | grep -qE '^\s+mod\s.*\s$(2)\s' || GOBIN=$(BIN) go install $(1)@$(2)
