@@ -64,8 +64,11 @@ type Config struct {
 	// makes on top). It should not be more than the log takes without blocking: a partition that waits
 	// there answers nobody.
 	Mailbox, MailboxBytes, InFlight int
-	Observe                         Observe // nil: nobody
-	Beside                          Beside  // nil: goroutines and the system's timers
+	// Beat is how often a partition is woken for messages and acknowledgements at most, unless there are
+	// many (default 0: for each; not with a Stepper). What follows a pause does not wait.
+	Beat    time.Duration
+	Observe Observe // nil: nobody
+	Beside  Beside  // nil: goroutines and the system's timers
 	// BeforeStep is called with each device before its twin takes an input; nil: nobody. Tests make a
 	// twin panic with it.
 	BeforeStep func(device string)
@@ -78,6 +81,7 @@ type Host struct {
 	log    *slog.Logger
 	engine *actor.Engine
 	parts  []*partition
+	beat   *beat // nil: nothing waits for one
 	stats  Stats
 	failed chan error // the first partition that refuses to serve
 
@@ -98,6 +102,9 @@ func New(cfg Config) (*Host, error) {
 		}
 	}
 	h := &Host{cfg: cfg, log: cfg.Logger, engine: cfg.Engine, failed: make(chan error, 1), launch: launch}
+	if cfg.Beat > 0 {
+		h.beat = newBeat(cfg.Beat)
+	}
 	if cfg.BeforeStep != nil {
 		h.stepHook = func(c *cell) { cfg.BeforeStep(c.id()) }
 	}

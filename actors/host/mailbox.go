@@ -2,6 +2,7 @@ package host
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -10,6 +11,8 @@ import (
 // wait for the answer, and acknowledgements by the records in flight.
 type mailbox struct {
 	wake chan struct{} // capacity 1: something is there
+	beat *beat         // nil: nothing waits for a beat
+	due  atomic.Bool   // at the next one wake is signalled
 
 	nobody sync.Mutex // held while calls run that find nobody
 
@@ -36,8 +39,8 @@ type ack struct {
 	err    error
 }
 
-func newMailbox(limit room) *mailbox {
-	return &mailbox{wake: make(chan struct{}, 1), limit: limit}
+func newMailbox(limit room, beat *beat) *mailbox {
+	return &mailbox{wake: make(chan struct{}, 1), limit: limit, beat: beat}
 }
 
 // shutOut lets no message in any more, and returns what is inside.
@@ -105,11 +108,23 @@ func (m *mailbox) ack(a ack) {
 		return
 	}
 	m.acks = append(m.acks, a)
-	first := len(m.acks) == 1
+	n := len(m.acks)
 	m.mu.Unlock()
-	if first {
-		m.signal()
+	if n == 1 || n == many {
+		m.soon(n)
 	}
+}
+
+// many messages or acknowledgements do not wait for a beat.
+const many = 256
+
+// soon signals where n of a kind wait.
+func (m *mailbox) soon(n int) {
+	if m.beat == nil || n >= many {
+		m.signal()
+		return
+	}
+	m.beat.wake(m)
 }
 
 func (m *mailbox) signal() {

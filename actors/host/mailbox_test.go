@@ -21,7 +21,7 @@ func TestMailboxBounds(t *testing.T) {
 		"bytes":    {room{4096, 1 << 20}, 64 << 10, 16},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := newMailbox(tt.limit)
+			m := newMailbox(tt.limit, nil)
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel() // a push that would wait fails
 			msg := []Message{{Payload: make([]byte, tt.payload)}}
@@ -47,7 +47,7 @@ func TestMailboxSaturation(t *testing.T) {
 		var released atomic.Int64
 		progress := released.Load
 		msg := []Message{{}}
-		m := newMailbox(room{1, 1 << 20})
+		m := newMailbox(room{1, 1 << 20}, nil)
 		offer := func() (time.Duration, error) {
 			begin := time.Now()
 			err := m.offer(t.Context(), msg, patience, progress)
@@ -88,7 +88,7 @@ func TestMailboxSaturation(t *testing.T) {
 // TestMailboxIsFair: batches enter in the order they came in, however many look for room.
 func TestMailboxIsFair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newMailbox(room{2, 1 << 20})
+		m := newMailbox(room{2, 1 << 20}, nil)
 		var order []uint64
 		for token := range uint64(7) {
 			go func() {

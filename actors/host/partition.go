@@ -52,7 +52,7 @@ type partition struct {
 }
 
 func newPartition(h *Host, id int32) *partition {
-	p := &partition{id: id, host: h, box: newMailbox(room{h.cfg.Mailbox, h.cfg.MailboxBytes})}
+	p := &partition{id: id, host: h, box: newMailbox(room{h.cfg.Mailbox, h.cfg.MailboxBytes}, h.beat)}
 	p.view.Store(&View{ID: id, State: Idle})
 	p.box.shutOut()
 	return p
@@ -72,20 +72,27 @@ func (p *partition) run(ctx, patience context.Context) error {
 	work, abandon := context.WithCancel(patience)
 	defer abandon()
 	defer context.AfterFunc(ctx, func() { p.host.after(leaveWithin, abandon) })()
-	tick := time.NewTicker(time.Duration(wheelTick))
+	tick := time.NewTimer(untilTick(time.Now()))
 	defer tick.Stop()
 	s := newSuccession(p)
 	defer s.end()
 	for done := ctx.Done(); !s.step(ctx, work); {
 		select {
 		case <-p.box.wake:
-		case <-tick.C:
+		case now := <-tick.C:
+			tick.Reset(untilTick(now))
 		case <-done:
 			done = nil
 		case <-work.Done():
 		}
 	}
 	return s.err
+}
+
+// untilTick is how long it is to the next tick, which is the same for all partitions: one timer that wakes
+// sixty-four costs less than sixty-four that wake one.
+func untilTick(now time.Time) time.Duration {
+	return time.Duration(wheelTick - now.UnixNano()%wheelTick)
 }
 
 // offer hands msgs to the owner that serves now.

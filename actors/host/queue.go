@@ -39,8 +39,9 @@ func (m *mailbox) offer(ctx context.Context, msgs []Message, patience time.Durat
 		return ErrClosed
 	case len(m.queue) == 0 && m.hasRoom():
 		m.enter(w)
+		n := len(m.msgs)
 		m.mu.Unlock()
-		m.signal()
+		m.soon(n)
 		return nil
 	case patience > 0 && m.stalled(patience, progress) <= 0:
 		m.mu.Unlock()

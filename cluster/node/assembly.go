@@ -195,6 +195,11 @@ func (a *assembly) openRows(ctx context.Context) error {
 	return nil
 }
 
+// beat is how often partitions of a cluster's node are woken for messages at most: such a node has few for each
+// wake-up. With slower reads of MQTT it saves two nodes a seventh of their CPU at 10,000 messages a second. It
+// adds some 5 ms between message and acknowledgement, which an embedded node would get nothing for.
+const beat = 4 * time.Millisecond
+
 func (a *assembly) openHost(hub *api.Hub) (err error) {
 	if a.ranges, err = a.cfg.metricRanges(); err != nil {
 		return err
@@ -224,7 +229,7 @@ func (a *assembly) openHost(hub *api.Hub) (err error) {
 		if cfg.Engine, err = c.remote.NewEngine(); err != nil {
 			return err
 		}
-		cfg.Served, cfg.Assigned, cfg.Gateways = c.served, c.mover.Assigned, c.peers
+		cfg.Served, cfg.Assigned, cfg.Gateways, cfg.Beat = c.served, c.mover.Assigned, c.peers, beat
 	}
 	if a.adjust != nil {
 		a.adjust(&cfg)

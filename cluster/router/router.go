@@ -46,7 +46,7 @@ type Config struct {
 	// Route says where a partition is served. It is asked for every batch and must not block.
 	Route func(p int32) Route
 	// Linger is how often messages for a node leave at most, and verdicts half as often, unless there
-	// are many (default 4 ms; negative: as they come). What follows a pause does not wait.
+	// are many (default 8 ms; negative: as they come). What follows a pause does not wait.
 	Linger time.Duration
 	// PeerWindow bounds the messages on their way to one node, without a verdict (default 8,192),
 	// PeerWindowBytes what they may weigh (default 8 MiB); one batch may pass them.
@@ -65,7 +65,7 @@ func (c Config) withDefaults() Config {
 	c.Patience = cmp.Or(c.Patience, time.Second)
 	c.Window = cmp.Or(c.Window, 1024)
 	c.WindowBytes = cmp.Or(c.WindowBytes, 2<<20)
-	c.Linger = cmp.Or(c.Linger, 4*time.Millisecond)
+	c.Linger = cmp.Or(c.Linger, 8*time.Millisecond)
 	c.PeerWindow = cmp.Or(c.PeerWindow, 8192)
 	c.PeerWindowBytes = cmp.Or(c.PeerWindowBytes, 8<<20)
 	c.RoomWithin = cmp.Or(c.RoomWithin, 100*time.Millisecond)

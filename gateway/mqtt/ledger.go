@@ -199,12 +199,17 @@ const pubackLen = 4
 // writeAcks writes acknowledgements as they come due, until ctx ends.
 func (l *ledger) writeAcks(ctx context.Context) {
 	var spare []byte
+	var last time.Time // a write
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-l.wakeWriter:
 		}
+		if pause := breath - time.Since(last); pause > 0 {
+			time.Sleep(pause) // partitions release one after the other
+		}
+		last = time.Now()
 		for {
 			l.mu.Lock()
 			buf, w, oldest := l.acks, l.w, l.oldest

@@ -11,7 +11,8 @@ import (
 // what was offered and what is done, taken or not.
 type inbox struct {
 	maxRows, maxBytes int
-	wake              chan struct{} // capacity 1
+	wake              chan struct{} // capacity 1: something is there
+	press             chan struct{} // capacity 1: a quarter of the room is taken
 
 	mu          sync.Mutex
 	open        bool // the writer is taking rows
@@ -31,6 +32,7 @@ func newInbox(maxRows, maxBytes int, shared bool) *inbox {
 	q := &inbox{
 		maxRows: maxRows, maxBytes: maxBytes,
 		wake:   make(chan struct{}, 1),
+		press:  make(chan struct{}, 1),
 		missed: map[int32]int64{}, ends: map[int32]int64{}, done: map[int32]host.Cursor{},
 	}
 	if shared {
@@ -54,19 +56,22 @@ func (q *inbox) offer(r *host.Rows) bool {
 	if !q.open || len(q.rows) > 0 && (q.count+n > q.maxRows || q.size+size > q.maxBytes) {
 		q.missed[r.Partition] = max(q.missed[r.Partition], r.To.Next)
 		q.refused++
-		q.signal()
+		signal(q.wake)
 		return false
 	}
 	q.rows = append(q.rows, r)
 	q.count += n
 	q.size += size
-	q.signal()
+	signal(q.wake)
+	if q.count >= q.maxRows/4 || q.size >= q.maxBytes/4 {
+		signal(q.press)
+	}
 	return true
 }
 
-func (q *inbox) signal() {
+func signal(c chan<- struct{}) {
 	select {
-	case q.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -94,7 +99,7 @@ func (q *inbox) missedTo(p int32, end int64) {
 		return
 	}
 	q.missed[p] = max(q.missed[p], end)
-	q.signal()
+	signal(q.wake)
 }
 
 // extend notes that the log of partition p is known to reach to end.

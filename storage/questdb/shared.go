@@ -76,7 +76,7 @@ func (q *inbox) own(p int32) {
 	}
 	q.owned[p] = true
 	q.begin(p)
-	q.signal()
+	signal(q.wake)
 }
 
 // begin has p read from its committed cursor to the end of the log: rows may have been offered before
@@ -98,7 +98,7 @@ func (q *inbox) release(p int32) {
 	delete(q.ends, p)
 	delete(q.done, p)
 	q.gone[p] = true
-	q.signal()
+	signal(q.wake)
 }
 
 func (q *inbox) beginAnew() {

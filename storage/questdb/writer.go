@@ -213,16 +213,35 @@ func (w *Writer) session(ctx context.Context) error {
 		if more {
 			continue
 		}
-		due := w.cfg.FlushInterval
-		if !w.since.IsZero() {
-			due -= time.Since(w.since)
-		}
-		timer.Reset(max(due, 0))
-		select {
-		case <-ctx.Done():
-		case <-w.inbox.wake:
-		case <-timer.C:
-		}
+		w.rest(ctx, timer)
+	}
+}
+
+// takeEvery is how often rows are taken in at most, unless there are many: a partition offers some in every
+// turn, and each would wake the writer.
+const takeEvery = 50 * time.Millisecond
+
+// rest waits until there is something to do.
+func (w *Writer) rest(ctx context.Context, timer *time.Timer) {
+	due := w.cfg.FlushInterval
+	if !w.since.IsZero() {
+		due -= time.Since(w.since)
+	}
+	due = max(due, 0)
+	first := min(due, takeEvery)
+	timer.Reset(first)
+	select {
+	case <-ctx.Done():
+		return
+	case <-w.inbox.press:
+		return
+	case <-timer.C:
+	}
+	timer.Reset(due - first)
+	select {
+	case <-ctx.Done():
+	case <-w.inbox.wake:
+	case <-timer.C:
 	}
 }
 
