@@ -240,6 +240,7 @@ func (o *owner) adopt(c *cell) {
 	o.idle.peak = max(o.idle.peak, len(o.twins))
 	if o.wheel != nil { // what is being restored is not there yet
 		o.host.engine.SpawnProc(c)
+		o.roster.enter(c)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"github.com/anthdm/hollywood/actor"
@@ -80,6 +81,8 @@ type Host struct {
 	parts  []*partition
 	stats  Stats
 	failed chan error // the first partition that refuses to serve
+	// surveys holds one for each survey that looks at twins: they use half of the processors at most.
+	surveys chan struct{}
 
 	// launch serves a partition until ctx ends, or work at the latest, and then calls over.
 	launch   func(ctx, work context.Context, p *partition, over func(error))
@@ -98,6 +101,7 @@ func New(cfg Config) (*Host, error) {
 		}
 	}
 	h := &Host{cfg: cfg, log: cfg.Logger, engine: cfg.Engine, failed: make(chan error, 1), launch: launch}
+	h.surveys = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
 	if cfg.BeforeStep != nil {
 		h.stepHook = func(c *cell) { cfg.BeforeStep(c.id()) }
 	}

@@ -48,6 +48,7 @@ type owner struct {
 	twins        map[string]*cell
 	wheel        *wheel[*cell]
 	idle         idleness
+	roster       roster
 	alerts       alertIndex
 	twinsOn      int64 // twins online
 	dec          *codec.Decoder

@@ -282,6 +282,7 @@ func (o *owner) wakeUp() (held int64) {
 		p.asof = 0
 		t := &o.idle.read
 		if !o.decode(t, id, p) {
+			o.roster.enterPassive(p, nil)
 			continue
 		}
 		if t.HeldSince() != 0 {
@@ -291,6 +292,7 @@ func (o *owner) wakeUp() (held int64) {
 		if t.Online() {
 			o.twinsOn++
 		}
+		o.roster.enterPassive(p, t)
 		o.idle.wheel.schedule(p, o.dueOf(t))
 	}
 	for _, p := range holding { // how long they may wait will change when ingest is read
@@ -300,6 +302,9 @@ func (o *owner) wakeUp() (held int64) {
 		c := o.twins[id]
 		if c.online = c.twin.Online(); c.online {
 			o.twinsOn++
+		}
+		if c.place == 0 { // those that were just woken have one
+			o.roster.enter(c)
 		}
 		o.wheel.schedule(c, o.dueOf(&c.twin))
 		held += int64(c.twin.Counters().Held)

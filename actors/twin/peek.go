@@ -50,7 +50,7 @@ func (p *Peek) ID() string { return p.id }
 // Encoded is what was looked at.
 func (p *Peek) Encoded() []byte { return p.encoded }
 
-// Online, Quarantined and so on are those of the Twin.
+// Online is that of the Twin, as is all that follows.
 func (p *Peek) Online() bool { return p.head.online }
 
 // Quarantined is that of the Twin.

@@ -35,7 +35,7 @@ func (s *alertService) ListAlerts(ctx context.Context, req *doppelv1.ListAlertsR
 	if orderBy == "" {
 		orderBy = newestFirst
 	}
-	o, err := newOrder(orderBy, &doppelv1.Alert{})
+	o, err := parseOrder(orderBy, &doppelv1.Alert{})
 	if err != nil {
 		return nil, err
 	}

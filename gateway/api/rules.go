@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 
+	"github.com/doppel-iot/doppel/actors/selection"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -17,7 +18,7 @@ func (s *ruleService) ListRules(ctx context.Context, req *doppelv1.ListRulesRequ
 	if s.rules == nil {
 		return s.UnimplementedRuleServiceServer.ListRules(ctx, req)
 	}
-	p, err := newPage[*doppelv1.Rule](order{}, "rules", req.GetPageSize(), req.GetPageToken())
+	p, err := newPage[*doppelv1.Rule](selection.Order{}, "rules", req.GetPageSize(), req.GetPageToken())
 	if err != nil {
 		return nil, err
 	}

@@ -9,12 +9,14 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/doppel-iot/doppel/actors/filter"
 	"github.com/doppel-iot/doppel/actors/history"
 	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/actors/selection"
 	"github.com/doppel-iot/doppel/gateway/auth"
 )
 
@@ -101,4 +103,13 @@ func compileFilter(env *filter.Env, expr string) (filter.Filter, error) {
 		return f, invalid("filter", "%s", bad.Text)
 	}
 	return f, err
+}
+
+// parseOrder parses the field "order_by" of a request.
+func parseOrder(orderBy string, msg proto.Message) (selection.Order, error) {
+	o, err := selection.ParseOrder(orderBy, msg)
+	if bad, ok := errors.AsType[*selection.Error](err); ok {
+		return o, invalid(bad.Field, "%s", bad.Text)
+	}
+	return o, err
 }

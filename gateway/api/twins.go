@@ -89,7 +89,7 @@ func (s *twinService) ListTwins(ctx context.Context, req *doppelv1.ListTwinsRequ
 	if err != nil {
 		return nil, err
 	}
-	o, err := newOrder(req.GetOrderBy(), &doppelv1.Twin{})
+	o, err := parseOrder(req.GetOrderBy(), &doppelv1.Twin{})
 	if err != nil {
 		return nil, err
 	}
