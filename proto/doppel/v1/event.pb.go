@@ -214,7 +214,9 @@ type TwinEvent struct {
 	// Alert transitions, in order; their index is the second part of an effect's position.
 	Transitions []*Alert `protobuf:"bytes,25,rep,name=transitions,proto3" json:"transitions,omitempty"`
 	// Duplicates of this device acknowledged since its previous record.
-	Duplicates    uint32 `protobuf:"varint,26,opt,name=duplicates,proto3" json:"duplicates,omitempty"`
+	Duplicates uint32 `protobuf:"varint,26,opt,name=duplicates,proto3" json:"duplicates,omitempty"`
+	// The device has to be told what is desired of it.
+	Tell          bool `protobuf:"varint,27,opt,name=tell,proto3" json:"tell,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -415,6 +417,13 @@ func (x *TwinEvent) GetDuplicates() uint32 {
 		return x.Duplicates
 	}
 	return 0
+}
+
+func (x *TwinEvent) GetTell() bool {
+	if x != nil {
+		return x.Tell
+	}
+	return false
 }
 
 // IngestPosition is a place in doppel.ingest: a record's offset and the index of a sample in it.
@@ -1253,7 +1262,7 @@ var File_doppel_v1_event_proto protoreflect.FileDescriptor
 
 const file_doppel_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x15doppel/v1/event.proto\x12\tdoppel.v1\x1a\x15doppel/v1/alert.proto\x1a\x14doppel/v1/rule.proto\"\xdf\a\n" +
+	"\x15doppel/v1/event.proto\x12\tdoppel.v1\x1a\x15doppel/v1/alert.proto\x1a\x14doppel/v1/rule.proto\"\xf3\a\n" +
 	"\tTwinEvent\x12(\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x14.doppel.v1.EventKindR\x04kind\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\f\n" +
@@ -1283,7 +1292,8 @@ const file_doppel_v1_event_proto_rawDesc = "" +
 	"\vtransitions\x18\x19 \x03(\v2\x10.doppel.v1.AlertR\vtransitions\x12\x1e\n" +
 	"\n" +
 	"duplicates\x18\x1a \x01(\rR\n" +
-	"duplicates\">\n" +
+	"duplicates\x12\x12\n" +
+	"\x04tell\x18\x1b \x01(\bR\x04tell\">\n" +
 	"\x0eIngestPosition\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\"S\n" +
