@@ -68,7 +68,7 @@ func (a *assembly) build(ctx context.Context) error {
 	}
 	hub := a.newHub()
 	a.hub = hub
-	if err := a.openNotify(); err != nil {
+	if err := a.openNotify(ctx); err != nil {
 		return err
 	}
 	if err := a.openHost(hub); err != nil {
