@@ -82,13 +82,15 @@ func KindOf(k twin.Kind) doppelv1.EventKind {
 		return doppelv1.EventKind_EVENT_KIND_DESIRED
 	case twin.KindDeleted:
 		return doppelv1.EventKind_EVENT_KIND_DELETED
+	case twin.KindReviewed:
+		return doppelv1.EventKind_EVENT_KIND_REVIEWED
 	}
 	return doppelv1.EventKind_EVENT_KIND_UNSPECIFIED
 }
 
 // inputKind is the inverse of KindOf; 0 for records that are no input of a twin.
 func inputKind(k doppelv1.EventKind) twin.Kind {
-	for i := twin.KindSample; i <= twin.KindDeleted; i++ {
+	for i := twin.KindSample; KindOf(i) != doppelv1.EventKind_EVENT_KIND_UNSPECIFIED; i++ {
 		if KindOf(i) == k {
 			return i
 		}

@@ -170,7 +170,7 @@ func (o *owner) step(c *cell) (ok bool) {
 	if o.stepHook != nil && !c.quarantined {
 		o.stepHook(c)
 	}
-	c.twin.Step(o.now, &o.event.Input, o.host.cfg.Rules, &o.event.Effects)
+	c.twin.Step(o.now, &o.event.Input, o.rules.Alerts, &o.event.Effects)
 	return true
 }
 

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/anthdm/hollywood/actor"
 
 	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/ruleset"
 	"github.com/doppel-iot/doppel/actors/twin"
 )
 
@@ -55,7 +57,7 @@ type Config struct {
 	// minutes; negative: never).
 	PassivateAfter time.Duration
 
-	Rules  *alert.Set    // nil: the built-in rules
+	Rules  *alert.Set    // in force where no record says otherwise; nil: the built-in rules
 	Limits twin.Limits   // zero: 500 ms and 64 samples
 	Clock  func() int64  // unix nanoseconds; nil: the system's clock
 	Nonce  func() uint64 // asked by all partitions at the same time
@@ -84,6 +86,10 @@ type Host struct {
 	// surveys holds one for each survey that looks at twins: they use half of the processors at most.
 	surveys chan struct{}
 
+	compiler *ruleset.Compiler
+	base     *ruleset.Set                // in force behind a Claim
+	ordered  atomic.Pointer[ruleset.Set] // what partitions are to follow; nil: what their logs have
+
 	// launch serves a partition until ctx ends, or work at the latest, and then calls over.
 	launch   func(ctx, work context.Context, p *partition, over func(error))
 	stepHook func(*cell) // faults in tests
@@ -102,6 +108,7 @@ func New(cfg Config) (*Host, error) {
 	}
 	h := &Host{cfg: cfg, log: cfg.Logger, engine: cfg.Engine, failed: make(chan error, 1), launch: launch}
 	h.surveys = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
+	h.compiler, h.base = ruleset.NewCompiler(), &ruleset.Set{Alerts: cfg.Rules}
 	if cfg.BeforeStep != nil {
 		h.stepHook = func(c *cell) { cfg.BeforeStep(c.id()) }
 	}

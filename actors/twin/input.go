@@ -19,6 +19,7 @@ const (
 	KindAcknowledged                 // somebody looks after an open alert
 	KindDesired                      // people want something else of the device, or sort it anew
 	KindDeleted                      // people delete the twin
+	KindReviewed                     // rules have just come in force that concern the twin as it is
 )
 
 // Input is one input of Step. Only the part that Kind names is read. Step copies what it keeps, so

@@ -53,6 +53,8 @@ func (t *Twin) Step(now int64, in *Input, rules *alert.Set, out *Effects) {
 	case KindReset:
 		t.stepReset(&s)
 		out.Outcome = Applied
+	case KindReviewed:
+		out.Outcome = t.stepReviewed(&s)
 	case KindAnchor: // for the log's sake alone
 		out.Outcome = Applied
 		return

@@ -19,6 +19,7 @@ import (
 	"github.com/doppel-iot/doppel/actors/twin"
 	"github.com/doppel-iot/doppel/cluster/peers"
 	"github.com/doppel-iot/doppel/cluster/router"
+	"github.com/doppel-iot/doppel/cluster/rulebook"
 	"github.com/doppel-iot/doppel/gateway/api"
 	"github.com/doppel-iot/doppel/gateway/notify"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
@@ -43,6 +44,7 @@ type assembly struct {
 	embedded    *kafka.Embedded // nil: the log is elsewhere
 	rows        *questdb.Writer // nil: no time series store
 	host        *host.Host
+	rules       *rulebook.Book
 	router      *router.Router
 	door        door
 	api         *api.API
@@ -72,6 +74,9 @@ func (a *assembly) build(ctx context.Context) error {
 		return err
 	}
 	if err := a.openHost(hub); err != nil {
+		return err
+	}
+	if err := a.openRules(); err != nil {
 		return err
 	}
 	if err := a.openMQTT(ctx); err != nil {

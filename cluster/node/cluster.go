@@ -140,7 +140,9 @@ func (a *assembly) startCluster() {
 	}
 	server := grpc.NewServer(c.remote.ServerOptions()...)
 	c.remote.Register(server)
-	query.NewServer(a.host, a.fleet, a.hub).Register(server)
+	answers := query.NewServer(a.host, a.fleet, a.hub)
+	answers.ServeRules(a.rules)
+	answers.Register(server)
 	a.life.start("host", a.awaitFailure)
 	a.life.start("node door", func(ctx context.Context) error { return c.serve(ctx, server) })
 	a.life.closer("router", func() error { a.router.Close(); return nil }) // with the last verdicts

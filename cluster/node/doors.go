@@ -47,7 +47,7 @@ func (a *assembly) openDoors(hub *api.Hub, grpcListener, httpListener net.Listen
 		return err
 	}
 	a.api, err = api.New(api.Config{
-		Twins: reader, Past: reader, History: past, Alerts: reader, Fleet: all, Drains: all, Rules: a.fleet,
+		Twins: reader, Past: reader, History: past, Alerts: reader, Fleet: all, Drains: all, Rules: query.NewRules(reader, a.rules),
 		DeadLetters: a.storage.Letters(), Decoder: a.newDecoder, Resets: reader, Hub: hub, Guard: a.locks.guard, Journal: a.locks.journal, Log: a.log.With("component", "api"),
 		AlertDesk: reader,
 	})

@@ -24,4 +24,5 @@ type Host interface {
 	Alert(ctx context.Context, p int32, id string) (*doppelv1.Alert, error)
 	Acknowledge(ctx context.Context, p int32, device string, k alert.Acknowledgement) (*doppelv1.Alert, error)
 	Explain(ctx context.Context, p int32, device, id string) (*doppelv1.ExplainAlertResponse, error)
+	Backtest(ctx context.Context, p int32, t host.Backtest) (fired []*doppelv1.Alert, samples uint64, err error)
 }

@@ -37,6 +37,7 @@ type Server struct {
 	host    Host
 	part    Part
 	changes Changes
+	rules   RuleBook // nil: it changes none
 }
 
 // NewServer returns a Server of the partitions of h.

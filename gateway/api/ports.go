@@ -55,8 +55,3 @@ type Fleet interface {
 	// Audit checks the accounts; a deep one reads all that is stored.
 	Audit(ctx context.Context, deep bool) (*doppelv1.Audit, error)
 }
-
-// Rules lists the alert rules in force.
-type Rules interface {
-	Rules(ctx context.Context) ([]*doppelv1.Rule, error)
-}

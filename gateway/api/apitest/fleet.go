@@ -40,11 +40,12 @@ type Fleet struct {
 	retained   int64  // what History says of it
 
 	acknowledged time.Duration // how often alerts were acknowledged
+	rules        rules
 }
 
 // NewFleet returns an empty fleet that tells w what changes, and l of alerts.
 func NewFleet(w host.Watchers, l *AlertLog) *Fleet {
-	return &Fleet{watchers: w, log: l, twins: map[string]*doppelv1.Twin{}, alerts: map[string]*doppelv1.Alert{}}
+	return &Fleet{watchers: w, log: l, twins: map[string]*doppelv1.Twin{}, alerts: map[string]*doppelv1.Alert{}, rules: rules{list: []*doppelv1.Rule{{Id: "builtin.zscore"}, {Id: "builtin.offline"}}}}
 }
 
 func (f *Fleet) enter(ctx context.Context) error {
@@ -236,11 +237,6 @@ func (f *Fleet) Differ(what string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.difference = what
-}
-
-// Rules implements api.Rules.
-func (f *Fleet) Rules(context.Context) ([]*doppelv1.Rule, error) {
-	return []*doppelv1.Rule{{Id: "builtin.zscore"}, {Id: "builtin.offline"}}, nil
 }
 
 // Reset implements api.Resets.

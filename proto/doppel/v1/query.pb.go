@@ -1319,9 +1319,11 @@ func (*WriteRulesRequest_Silence) isWriteRulesRequest_Write() {}
 func (*WriteRulesRequest_Expire) isWriteRulesRequest_Write() {}
 
 type WriteRulesResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Rule          *Rule                  `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
-	Silence       *Silence               `protobuf:"bytes,2,opt,name=silence,proto3" json:"silence,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Rule    *Rule                  `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	Silence *Silence               `protobuf:"bytes,2,opt,name=silence,proto3" json:"silence,omitempty"`
+	// Position in doppel.rules behind what was written: who has read up to it sees it.
+	Offset        uint64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1368,6 +1370,13 @@ func (x *WriteRulesResponse) GetSilence() *Silence {
 		return x.Silence
 	}
 	return nil
+}
+
+func (x *WriteRulesResponse) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
 }
 
 type InvokeRequest struct {
@@ -2613,10 +2622,11 @@ const file_doppel_v1_query_proto_rawDesc = "" +
 	"\asilence\x18\x03 \x01(\v2\x12.doppel.v1.SilenceH\x00R\asilence\x12\x18\n" +
 	"\x06expire\x18\x04 \x01(\tH\x00R\x06expire\x12\x0e\n" +
 	"\x02by\x18\x05 \x01(\tR\x02byB\a\n" +
-	"\x05write\"g\n" +
+	"\x05write\"\x7f\n" +
 	"\x12WriteRulesResponse\x12#\n" +
 	"\x04rule\x18\x01 \x01(\v2\x0f.doppel.v1.RuleR\x04rule\x12,\n" +
-	"\asilence\x18\x02 \x01(\v2\x12.doppel.v1.SilenceR\asilence\"h\n" +
+	"\asilence\x18\x02 \x01(\v2\x12.doppel.v1.SilenceR\asilence\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x04R\x06offset\"h\n" +
 	"\rInvokeRequest\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x129\n" +
 	"\acommand\x18\x02 \x01(\v2\x1f.doppel.v1.InvokeCommandRequestR\acommand\"H\n" +
