@@ -8,6 +8,7 @@ import (
 	"github.com/doppel-iot/doppel/actors/filter"
 	"github.com/doppel-iot/doppel/actors/selection"
 	"github.com/doppel-iot/doppel/actors/twin"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
 const (
@@ -33,6 +34,8 @@ type Selected struct {
 	Keys  []selection.Key // in order
 	More  bool            // there are more behind the last one
 	Count int64           // all that pass the filter, wherever in the order
+	// Twins are those of Keys, where they were read, too; one that is gone is nil.
+	Twins []*doppelv1.Twin
 }
 
 // Select finds the first twins of partition p in an order that pass a filter. Twins that change

@@ -12,7 +12,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/doppel-iot/doppel/actors/filter"
 	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/actors/selection"
 )
 
 // domain of the reasons in ErrorInfo.
@@ -28,6 +30,8 @@ var errorTable = []struct {
 	{host.ErrUnknownAlert, codes.NotFound, "UNKNOWN_ALERT"},
 	{host.ErrAlertResolved, codes.FailedPrecondition, "ALERT_RESOLVED"},
 	{host.ErrNotRetained, codes.OutOfRange, "NOT_RETAINED"},
+	{filter.ErrCost, codes.ResourceExhausted, "FILTER_COST"},
+	{selection.ErrGroups, codes.ResourceExhausted, "TOO_MANY_GROUPS"},
 	{host.ErrFuture, codes.InvalidArgument, "FUTURE"},
 	{host.ErrUnavailable, codes.Unavailable, "NOT_SERVED"},
 	{host.ErrClosed, codes.Unavailable, "CLOSED"},

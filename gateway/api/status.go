@@ -43,6 +43,7 @@ var errorTable = []struct {
 	{err: errHubClosed, code: codes.Unavailable, retry: retryAfter},
 	{err: errNoTail, code: codes.Unavailable, retry: retryAfter},
 	{err: filter.ErrCost, code: codes.ResourceExhausted},
+	{err: selection.ErrGroups, code: codes.ResourceExhausted},
 	{err: context.Canceled, code: codes.Canceled},
 	{err: context.DeadlineExceeded, code: codes.DeadlineExceeded},
 }
@@ -108,8 +109,13 @@ func compileFilter(env *filter.Env, expr string) (filter.Filter, error) {
 // parseOrder parses the field "order_by" of a request.
 func parseOrder(orderBy string, msg proto.Message) (selection.Order, error) {
 	o, err := selection.ParseOrder(orderBy, msg)
+	return o, asViolation(err)
+}
+
+// asViolation is err as that of a field of a request, if it is one.
+func asViolation(err error) error {
 	if bad, ok := errors.AsType[*selection.Error](err); ok {
-		return o, invalid(bad.Field, "%s", bad.Text)
+		return invalid(bad.Field, "%s", bad.Text)
 	}
-	return o, err
+	return err
 }
