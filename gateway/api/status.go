@@ -109,11 +109,11 @@ func compileFilter(env *filter.Env, expr string) (filter.Filter, error) {
 // parseOrder parses the field "order_by" of a request.
 func parseOrder(orderBy string, msg proto.Message) (selection.Order, error) {
 	o, err := selection.ParseOrder(orderBy, msg)
-	return o, asViolation(err)
+	return o, badSelection(err)
 }
 
-// asViolation is err as that of a field of a request, if it is one.
-func asViolation(err error) error {
+// badSelection is err as that of a field of a request, if it is one.
+func badSelection(err error) error {
 	if bad, ok := errors.AsType[*selection.Error](err); ok {
 		return invalid(bad.Field, "%s", bad.Text)
 	}

@@ -124,7 +124,7 @@ func (s *twinService) AggregateTwins(ctx context.Context, req *doppelv1.Aggregat
 		return nil, err
 	}
 	if _, err := selection.ParseGrouping(req); err != nil {
-		return nil, asViolation(err)
+		return nil, badSelection(err)
 	}
 	return s.twins.AggregateTwins(ctx, match, req)
 }
