@@ -47,6 +47,8 @@ type Config struct {
 	// Resets nil: ResetTwin is UNIMPLEMENTED.
 	Resets Resets
 	Drains Drains // nil: DrainNode is UNIMPLEMENTED
+	// Commands nil: InvokeCommand is UNIMPLEMENTED.
+	Commands Commands
 	// AlertDesk nil: AcknowledgeAlert and ExplainAlert are UNIMPLEMENTED.
 	AlertDesk AlertDesk
 	Hub       *Hub
@@ -96,7 +98,7 @@ func New(cfg Config) (*API, error) {
 	}
 	a := &API{
 		log: cfg.Log, guard: cfg.Guard, journal: cfg.Journal,
-		twins:  &twinService{twins: cfg.Twins, past: cfg.Past, history: cfg.History, resets: cfg.Resets, hub: cfg.Hub, filter: twinFilter},
+		twins:  &twinService{twins: cfg.Twins, past: cfg.Past, history: cfg.History, resets: cfg.Resets, commands: cfg.Commands, hub: cfg.Hub, filter: twinFilter},
 		alerts: &alertService{alerts: cfg.Alerts, desk: cfg.AlertDesk, hub: cfg.Hub, filter: alertFilter, rules: cfg.Rules, silencer: ruleset.NewCompiler()},
 		fleet: &fleetService{
 			fleet: cfg.Fleet, drains: cfg.Drains, letters: cfg.DeadLetters, letterFilter: letterFilter, decoder: cfg.Decoder, redriving: make(chan struct{}, 1),

@@ -58,6 +58,9 @@ func toStatus(err error) error {
 			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: bad.field, Description: bad.text}},
 		})
 	}
+	if st := commandStatus(err); st != nil {
+		return st
+	}
 	for _, row := range errorTable {
 		if !errors.Is(err, row.err) {
 			continue

@@ -20,8 +20,10 @@ type twinService struct {
 	past    Past
 	history History // nil: there is none
 	resets  Resets  // nil: nobody resets
-	hub     *Hub
-	filter  *filter.Env
+	// commands nil: nobody sends any.
+	commands Commands
+	hub      *Hub
+	filter   *filter.Env
 }
 
 // GetTwin returns one twin as it is now, or as it was.

@@ -14,10 +14,14 @@ type Command struct {
 }
 
 // Command publishes a command with QoS 1. It returns when the broker has taken it.
-func (c *Client) Command(ctx context.Context, cmd *Command) error { return c.topics.publish(ctx, c, cmd) }
+func (c *Client) Command(ctx context.Context, cmd *Command) error {
+	return c.topics.publish(ctx, c, cmd)
+}
 
 // Command is the same of the embedded broker.
-func (b *Broker) Command(ctx context.Context, cmd *Command) error { return b.topics.publish(ctx, b, cmd) }
+func (b *Broker) Command(ctx context.Context, cmd *Command) error {
+	return b.topics.publish(ctx, b, cmd)
+}
 
 func (t topics) publish(ctx context.Context, to Publisher, cmd *Command) error {
 	props := &Properties{
