@@ -46,11 +46,8 @@ func (r *Reader) Invoke(ctx context.Context, req *doppelv1.InvokeCommandRequest)
 	return reply, nil
 }
 
-// Serve makes the server take commands for the devices of this node. Call it before Register.
-func (s *Server) Serve(c Commands) *Server {
-	s.commands = c
-	return s
-}
+// ServeCommands makes the server take commands for the devices of this node. Call it before Register.
+func (s *Server) ServeCommands(c Commands) { s.commands = c }
 
 // Invoke implements the service.
 func (s *Server) Invoke(ctx context.Context, req *doppelv1.InvokeRequest) (*doppelv1.InvokeResponse, error) {
