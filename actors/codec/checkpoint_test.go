@@ -63,14 +63,25 @@ func TestFloorIsTheProtobufMessage(t *testing.T) {
 			State: PartitionState{
 				SrcNext:     Position{rapid.Uint64().Draw(t, "offset"), rapid.Uint32().Draw(t, "index")},
 				RulesOffset: offsets().Draw(t, "rules"), Now: rapid.Int64().Draw(t, "now"), Unsettled: rapid.Bool().Draw(t, "unsettled"),
+				RulesAt: offsets().Draw(t, "rules at"),
 			},
 		}
 		s := &f.State
+		rules := &doppelv1.RulesInput{Offset: uint64(rapid.Uint32Min(1).Draw(t, "rule"))}
+		if rapid.Bool().Draw(t, "ruled") {
+			var err error
+			if s.Rules, err = proto.Marshal(rules); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			rules = nil
+		}
 		b := AppendFloor([]byte("before"), f)
 		checkMessage(t, b, &doppelv1.Floor{
 			Epoch: f.Epoch, Start: f.Start.generated(), StateOffset: uint64(f.StateOffset), LogOffset: uint64(f.LogOffset),
 			State: &doppelv1.PartitionState{
 				IngestOffset: s.SrcNext.Offset, IngestIndex: s.SrcNext.Index, RulesOffset: uint64(s.RulesOffset), Now: s.Now, Unsettled: s.Unsettled,
+				Rules: rules, RulesAt: uint64(s.RulesAt),
 			},
 			EffectsNext: uint64(f.EffectsNext),
 		}, new(doppelv1.Floor))
@@ -78,8 +89,8 @@ func TestFloorIsTheProtobufMessage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got != *f {
-			t.Fatalf("got %+v, want %+v", got, *f)
+		if diff := cmp.Diff(*f, got); diff != "" {
+			t.Fatalf("floor (-want +got):\n%s", diff)
 		}
 	})
 }
@@ -199,7 +210,7 @@ func FuzzFloor(f *testing.F) {
 			return
 		}
 		again, err := DecodeFloor(AppendFloor(nil, &first))
-		if err != nil || again != first {
+		if err != nil || !cmp.Equal(again, first) {
 			t.Fatalf("got %+v, %v, want %+v", again, err, first)
 		}
 	})

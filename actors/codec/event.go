@@ -17,14 +17,13 @@ type Event struct {
 
 	// Input is the twin's input for the kinds that are one; Input.Kind then agrees with Kind.
 	Input twin.Input
-	// Exactly one of these for the kinds of the same name: Rules and Desired are an encoded
-	// doppelv1.RulesInput and doppelv1.DesiredInput, Anchor is what twin.EncodeCheckpoint gave.
-	Claim   *Claim
-	Rules   []byte
-	Desired []byte
-	Anchor  []byte
+	// Exactly one of these for the kinds of the same name: Rules is an encoded doppelv1.RulesInput, Anchor
+	// is what twin.EncodeCheckpoint gave.
+	Claim  *Claim
+	Rules  []byte
+	Anchor []byte
 
-	// Effects: of these, Outcome, Applied and Transitions are stored. An own applied sample must be
+	// Effects: of these, Outcome, Applied, Transitions and Tell are stored. An own applied sample must be
 	// the one of Input; its readings carry the same names and values.
 	Effects twin.Effects
 	// Digest, SetDigest and Version of the twin after the record.
@@ -79,13 +78,19 @@ func KindOf(k twin.Kind) doppelv1.EventKind {
 		return doppelv1.EventKind_EVENT_KIND_ANCHOR
 	case twin.KindAcknowledged:
 		return doppelv1.EventKind_EVENT_KIND_ACKNOWLEDGED
+	case twin.KindDesired:
+		return doppelv1.EventKind_EVENT_KIND_DESIRED
+	case twin.KindDeleted:
+		return doppelv1.EventKind_EVENT_KIND_DELETED
+	case twin.KindReviewed:
+		return doppelv1.EventKind_EVENT_KIND_REVIEWED
 	}
 	return doppelv1.EventKind_EVENT_KIND_UNSPECIFIED
 }
 
 // inputKind is the inverse of KindOf; 0 for records that are no input of a twin.
 func inputKind(k doppelv1.EventKind) twin.Kind {
-	for i := twin.KindSample; i <= twin.KindAcknowledged; i++ {
+	for i := twin.KindSample; KindOf(i) != doppelv1.EventKind_EVENT_KIND_UNSPECIFIED; i++ {
 		if KindOf(i) == k {
 			return i
 		}

@@ -42,7 +42,8 @@ func AppendEvent(dst []byte, e *Event) []byte {
 	for i := range e.Effects.Transitions {
 		b = appendAlert(b, 25, &e.Effects.Transitions[i])
 	}
-	return appendUint(b, 26, uint64(e.Duplicates))
+	b = appendUint(b, 26, uint64(e.Duplicates))
+	return appendBool(b, 27, e.Effects.Tell)
 }
 
 func appendInput(b []byte, e *Event) []byte {
@@ -82,7 +83,12 @@ func appendInput(b []byte, e *Event) []byte {
 		b = append(b, e.Rules...)
 	case doppelv1.EventKind_EVENT_KIND_DESIRED:
 		b, at = open(b, 14)
-		b = append(b, e.Desired...)
+		b = appendBytes(b, 1, in.Desired.Patch)
+		b = appendTags(b, 2, in.Desired.Tags)
+		b = appendBool(b, 3, in.Desired.ReplaceTags)
+		for _, key := range in.Desired.RemovedTags {
+			b = protowire.AppendString(protowire.AppendTag(b, 4, protowire.BytesType), key)
+		}
 	case doppelv1.EventKind_EVENT_KIND_ANCHOR:
 		b, at = open(b, 15)
 		b = append(b, e.Anchor...)

@@ -78,6 +78,8 @@ func (d *EventDecoder) Decode(value []byte, e *Event) error {
 			}
 		case w.is(26, protowire.VarintType):
 			e.Duplicates = uint32(w.varint())
+		case w.is(27, protowire.VarintType):
+			e.Effects.Tell = w.varint() != 0
 		default:
 			w.skip()
 		}
@@ -164,7 +166,7 @@ func (d *EventDecoder) content(e *Event, c content, receivedAt int64) error {
 	case doppelv1.EventKind_EVENT_KIND_RULES:
 		e.Rules = c.b
 	case doppelv1.EventKind_EVENT_KIND_DESIRED:
-		e.Desired = c.b
+		d.desired(&w, &e.Input.Desired)
 	case doppelv1.EventKind_EVENT_KIND_ANCHOR:
 		e.Anchor = c.b
 	case doppelv1.EventKind_EVENT_KIND_QUARANTINED:

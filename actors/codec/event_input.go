@@ -181,6 +181,23 @@ func decodeAcknowledgement(w *wire, k *alert.Acknowledgement) {
 	}
 }
 
+func (d *EventDecoder) desired(w *wire, in *twin.Desired) {
+	for w.next() {
+		switch {
+		case w.is(1, protowire.BytesType):
+			in.Patch = w.bytes()
+		case w.is(2, protowire.BytesType):
+			w.tag(&in.Tags, d.names)
+		case w.is(3, protowire.VarintType):
+			in.ReplaceTags = w.varint() != 0
+		case w.is(4, protowire.BytesType):
+			in.RemovedTags = append(in.RemovedTags, string(w.bytes()))
+		default:
+			w.skip()
+		}
+	}
+}
+
 func decodeStatus(w *wire, s *twin.Status) {
 	for w.next() {
 		switch {

@@ -72,7 +72,13 @@ func drawEvent(t *rapid.T) *Event {
 	case doppelv1.EventKind_EVENT_KIND_RULES:
 		e.Rules = must(proto.Marshal(&doppelv1.RulesInput{Offset: 1 + number.Draw(t, "offset")/2, Rules: []*doppelv1.Rule{{Id: "r"}}}))
 	case doppelv1.EventKind_EVENT_KIND_DESIRED:
-		e.Desired = must(proto.Marshal(&doppelv1.DesiredInput{Patch: text.Draw(t, "patch")}))
+		in.Desired = twin.Desired{Patch: text.Draw(t, "patch"), ReplaceTags: rapid.Bool().Draw(t, "replace")}
+		if rapid.Bool().Draw(t, "tags") {
+			in.Desired.Tags = rapid.MapOfN(rapid.String(), rapid.String(), 1, 4).Draw(t, "set")
+		}
+		if rapid.Bool().Draw(t, "removes") {
+			in.Desired.RemovedTags = rapid.SliceOfN(rapid.String(), 1, 3).Draw(t, "removed")
+		}
 	case doppelv1.EventKind_EVENT_KIND_ANCHOR:
 		e.Anchor = text.Draw(t, "anchor")
 	case doppelv1.EventKind_EVENT_KIND_QUARANTINED:
@@ -193,8 +199,8 @@ func generated(e *Event) *doppelv1.TwinEvent {
 		p.Rules = new(doppelv1.RulesInput)
 		must(0, proto.Unmarshal(e.Rules, p.GetRules()))
 	case doppelv1.EventKind_EVENT_KIND_DESIRED:
-		p.Desired = new(doppelv1.DesiredInput)
-		must(0, proto.Unmarshal(e.Desired, p.GetDesired()))
+		d := &in.Desired
+		p.Desired = &doppelv1.DesiredInput{Patch: d.Patch, Tags: d.Tags, ReplaceTags: d.ReplaceTags, RemovedTags: d.RemovedTags}
 	case doppelv1.EventKind_EVENT_KIND_ANCHOR:
 		p.Anchor = e.Anchor
 	case doppelv1.EventKind_EVENT_KIND_QUARANTINED:

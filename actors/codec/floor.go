@@ -2,6 +2,7 @@ package codec
 
 import (
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -25,6 +26,10 @@ type PartitionState struct {
 	RulesOffset int64
 	Now         int64 // unix nanoseconds
 	Unsettled   bool
+	// Rules is the rule set in force at the floor's start, an encoded doppelv1.RulesInput; nil: the built-in
+	// one. The record at RulesAt put it there.
+	Rules   []byte
+	RulesAt int64
 }
 
 // AppendFloor appends the record to dst: the bytes the generated code would write.
@@ -41,6 +46,8 @@ func AppendFloor(dst []byte, f *Floor) []byte {
 	b = appendUint(b, 3, uint64(s.RulesOffset))
 	b = appendFixed(b, 4, uint64(s.Now))
 	b = appendBool(b, 5, s.Unsettled)
+	b = appendBytes(b, 6, s.Rules)
+	b = appendUint(b, 7, uint64(s.RulesAt))
 	b = shut(b, at)
 	return appendUint(b, 6, uint64(f.EffectsNext))
 }
@@ -90,6 +97,10 @@ func (s *PartitionState) decode(outer *wire) {
 			s.Now = int64(w.fixed64())
 		case w.is(5, protowire.VarintType):
 			s.Unsettled = w.varint() != 0
+		case w.is(6, protowire.BytesType):
+			s.Rules = slices.Clone(w.bytes())
+		case w.is(7, protowire.VarintType):
+			s.RulesAt = int64(w.varint())
 		default:
 			w.skip()
 		}

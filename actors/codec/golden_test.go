@@ -143,12 +143,17 @@ func goldenEvents() map[doppelv1.EventKind]*Event {
 		doppelv1.EventKind_EVENT_KIND_ACKNOWLEDGED: input(twin.Input{Kind: twin.KindAcknowledged, Acknowledgement: alert.Acknowledgement{
 			Alert: 0x0123456789abcdef, By: "eva", Comment: "on my way",
 		}}),
-		doppelv1.EventKind_EVENT_KIND_RESET:     input(twin.Input{Kind: twin.KindReset}),
-		doppelv1.EventKind_EVENT_KIND_ANCHOR:    input(twin.Input{Kind: twin.KindAnchor}),
-		doppelv1.EventKind_EVENT_KIND_DELETED:   {Kind: doppelv1.EventKind_EVENT_KIND_DELETED, Epoch: 4711, N: 15, Now: received},
-		doppelv1.EventKind_EVENT_KIND_CLAIM:     {Kind: doppelv1.EventKind_EVENT_KIND_CLAIM, Now: received, Claim: &Claim{Node: "node-1", Incarnation: 5, Nonce: 0xabc}},
-		doppelv1.EventKind_EVENT_KIND_RULES:     partition(doppelv1.EventKind_EVENT_KIND_RULES),
-		doppelv1.EventKind_EVENT_KIND_DESIRED:   {Kind: doppelv1.EventKind_EVENT_KIND_DESIRED, Epoch: 4711, N: 16, Now: received, Version: 122},
+		doppelv1.EventKind_EVENT_KIND_RESET:   input(twin.Input{Kind: twin.KindReset}),
+		doppelv1.EventKind_EVENT_KIND_ANCHOR:  input(twin.Input{Kind: twin.KindAnchor}),
+		doppelv1.EventKind_EVENT_KIND_DELETED: {Kind: doppelv1.EventKind_EVENT_KIND_DELETED, Epoch: 4711, N: 15, Now: received, Input: twin.Input{Kind: twin.KindDeleted, ReceivedAt: received}},
+		doppelv1.EventKind_EVENT_KIND_CLAIM:   {Kind: doppelv1.EventKind_EVENT_KIND_CLAIM, Now: received, Claim: &Claim{Node: "node-1", Incarnation: 5, Nonce: 0xabc}},
+		doppelv1.EventKind_EVENT_KIND_RULES:   partition(doppelv1.EventKind_EVENT_KIND_RULES),
+		doppelv1.EventKind_EVENT_KIND_DESIRED: {
+			Kind: doppelv1.EventKind_EVENT_KIND_DESIRED, Epoch: 4711, N: 16, Now: received, Version: 122,
+			Input: twin.Input{Kind: twin.KindDesired, ReceivedAt: received, Desired: twin.Desired{
+				Patch: []byte(`{"rate":10}`), Tags: map[string]string{"site": "brno"},
+			}},
+		},
 		doppelv1.EventKind_EVENT_KIND_UNSETTLED: partition(doppelv1.EventKind_EVENT_KIND_UNSETTLED),
 		doppelv1.EventKind_EVENT_KIND_SETTLED:   partition(doppelv1.EventKind_EVENT_KIND_SETTLED),
 	}
@@ -158,7 +163,6 @@ func goldenEvents() map[doppelv1.EventKind]*Event {
 	events[doppelv1.EventKind_EVENT_KIND_RULES].Rules = must(&doppelv1.RulesInput{Offset: 9, Rules: []*doppelv1.Rule{{
 		Id: "hot", Version: 2, Kind: "threshold", Metric: "temperature", Levels: map[string]*doppelv1.Level{"warning": {Enter: 80, Exit: 75, Op: ">"}},
 	}}})
-	events[doppelv1.EventKind_EVENT_KIND_DESIRED].Desired = must(&doppelv1.DesiredInput{Patch: []byte(`{"rate":10}`), Tags: map[string]string{"site": "brno"}})
 	return events
 }
 

@@ -1,9 +1,13 @@
 package codec
 
 import (
+	"maps"
 	"math"
+	"strconv"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/doppel-iot/doppel/actors/twin"
@@ -27,6 +31,11 @@ func Twin(t *twin.Twin) *doppelv1.Twin {
 		CreateTime:      timestamp(t.CreateTime()),
 		Quarantined:     t.Quarantined(),
 		Reported:        object(t.Reported()),
+		Etag:            Etag(t),
+		DesiredVersion:  t.DesiredVersion(),
+		TagsVersion:     t.TagsVersion(),
+		Tags:            maps.Clone(t.Tags()),
+		DivergeTime:     timestamp(t.DivergeTime()),
 		Metrics:         metrics(t),
 		Counters: &doppelv1.Counters{
 			Applied:      c.Applied,
@@ -38,10 +47,31 @@ func Twin(t *twin.Twin) *doppelv1.Twin {
 			Missing:      c.Missing,
 		},
 	}
+	if t.DesiredVersion() > 0 {
+		p.Desired, p.Delta = object(t.Desired()), object(t.AppendDelta(nil))
+		if took, ok := t.Convergence(); ok {
+			p.Convergence = durationpb.New(time.Duration(took))
+		}
+	}
 	for _, a := range t.OpenAlerts() {
 		p.OpenAlerts = append(p.OpenAlerts, AlertID(a.ID))
 	}
 	return p
+}
+
+// Etag is the public form of a twin's etag.
+func Etag(t *twin.Twin) string { return AlertID(t.Etag()) }
+
+// DesiredMessage is what a device is told of what is desired of it: nil if there is nothing to be told, as nothing
+// was ever desired or the twin is deleted.
+func DesiredMessage(t *twin.Twin) []byte {
+	if t.DesiredVersion() == 0 {
+		return nil
+	}
+	b := append([]byte(nil), `{"version":`...)
+	b = strconv.AppendUint(b, t.DesiredVersion(), 10)
+	b = append(append(b, `,"desired":`...), t.Desired()...)
+	return append(t.AppendDelta(append(b, `,"delta":`...)), '}')
 }
 
 func metrics(t *twin.Twin) map[string]*doppelv1.Metric {

@@ -46,7 +46,7 @@ func TestTwin(t *testing.T) {
 		`{"boot":3,"seq":2,"time":"2026-11-22T09:59:01Z","metrics":{"temperature":22}}`,
 	)
 	want := &doppelv1.Twin{
-		Id: "pump-1", Version: tw.Version(), ReportedVersion: tw.ReportedVersion(), Boot: 3, Seq: 2,
+		Id: "pump-1", Etag: Etag(tw), Version: tw.Version(), ReportedVersion: tw.ReportedVersion(), Boot: 3, Seq: 2,
 		Digest: tw.Digest(), SetDigest: tw.SetDigest(), Online: true,
 		LastSeen:   &timestamppb.Timestamp{Seconds: received/1e9 + 1},
 		CreateTime: &timestamppb.Timestamp{Seconds: received/1e9 - 5},
@@ -70,7 +70,7 @@ func TestTwin(t *testing.T) {
 
 // TestTwinNew: of a twin without any sample nothing is made up.
 func TestTwinNew(t *testing.T) {
-	want := &doppelv1.Twin{Id: "pump-1", CreateTime: &timestamppb.Timestamp{Seconds: received / 1e9}, Counters: &doppelv1.Counters{}}
+	want := &doppelv1.Twin{Id: "pump-1", Etag: Etag(twin.New("pump-1", received)), CreateTime: &timestamppb.Timestamp{Seconds: received / 1e9}, Counters: &doppelv1.Counters{}}
 	if diff := cmp.Diff(want, Twin(twin.New("pump-1", received)), protocmp.Transform()); diff != "" {
 		t.Errorf("twin (-want +got):\n%s", diff)
 	}

@@ -46,7 +46,11 @@ type Filter struct {
 	program cel.Program
 	fields  *fieldSet
 	checked *cel.Ast
+	text    string
 }
+
+// String is the text it was compiled from.
+func (f Filter) String() string { return f.text }
 
 // NewEnv declares the fields of msg as variables, by their proto names and by their JSON
 // names. Numbers of different types compare and calculate with each other.
@@ -91,7 +95,7 @@ func (e *Env) Compile(expr string) (Filter, error) {
 	if err != nil {
 		return Filter{}, &Error{Text: "1:1: " + err.Error()}
 	}
-	return Filter{program: program, fields: e.fields, checked: ast}, nil
+	return Filter{program: program, fields: e.fields, checked: ast, text: expr}, nil
 }
 
 // Mentions says whether the filter names a field of the message, by its proto name or its JSON name as given.

@@ -1,6 +1,8 @@
 package filter
 
 import (
+	"slices"
+
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
 
@@ -66,8 +68,8 @@ type Question struct {
 	Whole func() *twin.Twin
 }
 
-// Plan makes the plan of a filter over Twin.
-func (f Filter) Plan() *Plan {
+// Plan makes the plan of a filter over Twin, for an index that answers terms of these kinds.
+func (f Filter) Plan(indexed ...TermKind) *Plan {
 	p := &Plan{filter: f}
 	if f.program == nil {
 		return p
@@ -75,7 +77,7 @@ func (f Filter) Plan() *Plan {
 	var parts []verdict
 	interpret := false
 	for _, e := range conjuncts(nil, f.checked.NativeRep().Expr()) {
-		if t, ok := termOf(e); ok {
+		if t, ok := termOf(e); ok && slices.Contains(indexed, t.Kind) {
 			p.terms = append(p.terms, t)
 		} else if v, ok := verdictOf(e); ok {
 			parts = append(parts, v)

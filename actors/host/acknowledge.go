@@ -30,7 +30,7 @@ func (h *Host) Acknowledge(ctx context.Context, p int32, device string, k alert.
 		} else {
 			found = newest(device, c.twin.AllOpenAlerts(), k.Alert)
 		}
-		if _, known := o.alerts.byID[k.Alert]; found == nil && known {
+		if e, known := o.alerts.byID[k.Alert]; found == nil && known && e.device == device {
 			missing = ErrAlertResolved
 		}
 		return c.lastN

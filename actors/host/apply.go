@@ -170,7 +170,7 @@ func (o *owner) step(c *cell) (ok bool) {
 	if o.stepHook != nil && !c.quarantined {
 		o.stepHook(c)
 	}
-	c.twin.Step(o.now, &o.event.Input, o.host.cfg.Rules, &o.event.Effects)
+	c.twin.Step(o.now, &o.event.Input, o.rules.Alerts, &o.event.Effects)
 	return true
 }
 
@@ -240,6 +240,7 @@ func (o *owner) adopt(c *cell) {
 	o.idle.peak = max(o.idle.peak, len(o.twins))
 	if o.wheel != nil { // what is being restored is not there yet
 		o.host.engine.SpawnProc(c)
+		o.roster.enter(c)
 	}
 }
 

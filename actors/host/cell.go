@@ -20,6 +20,7 @@ type cell struct {
 
 	lastN       uint64 // count of its newest record in this epoch
 	lookAt      int64  // when the wheel looks at it; 0: not scheduled
+	place       uint32 // in the roster; 0: none
 	anchored    uint16 // day of its last anchor in this epoch, since 1970
 	online      bool   // as counted by the partition
 	dirty       bool   // has released changes that no checkpoint includes

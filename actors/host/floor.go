@@ -9,6 +9,9 @@ import (
 // floorEvery is how often a partition writes a floor at most, unless checkpoints come more often.
 const floorEvery = int64(5 * time.Second)
 
+// rulesPerFloor is how many bytes of rules, which each floor carries, make floors twice as rare.
+const rulesPerFloor = 16 << 10
+
 // floorState is what an owner knows of its floors.
 type floorState struct {
 	under bool // one is on its way
@@ -53,9 +56,14 @@ func (o *owner) takeFloor(hurry bool) {
 		return
 	}
 	f.under, f.again = true, false
+	state := codec.PartitionState{SrcNext: o.src, Now: o.now, Unsettled: o.settled.logged}
+	if l, ok := o.laws.at(start.Next); ok {
+		state.Rules, state.RulesOffset, state.RulesAt = l.set.Encoded, l.set.Offset, max(0, l.from)
+		f.next += floorEvery * int64(len(state.Rules)) / rulesPerFloor
+	}
 	*o.ckpt.flying.push() = stateRecord{after: o.n, since: start, endsPass: o.ckpt.pass.taken, floor: &codec.Floor{
 		Epoch: o.epoch, Start: codec.Cursor(start), StateOffset: o.ckpt.read,
-		State:       codec.PartitionState{SrcNext: o.src, Now: o.now, Unsettled: o.settled.logged},
+		State:       state,
 		EffectsNext: o.effectsNext().Next,
 	}}
 	o.sendState()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/ruleset"
 	"github.com/doppel-iot/doppel/actors/twin"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
@@ -63,13 +64,22 @@ type Fold struct {
 	valid  Validator
 	dec    codec.EventDecoder
 	event  codec.Event
-	rules  *alert.Set
+	base   *alert.Set // in force behind a Claim
+	rules  *alert.Set // in force here; nil: not known
 	fx     twin.Effects
 	twins  map[string]*folded
 	node   string // of the Claim in force
 	first  int64  // logged time of the first valid record, 0: none yet
 
 	applied func() // told of each record applied: f.event, and what it gave in f.fx; nil: nobody is
+
+	compiler *ruleset.Compiler // nil until it is needed
+
+	// Of one that tries out rules: which devices (nil: all), and what is done instead of going over to the rules
+	// of a record (none: those behind a Claim), and of a step.
+	only    map[string]bool
+	enacted func(encoded []byte)
+	stepped func(t *twin.Twin)
 }
 
 // folded is a twin in a fold.
@@ -87,11 +97,11 @@ type FoldStart struct {
 	Version uint64 // of the twin there
 }
 
-// NewFold makes a fold that starts at a cursor, under the rules in force. device: fold only this one;
-// empty: all.
+// NewFold makes a fold that starts at a cursor. rules are those in force there, and behind every Claim that
+// no other rules follow. device: fold only this one; empty: all.
 func NewFold(rules *alert.Set, from Cursor, device string) *Fold {
 	return &Fold{
-		device: device, whole: from.Next == 0, valid: Validator{Cursor: from}, rules: rules, twins: make(map[string]*folded),
+		device: device, whole: from.Next == 0, valid: Validator{Cursor: from}, base: rules, rules: rules, twins: make(map[string]*folded),
 	}
 }
 
@@ -165,8 +175,11 @@ func (f *Fold) look(r LogRecord) bool {
 		return false
 	case ev.Kind == doppelv1.EventKind_EVENT_KIND_CLAIM:
 		f.node = ev.Claim.Node
+		f.enact(nil)
 		f.begins(ev.Now)
 		return false
+	case ev.Kind == doppelv1.EventKind_EVENT_KIND_RULES:
+		f.enact(ev.Rules)
 	}
 	f.begins(ev.Now)
 	f.Stats.Records++
@@ -174,6 +187,22 @@ func (f *Fold) look(r LogRecord) bool {
 		f.Stats.Refused++
 	}
 	return true
+}
+
+// enact goes over to the rules of a record; none: of a Claim.
+func (f *Fold) enact(encoded []byte) {
+	switch {
+	case f.enacted != nil:
+		f.enacted(encoded)
+		return
+	case len(encoded) == 0:
+		f.rules = f.base
+		return
+	}
+	if f.compiler == nil {
+		f.compiler = ruleset.NewCompiler()
+	}
+	f.rules = f.compiler.Compile(encoded).Alerts
 }
 
 func (f *Fold) begins(now int64) {
@@ -185,7 +214,14 @@ func (f *Fold) begins(now int64) {
 // apply folds the record in f.event.
 func (f *Fold) apply(r LogRecord) {
 	ev := &f.event
-	if f.device != "" && string(r.Key) != f.device || ev.OfPartition() {
+	if f.device != "" && string(r.Key) != f.device || ev.OfPartition() || f.only != nil && !f.only[string(r.Key)] {
+		return
+	}
+	if f.rules == nil && f.stepped == nil { // what it gave cannot be told
+		if d := f.twins[string(r.Key)]; d != nil && d.asof < r.Offset {
+			delete(f.twins, string(r.Key))
+		}
+		f.Stats.Uncovered++
 		return
 	}
 	d := f.begin(r)
@@ -198,6 +234,10 @@ func (f *Fold) apply(r LogRecord) {
 	}
 	d.asof = r.Offset
 	f.Stats.Inputs++
+	if f.stepped != nil {
+		f.stepped(&d.twin)
+		return
+	}
 	if what := replay(&d.twin, ev, f.rules, &f.fx); what != "" {
 		f.differ(Difference{Device: d.twin.ID(), Offset: r.Offset, What: what})
 	}

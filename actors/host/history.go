@@ -188,7 +188,17 @@ func (h *Host) past(ctx context.Context, p int32, device string) (*past, error) 
 			from = c
 		}
 	}
-	f := &past{Fold: NewFold(h.cfg.Rules, from, device), host: h, p: p, start: from}
+	f := &past{Fold: NewFold(h.base.Alerts, from, device), host: h, p: p, start: from}
+	f.compiler = h.compiler
+	if from.Next > 0 && from.Epoch != noEpoch { // else it begins with a Claim
+		set, err := h.rulesAt(ctx, p, from.Next)
+		if err != nil {
+			return nil, fmt.Errorf("history of p%d: %w", p, err)
+		}
+		if f.rules = nil; set != nil {
+			f.rules = set.Alerts
+		}
+	}
 	if f.whole || h.cfg.State == nil {
 		return f, nil
 	}

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/anthdm/hollywood/actor"
 
 	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/ruleset"
 	"github.com/doppel-iot/doppel/actors/twin"
 )
 
@@ -54,7 +57,7 @@ type Config struct {
 	// minutes; negative: never).
 	PassivateAfter time.Duration
 
-	Rules  *alert.Set    // nil: the built-in rules
+	Rules  *alert.Set    // in force where no record says otherwise; nil: the built-in rules
 	Limits twin.Limits   // zero: 500 ms and 64 samples
 	Clock  func() int64  // unix nanoseconds; nil: the system's clock
 	Nonce  func() uint64 // asked by all partitions at the same time
@@ -84,6 +87,12 @@ type Host struct {
 	beat   *beat // nil: nothing waits for one
 	stats  Stats
 	failed chan error // the first partition that refuses to serve
+	// surveys holds one for each survey that looks at twins: they use half of the processors at most.
+	surveys chan struct{}
+
+	compiler *ruleset.Compiler
+	base     *ruleset.Set                // in force behind a Claim
+	ordered  atomic.Pointer[ruleset.Set] // what partitions are to follow; nil: what their logs have
 
 	// launch serves a partition until ctx ends, or work at the latest, and then calls over.
 	launch   func(ctx, work context.Context, p *partition, over func(error))
@@ -105,6 +114,8 @@ func New(cfg Config) (*Host, error) {
 	if cfg.Beat > 0 {
 		h.beat = newBeat(cfg.Beat)
 	}
+	h.surveys = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
+	h.compiler, h.base = ruleset.NewCompiler(), &ruleset.Set{Alerts: cfg.Rules}
 	if cfg.BeforeStep != nil {
 		h.stepHook = func(c *cell) { cfg.BeforeStep(c.id()) }
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/ruleset"
 	"github.com/doppel-iot/doppel/actors/twin"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
@@ -48,6 +49,7 @@ type owner struct {
 	twins        map[string]*cell
 	wheel        *wheel[*cell]
 	idle         idleness
+	roster       roster
 	alerts       alertIndex
 	twinsOn      int64 // twins online
 	dec          *codec.Decoder
@@ -59,6 +61,9 @@ type owner struct {
 	emits        ring[emission]
 	publications publications
 	ckpt         checkpoints
+	rules        *ruleset.Set // in force for the next record
+	laws         laws
+	review       []string // twins that the rules in force have not been held against yet
 	feed         feed
 	barrier      barrier
 	settled      settlement
@@ -85,6 +90,7 @@ func newOwner(p *partition) *owner {
 func (o *owner) forget() {
 	o.twins, o.idle = make(map[string]*cell), idleness{passive: make(map[string]*passive), names: o.dec.Name}
 	o.alerts, o.ckpt, o.twinsOn, o.src, o.now = alertIndex{}, checkpoints{}, 0, codec.Position{}, 0
+	o.rules, o.laws = o.host.base, nil
 }
 
 // Ack implements Acks (O2: bound to this owner).
@@ -102,6 +108,7 @@ func (o *owner) begin(ctx context.Context, emit []lateEffects) {
 	o.began, o.vigil.verified, o.ckpt.at, o.ckpt.floor.next = o.now, o.now, o.now, o.now
 	o.wheel, o.idle.wheel = newWheel[*cell](o.now, wheelTick), newWheel[*passive](o.now, idleTick)
 	held := o.wakeUp()
+	o.layDown()
 	o.host.stats.takeOver(held - o.p.held) // samples that others held are now ours to settle
 	o.p.held = held
 	if o.host.cfg.Rows != nil {
@@ -227,6 +234,7 @@ func (o *owner) turn(ctx context.Context, leaving bool) {
 		o.takeInput(ctx)
 		if !o.full() { // or the log would be waited for, and queries with it
 			o.followGateways()
+			o.followRules()
 			o.wheel.advance(o.now, o.look)
 			o.idle.wheel.advance(o.now, o.wake)
 			o.passBarrier(ctx)

@@ -31,6 +31,7 @@ type passive struct {
 	memory string // its id and behind that its encoding: one allocation, whose front is the key in the map
 	lookAt int64  // when the wheel wakes it; 0: not scheduled
 	asof   int64  // restore only: last offset of the changelog it includes
+	place  uint32 // in the roster; 0: none
 	idLen  uint8
 }
 
@@ -116,6 +117,7 @@ func (o *owner) passivate(c *cell) {
 	p := &passive{memory: string(i.encoded), idLen: uint8(len(c.id()))}
 	i.passive[p.id()] = p
 	i.wheel.schedule(p, o.dueOf(&c.twin))
+	o.roster.rests(c, p)
 	delete(o.twins, c.id())
 	c.lookAt = 0 // what the wheel still holds of it is void
 	o.host.engine.Registry.Remove(&c.pid)
@@ -127,6 +129,7 @@ func (o *owner) activate(p *passive) *cell {
 	c.broken = !o.decode(&c.twin, c.id(), p)
 	c.quarantined = c.broken || c.twin.Quarantined()
 	delete(o.idle.passive, p.id())
+	c.place = p.place
 	*p = passive{} // the wheel may hold it for a while
 	c.online = c.twin.Online()
 	o.adopt(c)

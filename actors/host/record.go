@@ -77,6 +77,10 @@ func (o *owner) record(c *cell) *pending {
 	if on := c.twin.Online(); on != c.online {
 		c.online = on
 		o.twinsOn += sign(on)
+		o.roster.online.set(c.place, on)
+	}
+	if len(fx.Transitions) > 0 {
+		o.roster.alerting.set(c.place, c.twin.OpenCount() > 0)
 	}
 	o.wheel.schedule(c, o.dueOf(&c.twin))
 	return e

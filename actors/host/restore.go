@@ -104,7 +104,7 @@ func (r *restoration) complete(ctx context.Context) error {
 	k.floor.kept, k.floor.again = r.floor, r.hidden
 	switch {
 	case r.ahead == nil:
-		r.plan()
+		r.plan(logStart)
 		if r.valid.Next < logStart {
 			return fmt.Errorf("partition %d: the changelog starts at offset %d, and its state is complete only from %d on: "+
 				"retention removed records that were still needed: %w", o.p.id, logStart, r.valid.Next, errRefuseToServe)
@@ -129,8 +129,10 @@ func (r *restoration) complete(ctx context.Context) error {
 }
 
 // partition takes a record that is of no twin.
-func (r *restoration) partition(offset int64, kind doppelv1.EventKind) {
-	switch kind { //nolint:exhaustive // the others say nothing of it
+func (r *restoration) partition(offset int64, ev *codec.Event) {
+	switch ev.Kind { //nolint:exhaustive // the others say nothing of it
+	case doppelv1.EventKind_EVENT_KIND_RULES:
+		r.o.enact(offset, r.o.host.compile(ev.Rules))
 	case doppelv1.EventKind_EVENT_KIND_UNSETTLED:
 		r.settledAt, r.unsettled = offset, true
 	case doppelv1.EventKind_EVENT_KIND_SETTLED:
@@ -203,9 +205,10 @@ func (r *restoration) checkpoint(rec LogRecord, c *codec.Checkpoint) {
 }
 
 // plan finds where the fold must start (S2); without a floor at offset 0.
-func (r *restoration) plan() {
+func (r *restoration) plan(logStart int64) {
 	o := r.o
 	if r.floored {
+		o.enact(r.floor.State.RulesAt, o.host.compile(r.floor.State.Rules))
 		start := Cursor(r.floor.Start)
 		for id, from := range r.origins {
 			if from.offset > r.floor.StateOffset && from.epoch != r.floor.Epoch {
@@ -216,9 +219,23 @@ func (r *restoration) plan() {
 		for _, id := range slices.Sorted(maps.Keys(r.covered)) {
 			o.ckpt.changed(o.find(id), start, 0)
 		}
-		r.valid.Cursor = start
+		r.valid.Cursor = r.underRules(start, logStart)
 	}
 	r.origins = nil
+}
+
+// underRules is where the fold must start so that the rules in force there are known. The floor knows them
+// from its own start on; in front of that their epoch is read from its claim.
+func (r *restoration) underRules(start Cursor, logStart int64) Cursor {
+	switch claim := int64(start.Epoch); {
+	case start.Next > r.floor.State.RulesAt || start.Next == r.floor.Start.Next:
+		return start
+	case claim >= logStart:
+		return Cursor{Next: claim}
+	default:
+		r.o.log.Error("retention removed the rules that an old checkpoint was written under: the newer ones stand for them", "offset", start.Next)
+		return start
+	}
 }
 
 // fold replays the log up to offset to.
@@ -232,6 +249,7 @@ func (r *restoration) fold(ctx context.Context, to int64) error {
 			return nil
 		}
 		if o.event.Kind == doppelv1.EventKind_EVENT_KIND_CLAIM {
+			o.enact(rec.Offset, o.host.base)
 			return nil
 		}
 		o.now = max(o.now, o.event.Now)
@@ -239,7 +257,7 @@ func (r *restoration) fold(ctx context.Context, to int64) error {
 			o.src = p
 		}
 		if o.event.OfPartition() || len(rec.Key) == 0 {
-			r.partition(rec.Offset, o.event.Kind)
+			r.partition(rec.Offset, &o.event)
 			return nil
 		}
 		if r.ahead != nil && r.ahead.lacks(o, rec.Key, &o.event) {
@@ -282,6 +300,7 @@ func (o *owner) wakeUp() (held int64) {
 		p.asof = 0
 		t := &o.idle.read
 		if !o.decode(t, id, p) {
+			o.roster.enterPassive(p, nil)
 			continue
 		}
 		if t.HeldSince() != 0 {
@@ -291,6 +310,7 @@ func (o *owner) wakeUp() (held int64) {
 		if t.Online() {
 			o.twinsOn++
 		}
+		o.roster.enterPassive(p, t)
 		o.idle.wheel.schedule(p, o.dueOf(t))
 	}
 	for _, p := range holding { // how long they may wait will change when ingest is read
@@ -300,6 +320,9 @@ func (o *owner) wakeUp() (held int64) {
 		c := o.twins[id]
 		if c.online = c.twin.Online(); c.online {
 			o.twinsOn++
+		}
+		if c.place == 0 { // those that were just woken have one
+			o.roster.enter(c)
 		}
 		o.wheel.schedule(c, o.dueOf(&c.twin))
 		held += int64(c.twin.Counters().Held)
@@ -334,7 +357,7 @@ func (o *owner) replay(r LogRecord, recorded *codec.Event, at Cursor, covered in
 	}
 	o.ckpt.changed(c, at, 0)
 	fx := &o.replayed
-	what := replay(&c.twin, recorded, o.host.cfg.Rules, fx)
+	what := replay(&c.twin, recorded, o.rules.Alerts, fx)
 	c.quarantined = c.broken || c.twin.Quarantined() // broken: its checkpoint cannot be read
 	if what != "" {
 		o.host.stats.ReplayDifferences.Add(1)

@@ -170,7 +170,7 @@ func (r *restoration) lookAhead(ctx context.Context) (end int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	r.plan()
+	r.plan(start)
 	r.ahead.planned = true
 	if r.valid.Next < start {
 		return 0, fmt.Errorf("the log starts at %d, the fold must at %d: %w", start, r.valid.Next, errCold)
@@ -247,6 +247,6 @@ func (r *restoration) settle() {
 func (r *restoration) adoptBy(o *owner) {
 	from := r.o
 	o.twins, o.idle, o.alerts, o.twinsOn, o.dec, o.ckpt = from.twins, from.idle, from.alerts, from.twinsOn, from.dec, from.ckpt
-	o.src, o.now = from.src, from.now
+	o.src, o.now, o.rules, o.laws = from.src, from.now, from.rules, from.laws
 	r.o = o
 }

@@ -1,6 +1,7 @@
 package twin
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -33,9 +34,10 @@ func (t *Twin) Decode(id string, encoded []byte, names func([]byte) string) erro
 
 func (t *Twin) decode(in *state.Reader, version byte) {
 	flags := in.Byte()
-	if version == 1 && flags&isQuarantined != 0 || flags >= flagsEnd {
+	if version == 1 && flags&(isQuarantined|hasMore) != 0 {
 		in.Fail("version %d with flags %#x", version, flags)
 	}
+	more, tags := decodeMore(in, flags)
 	t.online, t.quarantined = flags&hasOnline != 0, flags&isQuarantined != 0
 	t.lastSeen = in.Int()
 	t.book.Decode(in, t.lastSeen)
@@ -72,7 +74,61 @@ func (t *Twin) decode(in *state.Reader, version byte) {
 		t.status = &status{}
 		t.status.decode(in, t.lastSeen)
 	}
+	if more&hasWishes != 0 {
+		t.wishes = &wishes{tags: tags}
+		t.wishes.decode(in, t.lastSeen)
+		t.book.SetTags(tags)
+	}
+	if more&hasDeath != 0 {
+		t.death = &death{}
+		t.death.decode(in, t.lastSeen, more&isDeleted != 0)
+	}
 	t.reserveAll(in)
+}
+
+// decodeMore reads what says that a twin has more than most, and its tags.
+func decodeMore(in *state.Reader, flags byte) (more byte, tags map[string]string) {
+	if flags&hasMore == 0 {
+		return 0, nil
+	}
+	more = in.Byte()
+	if more == 0 || more >= moreEnd || more&isDeleted != 0 && more&hasDeath == 0 || more&hasTags != 0 && more&hasWishes == 0 {
+		in.Fail("more flags %#x", more)
+		return 0, nil
+	}
+	if more&hasTags != 0 {
+		n := in.Count(2, maxTags)
+		tags = make(map[string]string, n)
+		for range n {
+			key := in.Name()
+			tags[key] = in.Name()
+		}
+		if len(tags) != n || n == 0 {
+			in.Fail("%d different of %d tags", len(tags), n)
+		}
+	}
+	return more, tags
+}
+
+func (w *wishes) decode(in *state.Reader, near int64) {
+	w.desired = in.Bytes()
+	w.version, w.tagsVersion = in.Uint(), in.Uint()
+	w.changed = near + in.Int()
+	if in.Byte() != 0 {
+		w.diverged = near + in.Int()
+	}
+	w.took, w.told = in.Int(), in.Fixed()
+	if in.Err() == nil && (!json.Valid(w.desired) || w.desired[0] != '{') {
+		in.Fail("desired is no JSON object")
+	}
+}
+
+func (d *death) decode(in *state.Reader, near int64, deleted bool) {
+	d.bare = in.Byte() != 0
+	if deleted {
+		d.at = near + in.Int()
+	}
+	d.lives, d.rows = in.Uint(), in.Uint()
 }
 
 // reserveAll keeps room for all patches that wait, as reserve did for each.

@@ -32,6 +32,9 @@ type Effects struct {
 	Applied []AppliedSample
 	// Transitions of alerts, in order.
 	Transitions []alert.Alert
+	// Tell says that the device has to be told what is desired: that or what it lacks has changed, it is back, or
+	// the twin is deleted and there is nothing to be told any more.
+	Tell bool
 
 	readings []ScoredReading // backing array of Applied[i].Readings
 	scratch  []byte          // what is hashed

@@ -2,6 +2,7 @@ package twin
 
 import (
 	"encoding/binary"
+	"maps"
 	"math"
 	"slices"
 
@@ -22,7 +23,16 @@ const (
 	hasStatus
 	inOrder // boot and seq are those before the next number of the sequencer
 	isQuarantined
-	flagsEnd // no flag of this version is as high
+	hasMore // one more byte says what
+)
+
+// What more an encoded twin may hold.
+const (
+	hasTags = 1 << iota // right behind that byte, for those who only look at the front
+	hasWishes
+	hasDeath
+	isDeleted
+	moreEnd // none is as high
 )
 
 // What an encoded metric holds. Below metricZ and metricScore stand how these two are stored.
@@ -47,11 +57,18 @@ const (
 func (t *Twin) Encode(b []byte) []byte {
 	flags := flag(t.online, hasOnline) | flag(t.timed != nil, hasTimed) | flag(t.props != nil, hasProps) |
 		flag(t.patches != nil, hasPatches) | flag(t.status != nil, hasStatus) | flag(t.quarantined, isQuarantined)
+	more := flag(len(t.Tags()) > 0, hasTags) | flag(t.wishes != nil, hasWishes) | flag(t.death != nil, hasDeath) | flag(t.Deleted(), isDeleted)
 	boot, next := t.numbers.Expected()
 	if t.boot == boot && t.seq+1 == next {
 		flags |= inOrder
 	}
-	b = append(b, EncodingVersion, flags)
+	b = append(b, EncodingVersion, flags|flag(more != 0, hasMore))
+	if more != 0 {
+		b = append(b, more)
+	}
+	if more&hasTags != 0 {
+		b = encodeTags(b, t.Tags())
+	}
 	b = binary.AppendVarint(b, t.lastSeen)
 	b = t.book.Encode(b, t.lastSeen)
 	b = binary.AppendVarint(b, t.lastData-t.lastSeen)
@@ -83,16 +100,53 @@ func (t *Twin) Encode(b []byte) []byte {
 	if t.status != nil {
 		b = t.status.encode(b, t.lastSeen)
 	}
+	if t.wishes != nil {
+		b = t.wishes.encode(b, t.lastSeen)
+	}
+	if t.death != nil {
+		b = t.death.encode(b, t.lastSeen)
+	}
 	return b
+}
+
+func encodeTags(b []byte, tags map[string]string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(tags)))
+	for _, key := range slices.Sorted(maps.Keys(tags)) {
+		b = state.AppendText(state.AppendText(b, key), tags[key])
+	}
+	return b
+}
+
+// encode appends all but the tags, which stand in front.
+func (w *wishes) encode(b []byte, near int64) []byte {
+	b = state.AppendText(b, w.desired)
+	b = binary.AppendUvarint(b, w.version)
+	b = binary.AppendUvarint(b, w.tagsVersion)
+	b = binary.AppendVarint(b, w.changed-near)
+	b = append(b, flag(w.diverged != 0, 1))
+	if w.diverged != 0 {
+		b = binary.AppendVarint(b, w.diverged-near)
+	}
+	b = binary.AppendVarint(b, w.took)
+	return binary.LittleEndian.AppendUint64(b, w.told)
+}
+
+func (d *death) encode(b []byte, near int64) []byte {
+	b = append(b, flag(d.bare, 1))
+	if d.at != 0 {
+		b = binary.AppendVarint(b, d.at-near)
+	}
+	b = binary.AppendUvarint(b, d.lives)
+	return binary.AppendUvarint(b, d.rows)
 }
 
 // EncodeCheckpoint is Encode without the duplicates that were not taken yet: the twin's next record
 // carries them, and a restore that replays it would count them twice.
 func (t *Twin) EncodeCheckpoint(b []byte) []byte {
-	n := t.duplicates
-	t.counters.Duplicate, t.duplicates = t.counters.Duplicate-uint64(n), 0
+	n := uint32(min(uint64(t.duplicates), t.counters.Duplicate)) // fewer behind a delete
+	t.counters.Duplicate, t.duplicates = t.counters.Duplicate-uint64(n), t.duplicates-n
 	b = t.Encode(b)
-	t.counters.Duplicate, t.duplicates = t.counters.Duplicate+uint64(n), n
+	t.counters.Duplicate, t.duplicates = t.counters.Duplicate+uint64(n), t.duplicates+n
 	return b
 }
 

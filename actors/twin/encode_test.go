@@ -132,7 +132,7 @@ func TestDecodeRefuses(t *testing.T) {
 	}{
 		{"nothing", "ends too early", nil},
 		{"a newer version", "version 9 is not known, this build reads up to 2", newer},
-		{"a flag of no version", "version 2 with flags 0xff", strange},
+		{"a flag of no version", "more flags", strange},
 		{"a flag before its version", "version 1 with flags", early},
 		{"half", "ends too early", good[:len(good)/2]},
 		{"more", "3 bytes left over", append(bytes.Clone(good), 0, 0, 0)},

@@ -47,6 +47,12 @@ func (t *Twin) appendState(b []byte) []byte {
 	if t.quarantined { // nothing stands here else, so that the hashes of old files hold
 		b = append(b, 1)
 	}
+	if t.wishes != nil {
+		b = t.wishes.appendState(append(b, 2))
+	}
+	if t.death != nil {
+		b = t.death.appendState(append(b, 3))
+	}
 	return b
 }
 

@@ -17,6 +17,9 @@ const (
 	KindReset                        // numbering accepted anew, quarantine lifted
 	KindAnchor                       // no effect, yet logged: its record holds the whole twin, for a replay to begin at
 	KindAcknowledged                 // somebody looks after an open alert
+	KindDesired                      // people want something else of the device, or sort it anew
+	KindDeleted                      // people delete the twin
+	KindReviewed                     // rules have just come in force that concern the twin as it is
 )
 
 // Input is one input of Step. Only the part that Kind names is read. Step copies what it keeps, so
@@ -35,6 +38,8 @@ type Input struct {
 	Quarantine Quarantine
 
 	Acknowledgement alert.Acknowledgement
+
+	Desired Desired
 }
 
 // Reading is the value of one metric; a bool is 0 or 1. Name is a string that outlives the input

@@ -19,7 +19,9 @@ type Peek struct {
 	lastSeen        int64
 	created         int64
 	rest            []byte // begins with the metrics
-	head            Twin   // online, counters and book
+	tags            []byte // nil: none
+	deleted         bool
+	head            Twin // online, counters and book
 }
 
 // Look reads the front of an encoded twin. It keeps encoded until the next look, and fails where
@@ -33,6 +35,18 @@ func (p *Peek) Look(id string, encoded []byte, names func([]byte) string) bool {
 	t.counters, t.duplicates = Counters{}, 0
 	flags := in.Byte()
 	t.online, t.quarantined = flags&hasOnline != 0, flags&isQuarantined != 0
+	p.deleted, p.tags = false, nil
+	if flags&hasMore != 0 {
+		more := in.Byte()
+		p.deleted = more&isDeleted != 0
+		if more&hasTags != 0 {
+			front := encoded[len(encoded)-in.Len():]
+			for range 2 * in.Count(2, maxTags) {
+				in.View()
+			}
+			p.tags = front[:len(front)-in.Len()]
+		}
+	}
 	p.id, p.encoded, p.lastSeen = id, encoded, in.Int()
 	t.book.Decode(&in, p.lastSeen)
 	in.SkipInts(1) // of the last data
@@ -50,11 +64,29 @@ func (p *Peek) ID() string { return p.id }
 // Encoded is what was looked at.
 func (p *Peek) Encoded() []byte { return p.encoded }
 
-// Online, Quarantined and so on are those of the Twin.
+// Online is that of the Twin, as is all that follows.
 func (p *Peek) Online() bool { return p.head.online }
 
 // Quarantined is that of the Twin.
 func (p *Peek) Quarantined() bool { return p.head.quarantined }
+
+// Deleted is that of the Twin.
+func (p *Peek) Deleted() bool { return p.deleted }
+
+// Tag is the value of a tag of the Twin; it is good until the next look.
+func (p *Peek) Tag(key string) (value []byte, ok bool) {
+	if p.tags == nil {
+		return nil, false
+	}
+	in := state.NewReader(p.tags, nil)
+	for range in.Count(2, maxTags) {
+		name, value := in.View(), in.View()
+		if string(name) == key {
+			return value, true
+		}
+	}
+	return nil, false
+}
 
 // Version is that of the Twin.
 func (p *Peek) Version() uint64 { return p.version }

@@ -26,6 +26,7 @@ func (t *Twin) stepStatus(s *step, in *Input) Outcome {
 	t.status = &status{Status: in.Status, receivedAt: in.ReceivedAt}
 	t.lastSeen = max(t.lastSeen, in.ReceivedAt)
 	t.online = in.Status.Online
+	s.arrived = t.online
 	t.book.Presence(s.rules, t.id, t.online, s.now, &s.out.Transitions)
 	return Applied
 }
@@ -50,7 +51,7 @@ func (t *Twin) noteData(s *step, receivedAt int64) {
 	if t.online || t.status != nil && !t.status.Online && receivedAt <= t.status.receivedAt {
 		return
 	}
-	t.online = true
+	t.online, s.arrived = true, true
 	t.book.Presence(s.rules, t.id, true, s.now, &s.out.Transitions)
 }
 

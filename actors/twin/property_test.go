@@ -128,8 +128,11 @@ func (w *checked) look(t *rapid.T) {
 }
 
 func (w *checked) check(t *rapid.T, in twin.Input) {
-	version, hash := w.tw.Version(), w.tw.Hash()
+	version, hash, deleted := w.tw.Version(), w.tw.Hash(), w.tw.Deleted()
 	w.step(in)
+	if deleted && !w.tw.Deleted() { // back, with accounts of its own
+		w.clear()
+	}
 	w.count(&in)
 	logs := len(w.log)
 	changed := w.out.Outcome.Logged()
@@ -150,6 +153,12 @@ func (w *checked) check(t *rapid.T, in twin.Input) {
 	for i := range w.out.Applied {
 		w.fold(t, &in, &w.out.Applied[i])
 	}
+	if in.Kind == twin.KindDeleted && changed {
+		if len(w.tw.OpenAlerts())+len(w.tw.AppendMetrics(nil))+len(w.tw.Tags()) > 0 || w.tw.DesiredVersion() > 0 {
+			t.Fatalf("deleted:\n%s", describe(w.tw))
+		}
+		w.clear()
+	}
 	c := w.tw.Counters()
 	if got := c.Applied + c.Late + c.Duplicate + c.DeadLettered + c.Held; got != w.received {
 		t.Fatalf("counters %+v sum to %d, received %d", c, got, w.received)
@@ -158,6 +167,8 @@ func (w *checked) check(t *rapid.T, in twin.Input) {
 		t.Fatalf("digests %x, %x, want %x, %x; counters %+v", w.tw.Digest(), w.tw.SetDigest(), w.digest, w.set, c)
 	}
 }
+
+func (w *checked) clear() { w.received, w.digest, w.set, w.applied, w.lates = 0, 0, 0, 0, 0 }
 
 // count adds what the input brought; a refused sample counts with its dead letter.
 func (w *checked) count(in *twin.Input) {
@@ -227,7 +238,7 @@ func anyInput(t *rapid.T, now int64) twin.Input {
 	patch := func() []byte {
 		return []byte(rapid.SampledFrom([]string{`{"a":1}`, `{"a":null,"b":{"c":2}}`, `{"b":{"d":3,"c":null}}`, `{}`, `{"a":`, `[]`}).Draw(t, "patch"))
 	}
-	switch rapid.IntRange(0, 17).Draw(t, "kind") {
+	switch rapid.IntRange(0, 19).Draw(t, "kind") {
 	case 0:
 		in.Kind = twin.KindTick
 	case 1:
@@ -248,7 +259,14 @@ func anyInput(t *rapid.T, now int64) twin.Input {
 		in.Reported.Numbered, in.Reported.Boot, in.Reported.Seq = number()
 		in.Reported.Patch = patch()
 	case 6:
-		in.Kind = twin.KindReset
+		in.Kind = rapid.SampledFrom([]twin.Kind{twin.KindReset, twin.KindDeleted}).Draw(t, "end")
+	case 18, 19:
+		in.Kind = twin.KindDesired
+		in.Desired.Patch = []byte(rapid.SampledFrom([]string{``, `{"a":1}`, `{"a":2.0,"b":{"c":2}}`, `{"b":null}`, `{"_sampling":{"interval_ms":100,"alert_interval_ms":10}}`, `{"a":`}).Draw(t, "desired"))
+		if rapid.Bool().Draw(t, "tags") {
+			in.Desired.Tags = map[string]string{rapid.SampledFrom([]string{"site", "line"}).Draw(t, "tag"): rapid.SampledFrom([]string{"a", "b"}).Draw(t, "value")}
+			in.Desired.ReplaceTags = rapid.Bool().Draw(t, "replace")
+		}
 	case 7:
 		in.Kind = rapid.SampledFrom([]twin.Kind{twin.KindAnchor, twin.KindReset, twin.KindReset, twin.KindQuarantined}).Draw(t, "rare")
 	default:

@@ -41,6 +41,12 @@ func (t *Twin) stepReported(s *step, in *Input) Outcome {
 	if _, ok := t.admitPatch(s, in.Reported.Patch, st, false); !ok {
 		return Refuse
 	}
+	if t.Deleted() {
+		if in.ReceivedAt <= t.death.at { // of the life that is over
+			return Unchanged
+		}
+		t.revive(s)
+	}
 	touched, empty := t.merge(in.Reported.Patch, st)
 	if !touched && !empty {
 		return Unchanged // older in every key, or the same message again
@@ -67,6 +73,9 @@ func (t *Twin) stepPatch(s *step, in *Input) Outcome {
 	size, ok := t.admitPatch(s, r.Patch, st, place == sequence.Ahead)
 	if !ok {
 		return Refuse
+	}
+	if t.Deleted() {
+		t.revive(s)
 	}
 	if t.patches == nil {
 		t.patches = &patches{}

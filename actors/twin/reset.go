@@ -12,9 +12,9 @@ func (t *Twin) admitted(s *step, in *Input) Kind {
 	switch in.Kind {
 	case KindSample, KindStatus, KindReported:
 		s.out.Outcome = s.out.refuse(Quarantined, "the twin's code panicked and it takes no input until it is reset")
-	case KindRefused, KindReset, KindAnchor, KindAcknowledged:
+	case KindRefused, KindReset, KindAnchor, KindAcknowledged, KindDesired, KindDeleted:
 		return in.Kind
-	case KindGap, KindTick, KindQuarantined:
+	case KindGap, KindTick, KindQuarantined, KindReviewed:
 	}
 	return 0
 }

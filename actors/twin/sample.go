@@ -61,7 +61,7 @@ func (t *Twin) stepNumbered(s *step, sm *Sample, receivedAt int64) Outcome {
 		return Held
 	case sequence.Behind:
 		if t.numbers.Accept(sm.Boot, sm.Seq) {
-			t.counters.Missing--
+			t.foundMissing()
 		}
 		t.applyLate(s, sm, receivedAt)
 		return Late
@@ -112,6 +112,9 @@ func (t *Twin) admit(s *step, sm *Sample, receivedAt int64, waits bool) (a admis
 // accept does what every accepted sample does, whatever its place. It leaves the sample's content in
 // the scratch for apply.
 func (t *Twin) accept(s *step, sm *Sample, receivedAt int64, onTime bool, a admission) {
+	if t.Deleted() {
+		t.revive(s)
+	}
 	t.register(sm.Readings, a.newNames)
 	if receivedAt != t.lastData { // the first sample of its message
 		t.book.Seen(s.rules, t.id, s.now, &s.out.Transitions)

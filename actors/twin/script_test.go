@@ -27,6 +27,8 @@ import (
 //	@10 status online boot=1 session=7
 //	@10 report 1/2 {"fw":1}                    or - without a number
 //	@10 quarantined                            or reset, or anchor
+//	@10 desire +site=brno -line {"rate":1}     tags set and removed, = replaces all; merge patch
+//	@10 delete
 //	@10 wake [unsettled]                       what the owner should do
 //	describe
 //
@@ -168,6 +170,11 @@ func (w *world) do(t *testing.T, line string) string {
 		for _, kv := range args[1:] {
 			in.ReceivedAt = millis(int64(value(t, kv, "recv")))
 		}
+	case "desire":
+		in.Kind, in.Desired.Patch = twin.KindDesired, patch
+		desire(t, &in.Desired, args)
+	case "delete":
+		in.Kind = twin.KindDeleted
 	case "quarantined":
 		in.Kind = twin.KindQuarantined
 	case "reset":
@@ -267,6 +274,26 @@ func status(t *testing.T, in *twin.Input, args []string) {
 	}
 }
 
+func desire(t *testing.T, d *twin.Desired, args []string) {
+	t.Helper()
+	for _, arg := range args {
+		key, v, _ := strings.Cut(arg[1:], "=")
+		switch arg[0] {
+		case '=':
+			d.ReplaceTags = true
+		case '+':
+			if d.Tags == nil {
+				d.Tags = map[string]string{}
+			}
+			d.Tags[key] = v
+		case '-':
+			d.RemovedTags = append(d.RemovedTags, key)
+		default:
+			t.Fatalf("desire: %q", arg)
+		}
+	}
+}
+
 func number(t *testing.T, s string) (numbered bool, boot, seq uint64) {
 	if s == "-" {
 		return false, 0, 0
@@ -300,6 +327,9 @@ func effects(out *twin.Effects) string {
 	}
 	for i := range out.Applied {
 		b.WriteString(" [" + applied(&out.Applied[i]) + "]")
+	}
+	if out.Tell {
+		b.WriteString(" tell")
 	}
 	for _, a := range out.Transitions {
 		fmt.Fprintf(&b, "\n    %s", transition(&a))
@@ -360,6 +390,25 @@ func describe(t *twin.Twin) string {
 	}
 	if t.ReportedVersion() > 0 {
 		fmt.Fprintf(&b, "  reported %d %s\n", t.ReportedVersion(), t.Reported())
+	}
+	if t.DesiredVersion() > 0 {
+		fmt.Fprintf(&b, "  desired %d %s delta %s", t.DesiredVersion(), t.Desired(), t.AppendDelta(nil))
+		if since := t.DivergeTime(); since != 0 {
+			fmt.Fprintf(&b, " since @%d", since/int64(time.Millisecond))
+		}
+		if took, ok := t.Convergence(); ok {
+			fmt.Fprintf(&b, " took %v", time.Duration(took))
+		}
+		b.WriteString("\n")
+	}
+	if t.TagsVersion() > 0 {
+		fmt.Fprintf(&b, "  tags %d %v\n", t.TagsVersion(), t.Tags())
+	}
+	if t.Deleted() {
+		b.WriteString("  deleted\n")
+	}
+	if t.Lives() > 0 {
+		fmt.Fprintf(&b, "  %d former lives with %d rows\n", t.Lives(), t.FormerRows())
 	}
 	for _, a := range t.OpenAlerts() {
 		fmt.Fprintf(&b, "  open %s\n", transition(&a))

@@ -12,6 +12,8 @@ type step struct {
 	rules *alert.Set
 	out   *Effects
 	base  baseline.Config
+
+	arrived bool // the device is there (again)
 }
 
 // Step takes one input at now, which must never run backwards from Step to Step, under the rules in
@@ -24,8 +26,11 @@ func (t *Twin) Step(now int64, in *Input, rules *alert.Set, out *Effects) {
 		rules = &alert.Set{} // no rules
 	}
 	s := step{now: now, rules: rules, out: out, base: baseline.Default()}
-	kind := in.Kind
-	if t.quarantined {
+	kind, before := in.Kind, standing{t.DesiredVersion(), t.reportedVersion}
+	switch {
+	case t.Deleted():
+		kind = t.buried(&s, in)
+	case t.quarantined:
 		kind = t.admitted(&s, in)
 	}
 	switch kind {
@@ -48,15 +53,24 @@ func (t *Twin) Step(now int64, in *Input, rules *alert.Set, out *Effects) {
 	case KindReset:
 		t.stepReset(&s)
 		out.Outcome = Applied
+	case KindReviewed:
+		out.Outcome = t.stepReviewed(&s)
 	case KindAnchor: // for the log's sake alone
 		out.Outcome = Applied
 		return
 	case KindAcknowledged:
 		out.Outcome = t.stepAcknowledged(&s, in)
+	case KindDesired:
+		out.Outcome = t.stepDesired(&s, in)
+	case KindDeleted:
+		out.Outcome = t.stepDeleted(&s)
 	}
 	if out.Outcome.Logged() {
 		t.version++
-		t.evaluate(&s)
+		if !t.Deleted() {
+			t.evaluate(&s)
+			t.settle(&s, before)
+		}
 	}
 }
 
@@ -73,7 +87,7 @@ func (t *Twin) stepRefused(s *step, r *Refused) {
 		t.noteStaleBoot(s, r)
 	default:
 		if wasMissing := t.numbers.Refuse(r.Boot, r.Seq, s.now); wasMissing {
-			t.counters.Missing--
+			t.foundMissing()
 		}
 		t.drain(s)
 	}
@@ -129,6 +143,9 @@ func (t *Twin) stepTick(s *step) Outcome {
 	if t.release(s) {
 		outcome = Applied
 	}
+	if t.forget(s) {
+		return Applied
+	}
 	if due := t.book.Due(); due != 0 && due <= s.now {
 		t.book.Tick(s.rules, t.id, s.now, &s.out.Transitions)
 		t.noteStale(s)
@@ -158,7 +175,7 @@ func (t *Twin) drain(s *step) {
 }
 
 func (e *Effects) reset() {
-	e.Outcome, e.Reason, e.Detail = Unchanged, "", ""
+	e.Outcome, e.Reason, e.Detail, e.Tell = Unchanged, "", "", false
 	e.Applied, e.Transitions = e.Applied[:0], e.Transitions[:0]
 	e.readings = e.readings[:0]
 }

@@ -40,6 +40,8 @@ type Twin struct {
 	props   *properties // it has reported something
 	patches *patches    // it numbers what it reports
 	status  *status     // it has said whether it is connected
+	wishes  *wishes     // people want something of it, or have sorted it
+	death   *death      // it was deleted, at least once
 
 	duplicates uint32 // since TakeDuplicates
 	online     bool

@@ -80,6 +80,9 @@ func (t *Twin) tickDue() int64 {
 	if t.timed != nil {
 		due = min(due, t.timed.due())
 	}
+	if d := t.forgetDue(); d != 0 {
+		due = min(due, d)
+	}
 	if t.patches != nil {
 		due = min(due, t.patches.due())
 	}

@@ -19,7 +19,9 @@ import (
 	"github.com/doppel-iot/doppel/actors/twin"
 	"github.com/doppel-iot/doppel/cluster/peers"
 	"github.com/doppel-iot/doppel/cluster/router"
+	"github.com/doppel-iot/doppel/cluster/rulebook"
 	"github.com/doppel-iot/doppel/gateway/api"
+	"github.com/doppel-iot/doppel/gateway/command"
 	"github.com/doppel-iot/doppel/gateway/notify"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 	"github.com/doppel-iot/doppel/storage/kafka"
@@ -43,11 +45,13 @@ type assembly struct {
 	embedded    *kafka.Embedded // nil: the log is elsewhere
 	rows        *questdb.Writer // nil: no time series store
 	host        *host.Host
+	rules       *rulebook.Book
 	router      *router.Router
 	door        door
 	api         *api.API
 	fleet       *fleet
 	hub         *api.Hub
+	commands    *command.Book
 	notifier    *notify.Notifier // nil: nobody is told of alerts
 	cluster     *cluster         // nil: this node is alone
 	alone       *peers.Peers     // of a node that is
@@ -66,12 +70,16 @@ func (a *assembly) build(ctx context.Context) error {
 			return err
 		}
 	}
+	a.openCommands()
 	hub := a.newHub()
 	a.hub = hub
-	if err := a.openNotify(); err != nil {
+	if err := a.openNotify(ctx); err != nil {
 		return err
 	}
 	if err := a.openHost(hub); err != nil {
+		return err
+	}
+	if err := a.openRules(); err != nil {
 		return err
 	}
 	if err := a.openMQTT(ctx); err != nil {
@@ -83,7 +91,8 @@ func (a *assembly) build(ctx context.Context) error {
 	a.startCluster()
 	a.life.start("sweep", a.sweep)
 	a.life.closer("record", a.withdraw) // when the session has ended
-	a.life.start("mqtt", a.door.Run)    // last to start, first to stop: input ends before its way does
+	a.life.start("mqtt", a.door.Run)    // among the last to start, and the first to stop: input ends before its way does
+	a.life.start("commands", a.commands.Run)
 	return nil
 }
 
@@ -206,7 +215,7 @@ func (a *assembly) openHost(hub *api.Hub) (err error) {
 	}
 	cfg := host.Config{
 		Node: a.id, Incarnation: a.incarnation, Partitions: a.storage.Partitions(),
-		Changelog: a.storage.Changelog(), State: a.storage.State(), Ingest: a.storage.Ingest(), DeadLetters: a.storage.DeadLetters(), Alerts: a.storage.AlertLog(), Watchers: hub,
+		Changelog: a.storage.Changelog(), State: a.storage.State(), Ingest: a.storage.Ingest(), DeadLetters: a.storage.DeadLetters(), Alerts: a.storage.AlertLog(), Watchers: watchers{hub, a.commands},
 		Rejected:      func(device string, r twin.Reason, detail string) { a.door.Rejected(device, r, detail) },
 		RefuseUnknown: a.cfg.UnknownDevices == "dead-letter", Ranges: a.ranges, PassivateAfter: a.cfg.passivateAfter(), CheckpointAfter: a.cfg.CheckpointAfter,
 		Clock:   func() int64 { return time.Now().UnixNano() },

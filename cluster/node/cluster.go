@@ -23,6 +23,7 @@ import (
 	"github.com/doppel-iot/doppel/cluster/registry"
 	"github.com/doppel-iot/doppel/cluster/remote"
 	"github.com/doppel-iot/doppel/cluster/router"
+	"github.com/doppel-iot/doppel/gateway/command"
 	"github.com/doppel-iot/doppel/gateway/mqtt"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
@@ -140,7 +141,10 @@ func (a *assembly) startCluster() {
 	}
 	server := grpc.NewServer(c.remote.ServerOptions()...)
 	c.remote.Register(server)
-	query.NewServer(a.host, a.fleet, a.hub).Register(server)
+	answers := query.NewServer(a.host, a.fleet, a.hub)
+	answers.ServeRules(a.rules)
+	answers.ServeCommands(command.Local{Book: a.commands})
+	answers.Register(server)
 	a.life.start("host", a.awaitFailure)
 	a.life.start("node door", func(ctx context.Context) error { return c.serve(ctx, server) })
 	a.life.closer("router", func() error { a.router.Close(); return nil }) // with the last verdicts
@@ -214,6 +218,7 @@ func (c *cluster) served(p int32, epoch uint64, serving bool) {
 			rows.Release(p)
 		}
 	}
+	c.a.commands.Served(p, serving)
 	c.peers.Served(p, epoch, serving)
 	c.reroute()
 	c.mover.Changed()

@@ -47,8 +47,9 @@ func (a *assembly) openDoors(hub *api.Hub, grpcListener, httpListener net.Listen
 		return err
 	}
 	a.api, err = api.New(api.Config{
-		Twins: reader, Past: reader, History: past, Alerts: reader, Fleet: all, Drains: all, Rules: a.fleet,
+		Twins: reader, Past: reader, History: past, Alerts: reader, Fleet: all, Drains: all, Rules: query.NewRules(reader, a.rules),
 		DeadLetters: a.storage.Letters(), Decoder: a.newDecoder, Resets: reader, Hub: hub, Guard: a.locks.guard, Journal: a.locks.journal, Log: a.log.With("component", "api"),
+		Commands:  reader,
 		AlertDesk: reader,
 	})
 	if err != nil {
@@ -95,7 +96,7 @@ func (a *assembly) openMQTT(ctx context.Context) error {
 	if a.cfg.embeddedBroker() {
 		broker, err := mqtt.NewBroker(mqtt.BrokerConfig{
 			Address: a.cfg.MQTTAddr, TLS: a.locks.mqtt(), Users: a.locks.users, Anonymous: a.cfg.MQTTAnonymous,
-			DrainTimeout: drainWithin, TopicRoot: a.cfg.MQTTRoot, Observe: a.observer(),
+			DrainTimeout: drainWithin, TopicRoot: a.cfg.MQTTRoot, Observe: a.observer(), Replies: a.replied,
 		}, inlet, a.host, log)
 		if err != nil {
 			return fmt.Errorf("mqtt-addr: %w", err)
@@ -118,7 +119,7 @@ func (a *assembly) openMQTT(ctx context.Context) error {
 // mqttConfig is that of this node's session with real brokers.
 func (a *assembly) mqttConfig() mqtt.Config {
 	cfg := mqtt.Config{
-		URLs: a.cfg.MQTT, ClientID: a.mqttClientID(), DrainTimeout: drainWithin, Group: a.cfg.Group, TopicRoot: a.cfg.MQTTRoot, Observe: a.observer(),
+		URLs: a.cfg.MQTT, ClientID: a.mqttClientID(), DrainTimeout: drainWithin, Group: a.cfg.Group, TopicRoot: a.cfg.MQTTRoot, Observe: a.observer(), Replies: a.replied,
 		Username: a.cfg.MQTTUser, Password: a.locks.mqttPassword, TLS: a.locks.certs.Client,
 	}
 	if a.cluster != nil {

@@ -11,8 +11,6 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/doppel-iot/doppel/actors/alert"
-	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/cluster/query"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
@@ -123,15 +121,6 @@ func (f *fleet) own() []host.View {
 }
 
 func answers(v host.View) bool { return v.State == host.Serving || v.State == host.Leaving }
-
-// Rules implements api.Rules: those in force are the built-in ones.
-func (*fleet) Rules(context.Context) ([]*doppelv1.Rule, error) {
-	var rules []*doppelv1.Rule
-	for _, r := range alert.Builtin() {
-		rules = append(rules, codec.Rule(&r))
-	}
-	return rules, nil
-}
 
 // run keeps the rate of samples current.
 func (f *fleet) run(ctx context.Context) {

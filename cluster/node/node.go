@@ -48,6 +48,7 @@ type door interface {
 	Stats() *mqtt.Stats
 	Sweep(ctx context.Context) error
 	Rejected(device string, reason twin.Reason, detail string)
+	Command(ctx context.Context, cmd *mqtt.Command) error
 }
 
 // New checks the configuration. It starts nothing.

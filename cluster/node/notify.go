@@ -29,7 +29,7 @@ func (c *Config) sinks() ([]notify.Sink, error) {
 }
 
 // openNotify starts to tell people of alerts; the partitions come when they are served.
-func (a *assembly) openNotify() error {
+func (a *assembly) openNotify(ctx context.Context) error {
 	sinks, err := a.cfg.sinks()
 	if err != nil || len(sinks) == 0 {
 		return err
@@ -43,7 +43,10 @@ func (a *assembly) openNotify() error {
 	if err != nil {
 		return fmt.Errorf("notify: %w", err)
 	}
-	a.life.start("notify", a.notifier.Run)
+	if err := a.notifier.Begin(ctx); err != nil {
+		return err
+	}
+	a.life.start("notify", a.notifier.Run) //nolint:contextcheck // parts outlive the start
 	return nil
 }
 

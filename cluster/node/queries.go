@@ -3,12 +3,13 @@ package node
 import (
 	"github.com/doppel-iot/doppel/cluster/query"
 	"github.com/doppel-iot/doppel/gateway/api"
+	"github.com/doppel-iot/doppel/gateway/command"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
 // queryConfig is how questions find their way to the nodes that can answer them.
 func (a *assembly) queryConfig() query.Config {
-	cfg := query.Config{Node: a.id, Host: a.host, Partitions: a.storage.Partitions(), Logger: a.log.With("component", "query")}
+	cfg := query.Config{Node: a.id, Host: a.host, Commands: command.Local{Book: a.commands}, Partitions: a.storage.Partitions(), Logger: a.log.With("component", "query")}
 	if c := a.cluster; c != nil {
 		cfg.Route = func(p int32) query.Route { return query.Route(c.route(p)) }
 		cfg.Conn, cfg.Members = c.remote.Conn, c.members

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/doppel-iot/doppel/actors/filter"
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/cluster/query"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
@@ -47,7 +48,7 @@ func TestPartitionsAreReadAbreast(t *testing.T) {
 	for what, ask := range map[string]func(ctx context.Context) error{
 		"scan": func(ctx context.Context) error {
 			twins := 0
-			err := n.reader.EachTwin(ctx, func(*doppelv1.Twin) bool { twins++; return true })
+			err := n.reader.EachTwin(ctx, filter.Filter{}, func(*doppelv1.Twin) bool { twins++; return true })
 			if twins != len(ids) && err == nil {
 				err = fmt.Errorf("%d twins, want %d", twins, len(ids))
 			}
@@ -104,7 +105,7 @@ func TestPartitionThatHangs(t *testing.T) {
 		cfg.Patience = time.Minute
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		seen := 0
-		err := query.New(cfg).EachTwin(ctx, func(*doppelv1.Twin) bool { seen++; return true })
+		err := query.New(cfg).EachTwin(ctx, filter.Filter{}, func(*doppelv1.Twin) bool { seen++; return true })
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(err.Error(), "partition 2 ") || seen == 0 {
 			t.Errorf("%s: %d twins, %v; want the deadline, partition 2, and the twins of others", where, seen, err)
 		}

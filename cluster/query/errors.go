@@ -12,25 +12,42 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/doppel-iot/doppel/actors/filter"
 	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/actors/selection"
+	"github.com/doppel-iot/doppel/gateway/command"
 )
 
 // domain of the reasons in ErrorInfo.
 const domain = "doppel.v1.QueryService"
 
-// errorTable is how the host's errors travel: their reason, not their text, says which one it is.
-var errorTable = []struct {
+// traveller is an error and how it travels: its reason, not its text, says which one it is.
+type traveller struct {
 	err    error
 	code   codes.Code
 	reason string
-}{
+}
+
+// errorTable is the errors of the host and of commands.
+var errorTable = append(outcomes(), []traveller{
 	{host.ErrUnknownDevice, codes.NotFound, "UNKNOWN_DEVICE"},
 	{host.ErrUnknownAlert, codes.NotFound, "UNKNOWN_ALERT"},
 	{host.ErrAlertResolved, codes.FailedPrecondition, "ALERT_RESOLVED"},
 	{host.ErrNotRetained, codes.OutOfRange, "NOT_RETAINED"},
+	{filter.ErrCost, codes.ResourceExhausted, "FILTER_COST"},
+	{selection.ErrGroups, codes.ResourceExhausted, "TOO_MANY_GROUPS"},
 	{host.ErrFuture, codes.InvalidArgument, "FUTURE"},
 	{host.ErrUnavailable, codes.Unavailable, "NOT_SERVED"},
 	{host.ErrClosed, codes.Unavailable, "CLOSED"},
+}...)
+
+// outcomes of commands come first: some are an end of time as well.
+func outcomes() []traveller {
+	var all []traveller
+	for _, o := range command.Outcomes() {
+		all = append(all, traveller{o.Err, o.Code, o.Reason})
+	}
+	return all
 }
 
 // toStatus is err as it leaves the node.

@@ -4,7 +4,9 @@ import (
 	"context"
 
 	"github.com/doppel-iot/doppel/actors/alert"
+	"github.com/doppel-iot/doppel/actors/filter"
 	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/actors/selection"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -17,6 +19,8 @@ type Host interface {
 
 	Devices(ctx context.Context, p int32) ([]string, error)
 	Twins(ctx context.Context, p int32, devices []string) ([]*doppelv1.Twin, error)
+	Select(ctx context.Context, p int32, q *host.Query) (*host.Selected, error)
+	Summarize(ctx context.Context, p int32, f filter.Filter, by *selection.Grouping, to *selection.Groups) error
 	TwinAsOf(ctx context.Context, p int32, device string, at host.AsOf) (*doppelv1.Twin, error)
 	Replay(ctx context.Context, p int32, device string) (host.Replay, error)
 	Reset(ctx context.Context, p int32, device string) error
@@ -24,4 +28,5 @@ type Host interface {
 	Alert(ctx context.Context, p int32, id string) (*doppelv1.Alert, error)
 	Acknowledge(ctx context.Context, p int32, device string, k alert.Acknowledgement) (*doppelv1.Alert, error)
 	Explain(ctx context.Context, p int32, device, id string) (*doppelv1.ExplainAlertResponse, error)
+	Backtest(ctx context.Context, p int32, t host.Backtest) (fired []*doppelv1.Alert, samples uint64, err error)
 }

@@ -36,6 +36,8 @@ type Config struct {
 	Node       string // id of this node
 	Host       Host
 	Partitions int32
+	// Commands of devices of this node; nil: Reader.Invoke must not be called.
+	Commands Commands
 	// Route says who serves a partition. It is asked for every question. Default: this node.
 	Route func(p int32) Route
 	// Conn is the connection to a node, shared with others. It must not block.

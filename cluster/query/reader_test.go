@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/doppel-iot/doppel/actors/filter"
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/cluster/query"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
@@ -55,12 +56,12 @@ func TestAnyNodeAnswers(t *testing.T) {
 			t.Errorf("%s: twins by id: %v (-want +got)\n%s", n.id, err, diff)
 		}
 		var all []*doppelv1.Twin
-		err = n.reader.EachTwin(ctx, func(tw *doppelv1.Twin) bool { all = append(all, tw); return true })
+		err = n.reader.EachTwin(ctx, filter.Filter{}, func(tw *doppelv1.Twin) bool { all = append(all, tw); return true })
 		if diff := cmp.Diff(ids, idsOf(all)); diff != "" || err != nil {
 			t.Errorf("%s: all twins: %v (-want +got)\n%s", n.id, err, diff)
 		}
 		some := 0
-		if err := n.reader.EachTwin(ctx, func(*doppelv1.Twin) bool { some++; return some < 3 }); err != nil || some != 3 {
+		if err := n.reader.EachTwin(ctx, filter.Filter{}, func(*doppelv1.Twin) bool { some++; return some < 3 }); err != nil || some != 3 {
 			t.Errorf("%s: a walk that is ended has %d twins, %v; want 3", n.id, some, err)
 		}
 		for _, id := range ids {
@@ -150,7 +151,7 @@ func TestScanGoesOnElsewhere(t *testing.T) {
 	for round := range 6 {
 		moved := false
 		seen := make(map[string]int)
-		err := w.nodes[0].reader.EachTwin(t.Context(), func(tw *doppelv1.Twin) bool {
+		err := w.nodes[0].reader.EachTwin(t.Context(), filter.Filter{}, func(tw *doppelv1.Twin) bool {
 			seen[tw.GetId()]++
 			if !moved && len(seen) == 100 {
 				moved = true

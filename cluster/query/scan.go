@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/doppel-iot/doppel/actors/filter"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -14,17 +15,18 @@ import (
 // that was there throughout is left out.
 type scan struct {
 	r     *Reader
+	match filter.Filter
 	fn    func(*doppelv1.Twin) bool
 	after map[int32]string
 	left  map[int32]struct{} // partitions that are not done
 	ended bool               // by fn
 }
 
-// EachTwin calls fn, from the caller's goroutine, with every twin until it returns false. Unless all
+// EachTwin calls fn, from the caller's goroutine, with every twin that passes a filter until it returns false. Unless all
 // partitions can be read fn is not called at all; those that move meanwhile may still end it with a
 // host.ErrUnavailable.
-func (r *Reader) EachTwin(ctx context.Context, fn func(*doppelv1.Twin) bool) error {
-	s := &scan{r: r, fn: fn, after: make(map[int32]string), left: make(map[int32]struct{})}
+func (r *Reader) EachTwin(ctx context.Context, match filter.Filter, fn func(*doppelv1.Twin) bool) error {
+	s := &scan{r: r, match: match, fn: fn, after: make(map[int32]string), left: make(map[int32]struct{})}
 	ps := r.all()
 	for _, p := range ps {
 		s.left[p] = struct{}{}
@@ -162,12 +164,12 @@ func (s *scan) local(ps []int32) (source, missed) {
 		after[p] = s.after[p]
 	}
 	return func(ctx context.Context, out func(page) error) (missed, error) {
-		return each(ctx, ps, func(ctx context.Context, p int32) error { return walk(ctx, s.r.cfg.Host, p, after[p], out) })
+		return each(ctx, ps, func(ctx context.Context, p int32) error { return walk(ctx, s.r.cfg.Host, p, s.match, after[p], out) })
 	}, m
 }
 
 func (s *scan) remote(ctx context.Context, c doppelv1.QueryServiceClient, address string, ps []int32) (source, missed, error) {
-	req := &doppelv1.ScanTwinsRequest{}
+	req := &doppelv1.ScanTwinsRequest{Filter: s.match.String()}
 	for _, p := range ps {
 		req.Partitions = append(req.Partitions, &doppelv1.PartitionScan{Partition: p, After: s.after[p]})
 	}

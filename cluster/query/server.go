@@ -34,9 +34,11 @@ type Changes interface {
 // Server answers other nodes.
 type Server struct {
 	doppelv1.UnimplementedQueryServiceServer
-	host    Host
-	part    Part
-	changes Changes
+	host     Host
+	part     Part
+	changes  Changes
+	rules    RuleBook // nil: it changes none
+	commands Commands // nil: nobody sends any
 }
 
 // NewServer returns a Server of the partitions of h.

@@ -67,6 +67,10 @@ func (s *Server) ReadTwins(req *doppelv1.ReadTwinsRequest, stream grpc.ServerStr
 
 // ScanTwins implements the service.
 func (s *Server) ScanTwins(req *doppelv1.ScanTwinsRequest, stream grpc.ServerStreamingServer[doppelv1.ScanTwinsResponse]) error {
+	match, err := compileFilter(req.GetFilter())
+	if err != nil {
+		return err
+	}
 	first := &doppelv1.ScanTwinsResponse{}
 	var ps []int32
 	after := make(map[int32]string)
@@ -86,7 +90,7 @@ func (s *Server) ScanTwins(req *doppelv1.ScanTwinsRequest, stream grpc.ServerStr
 	}
 	refuse := func(ps []int32) *doppelv1.ScanTwinsResponse { return &doppelv1.ScanTwinsResponse{NotServed: ps} }
 	return list(s, ps, stream, refuse, func(ctx context.Context, p int32, send func(*doppelv1.ScanTwinsResponse) error) error {
-		return walk(ctx, s.host, p, after[p], func(of page) error {
+		return walk(ctx, s.host, p, match, after[p], func(of page) error {
 			for {
 				n := min(answerTwins, len(of.twins))
 				if err := send(&doppelv1.ScanTwinsResponse{Partition: p, Twins: of.twins[:n], Done: of.done}); err != nil {

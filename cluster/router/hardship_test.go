@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/doppel-iot/doppel/actors/filter"
 	"github.com/doppel-iot/doppel/actors/host"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
@@ -59,7 +60,7 @@ func TestImpatientQueries(t *testing.T) {
 		wg.Go(func() {
 			for j := range 200 {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(j%20)*10*time.Microsecond)
-				_ = n.reader.EachTwin(ctx, func(*doppelv1.Twin) bool { return true })
+				_ = n.reader.EachTwin(ctx, filter.Filter{}, func(*doppelv1.Twin) bool { return true })
 				_, _ = n.reader.Twins(ctx, []string{fmt.Sprintf("dev-%d", i), "dev-9"})
 				_, _ = n.reader.Alerts(ctx)
 				cancel()

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"github.com/doppel-iot/doppel/actors/filter"
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/cluster/query"
 	"github.com/doppel-iot/doppel/cluster/router"
@@ -145,7 +146,7 @@ func sample(seq int) string {
 func allTwins(t *testing.T, n *node) map[string]*doppelv1.Twin {
 	t.Helper()
 	twins := make(map[string]*doppelv1.Twin)
-	err := n.reader.EachTwin(t.Context(), func(tw *doppelv1.Twin) bool {
+	err := n.reader.EachTwin(t.Context(), filter.Filter{}, func(tw *doppelv1.Twin) bool {
 		twins[tw.GetId()] = tw
 		return true
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/doppel-iot/doppel/actors/filter"
+	"github.com/doppel-iot/doppel/actors/ruleset"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -17,6 +18,9 @@ type alertService struct {
 	desk   AlertDesk
 	hub    *Hub
 	filter *filter.Env
+	// rules nil: silences are UNIMPLEMENTED. silencer checks their filters.
+	rules    Rules
+	silencer *ruleset.Compiler
 }
 
 // GetAlert returns one alert that is open or was resolved within 24 h.
@@ -35,7 +39,7 @@ func (s *alertService) ListAlerts(ctx context.Context, req *doppelv1.ListAlertsR
 	if orderBy == "" {
 		orderBy = newestFirst
 	}
-	o, err := newOrder(orderBy, &doppelv1.Alert{})
+	o, err := parseOrder(orderBy, &doppelv1.Alert{})
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/actors/selection"
 	"github.com/doppel-iot/doppel/gateway/api/apitest"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
@@ -365,6 +366,6 @@ func FuzzTokens(f *testing.F) {
 			t.Errorf("twins: %q is not what it was", token)
 		}
 		_, _ = parseAlertsToken(token)
-		_, _ = newPage[*doppelv1.Twin](order{}, "", 1, token)
+		_, _ = newPage[*doppelv1.Twin](selection.Order{}, "", 1, token)
 	})
 }

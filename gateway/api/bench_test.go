@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -77,46 +76,4 @@ func BenchmarkTwinChanged(b *testing.B) {
 			}
 		})
 	}
-}
-
-func BenchmarkListTwins(b *testing.B) {
-	hub := NewHub(HubConfig{})
-	defer hub.Close()
-	f := &many{Fleet: apitest.NewFleet(hub, &apitest.AlertLog{})}
-	for i := range 10_000 {
-		f.twins = append(f.twins, apitest.Twin(fmt.Sprintf("d%05d", i), i))
-	}
-	a, err := New(Config{Twins: f, Alerts: f, Fleet: f, Hub: hub, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		b.Fatal(err)
-	}
-	for name, req := range map[string]*doppelv1.ListTwinsRequest{
-		"plain":    {},
-		"filtered": {Filter: `online && metrics["temperature"].value > 9000 && tags["site"] == "brno"`},
-		"ordered":  {OrderBy: "last_seen desc"},
-	} {
-		b.Run(name, func(b *testing.B) {
-			for b.Loop() {
-				if _, err := a.twins.ListTwins(b.Context(), req); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(f.twins)), "ns/twin")
-		})
-	}
-}
-
-// many is a fleet whose twins cost nothing to read.
-type many struct {
-	*apitest.Fleet
-	twins []*doppelv1.Twin
-}
-
-func (m *many) EachTwin(_ context.Context, fn func(*doppelv1.Twin) bool) error {
-	for _, t := range m.twins {
-		if !fn(t) {
-			break
-		}
-	}
-	return nil
 }

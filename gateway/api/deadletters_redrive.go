@@ -34,7 +34,7 @@ func (s *fleetService) RedriveDeadLetters(ctx context.Context, req *doppelv1.Red
 	if s.letters == nil {
 		return s.UnimplementedFleetServiceServer.RedriveDeadLetters(ctx, req)
 	}
-	sel, err := s.selection(req)
+	sel, err := s.letterChoice(req)
 	if err != nil {
 		return nil, err
 	}
@@ -62,13 +62,13 @@ func (s *fleetService) RedriveDeadLetters(ctx context.Context, req *doppelv1.Red
 	}
 }
 
-// selection is the letters a request is about.
-type selection struct {
+// letterChoice is the letters a request is about.
+type letterChoice struct {
 	offsets []int64 // sorted; none: by filter
 	match   filter.Filter
 }
 
-func (s *fleetService) selection(req *doppelv1.RedriveDeadLettersRequest) (*selection, error) {
+func (s *fleetService) letterChoice(req *doppelv1.RedriveDeadLettersRequest) (*letterChoice, error) {
 	ids := req.GetIds()
 	switch {
 	case len(ids) > 0 && req.GetFilter() != "":
@@ -80,7 +80,7 @@ func (s *fleetService) selection(req *doppelv1.RedriveDeadLettersRequest) (*sele
 	case len(req.GetReplacementPayload()) > 0 && len(ids) != 1:
 		return nil, invalid("replacement_payload", "replaces the bytes of one letter: name it as the only id")
 	}
-	sel := &selection{}
+	sel := &letterChoice{}
 	for _, id := range ids {
 		offset := letterOffset(id)
 		if offset < 0 {
@@ -96,7 +96,7 @@ func (s *fleetService) selection(req *doppelv1.RedriveDeadLettersRequest) (*sele
 }
 
 // each calls fn with the letters selected, oldest first; of a filter, those there are now.
-func (sel *selection) each(ctx context.Context, from DeadLetters, fn func(*doppelv1.DeadLetter) error) error {
+func (sel *letterChoice) each(ctx context.Context, from DeadLetters, fn func(*doppelv1.DeadLetter) error) error {
 	if len(sel.offsets) == 0 {
 		start, end, err := from.Bounds(ctx)
 		if err != nil {
@@ -135,7 +135,7 @@ func (sel *selection) each(ctx context.Context, from DeadLetters, fn func(*doppe
 }
 
 // run sends what was selected. Of letters named by id nothing is sent before it is known that all can be.
-func (r *redrive) run(ctx context.Context, sel *selection) error {
+func (r *redrive) run(ctx context.Context, sel *letterChoice) error {
 	if len(sel.offsets) > 0 {
 		if err := r.checkNamed(ctx, sel); err != nil {
 			return err
@@ -145,7 +145,7 @@ func (r *redrive) run(ctx context.Context, sel *selection) error {
 }
 
 // checkNamed says what is wrong with ids given: no such letter, or one that cannot be sent.
-func (r *redrive) checkNamed(ctx context.Context, sel *selection) error {
+func (r *redrive) checkNamed(ctx context.Context, sel *letterChoice) error {
 	missing := make(map[int64]struct{}, len(sel.offsets))
 	for _, o := range sel.offsets {
 		missing[o] = struct{}{}

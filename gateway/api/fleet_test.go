@@ -31,7 +31,7 @@ type world struct {
 	fleet   doppelv1.FleetServiceClient
 }
 
-func newWorld(t *testing.T, cfg HubConfig) *world {
+func newWorld(t *testing.T, cfg HubConfig, change ...func(*Config)) *world {
 	t.Helper()
 	log := &apitest.AlertLog{}
 	if cfg.Alerts == nil {
@@ -41,7 +41,11 @@ func newWorld(t *testing.T, cfg HubConfig) *world {
 	f := apitest.NewFleet(hub, log)
 	run(t, hub)
 	letters := &apitest.Letters{}
-	a, err := New(Config{Twins: f, Past: f, History: f, Alerts: f, Fleet: f, Rules: f, DeadLetters: letters, Resets: f, Hub: hub, AlertDesk: f, Log: slog.New(slog.DiscardHandler)})
+	full := Config{Twins: f, Past: f, History: f, Alerts: f, Fleet: f, Rules: f, DeadLetters: letters, Resets: f, Hub: hub, AlertDesk: f, Log: slog.New(slog.DiscardHandler)}
+	for _, f := range change {
+		f(&full)
+	}
+	a, err := New(full)
 	if err != nil {
 		t.Fatal(err)
 	}

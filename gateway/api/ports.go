@@ -13,6 +13,7 @@ package api
 import (
 	"context"
 
+	"github.com/doppel-iot/doppel/actors/filter"
 	"github.com/doppel-iot/doppel/actors/host"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
@@ -25,9 +26,13 @@ type Twins interface {
 	// Twins returns those of the ids that exist, in any order. With a host.ErrUnavailable come those
 	// that could be read.
 	Twins(ctx context.Context, ids []string) ([]*doppelv1.Twin, error)
-	// EachTwin calls fn, from the caller's goroutine, once for every twin in any order until fn
-	// returns false. fn may block (it writes to a network), so no partition may wait for it.
-	EachTwin(ctx context.Context, fn func(*doppelv1.Twin) bool) error
+	// SelectTwins finds the first twins, in an order, of those that pass a filter.
+	SelectTwins(ctx context.Context, q *host.Query) (*host.Selected, error)
+	// AggregateTwins counts those that pass a filter, which is that of the request.
+	AggregateTwins(ctx context.Context, match filter.Filter, req *doppelv1.AggregateTwinsRequest) (*doppelv1.AggregateTwinsResponse, error)
+	// EachTwin calls fn, from the caller's goroutine, once for every twin that passes a filter, in any order
+	// until fn returns false. fn may block (it writes to a network), so no partition may wait for it.
+	EachTwin(ctx context.Context, match filter.Filter, fn func(*doppelv1.Twin) bool) error
 	// Count is cheap and may lag a little.
 	Count() (twins, online, openAlerts uint64)
 }
@@ -54,9 +59,4 @@ type Fleet interface {
 	Status(ctx context.Context) (*doppelv1.Status, error)
 	// Audit checks the accounts; a deep one reads all that is stored.
 	Audit(ctx context.Context, deep bool) (*doppelv1.Audit, error)
-}
-
-// Rules lists the alert rules in force.
-type Rules interface {
-	Rules(ctx context.Context) ([]*doppelv1.Rule, error)
 }

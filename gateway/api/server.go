@@ -14,6 +14,7 @@ import (
 
 	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/filter"
+	"github.com/doppel-iot/doppel/actors/ruleset"
 	"github.com/doppel-iot/doppel/gateway/auth"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
@@ -34,7 +35,7 @@ type Config struct {
 	Twins  Twins
 	Alerts Alerts
 	Fleet  Fleet
-	Rules  Rules // nil: ListRules is UNIMPLEMENTED
+	Rules  Rules // nil: rules and silences are UNIMPLEMENTED
 	Past   Past  // nil: as_of and ReplayTwin are UNIMPLEMENTED
 	// History nil: GetHistory is UNIMPLEMENTED.
 	History History
@@ -46,6 +47,8 @@ type Config struct {
 	// Resets nil: ResetTwin is UNIMPLEMENTED.
 	Resets Resets
 	Drains Drains // nil: DrainNode is UNIMPLEMENTED
+	// Commands nil: InvokeCommand is UNIMPLEMENTED.
+	Commands Commands
 	// AlertDesk nil: AcknowledgeAlert and ExplainAlert are UNIMPLEMENTED.
 	AlertDesk AlertDesk
 	Hub       *Hub
@@ -95,12 +98,12 @@ func New(cfg Config) (*API, error) {
 	}
 	a := &API{
 		log: cfg.Log, guard: cfg.Guard, journal: cfg.Journal,
-		twins:  &twinService{twins: cfg.Twins, past: cfg.Past, history: cfg.History, resets: cfg.Resets, hub: cfg.Hub, filter: twinFilter},
-		alerts: &alertService{alerts: cfg.Alerts, desk: cfg.AlertDesk, hub: cfg.Hub, filter: alertFilter},
+		twins:  &twinService{twins: cfg.Twins, past: cfg.Past, history: cfg.History, resets: cfg.Resets, commands: cfg.Commands, hub: cfg.Hub, filter: twinFilter},
+		alerts: &alertService{alerts: cfg.Alerts, desk: cfg.AlertDesk, hub: cfg.Hub, filter: alertFilter, rules: cfg.Rules, silencer: ruleset.NewCompiler()},
 		fleet: &fleetService{
 			fleet: cfg.Fleet, drains: cfg.Drains, letters: cfg.DeadLetters, letterFilter: letterFilter, decoder: cfg.Decoder, redriving: make(chan struct{}, 1),
 		},
-		rules:  &ruleService{rules: cfg.Rules},
+		rules:  &ruleService{rules: cfg.Rules, now: time.Now},
 		health: health.NewServer(),
 	}
 	a.SetServing(false)

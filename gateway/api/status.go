@@ -9,12 +9,14 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/doppel-iot/doppel/actors/filter"
 	"github.com/doppel-iot/doppel/actors/history"
 	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/actors/selection"
 	"github.com/doppel-iot/doppel/gateway/auth"
 )
 
@@ -41,6 +43,7 @@ var errorTable = []struct {
 	{err: errHubClosed, code: codes.Unavailable, retry: retryAfter},
 	{err: errNoTail, code: codes.Unavailable, retry: retryAfter},
 	{err: filter.ErrCost, code: codes.ResourceExhausted},
+	{err: selection.ErrGroups, code: codes.ResourceExhausted},
 	{err: context.Canceled, code: codes.Canceled},
 	{err: context.DeadlineExceeded, code: codes.DeadlineExceeded},
 }
@@ -54,6 +57,9 @@ func toStatus(err error) error {
 		return withDetails(codes.InvalidArgument, bad.Error(), &errdetails.BadRequest{
 			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: bad.field, Description: bad.text}},
 		})
+	}
+	if st := commandStatus(err); st != nil {
+		return st
 	}
 	for _, row := range errorTable {
 		if !errors.Is(err, row.err) {
@@ -101,4 +107,18 @@ func compileFilter(env *filter.Env, expr string) (filter.Filter, error) {
 		return f, invalid("filter", "%s", bad.Text)
 	}
 	return f, err
+}
+
+// parseOrder parses the field "order_by" of a request.
+func parseOrder(orderBy string, msg proto.Message) (selection.Order, error) {
+	o, err := selection.ParseOrder(orderBy, msg)
+	return o, badSelection(err)
+}
+
+// badSelection is err as that of a field of a request, if it is one.
+func badSelection(err error) error {
+	if bad, ok := errors.AsType[*selection.Error](err); ok {
+		return invalid(bad.Field, "%s", bad.Text)
+	}
+	return err
 }

@@ -5,6 +5,8 @@ import (
 
 	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/filter"
+	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/actors/selection"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -18,8 +20,10 @@ type twinService struct {
 	past    Past
 	history History // nil: there is none
 	resets  Resets  // nil: nobody resets
-	hub     *Hub
-	filter  *filter.Env
+	// commands nil: nobody sends any.
+	commands Commands
+	hub      *Hub
+	filter   *filter.Env
 }
 
 // GetTwin returns one twin as it is now, or as it was.
@@ -89,40 +93,49 @@ func (s *twinService) ListTwins(ctx context.Context, req *doppelv1.ListTwinsRequ
 	if err != nil {
 		return nil, err
 	}
-	o, err := newOrder(req.GetOrderBy(), &doppelv1.Twin{})
+	o, err := parseOrder(req.GetOrderBy(), &doppelv1.Twin{})
 	if err != nil {
 		return nil, err
 	}
-	p, err := newPage[*doppelv1.Twin](o, req.GetFilter(), req.GetPageSize(), req.GetPageToken())
+	place, err := newPagePlace(o, req.GetFilter(), req.GetPageSize(), req.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
-	var total int64
-	err = s.each(ctx, match, func(t *doppelv1.Twin) error {
-		total++
-		p.add(t, t.GetId())
-		return nil
-	})
+	found, err := s.twins.SelectTwins(ctx, &host.Query{Filter: match, Order: o, After: place.after, Limit: place.size})
 	if err != nil {
 		return nil, err
 	}
-	resp := &doppelv1.ListTwinsResponse{TotalSize: total}
-	resp.Twins, resp.NextPageToken = p.result()
-	for _, t := range resp.GetTwins() {
+	resp := &doppelv1.ListTwinsResponse{TotalSize: found.Count}
+	for _, t := range found.Twins {
+		if t == nil { // deleted since
+			continue
+		}
 		m.prune(t.ProtoReflect())
+		resp.Twins = append(resp.Twins, t)
+	}
+	if found.More {
+		resp.NextPageToken = place.token(found.Keys[len(found.Keys)-1])
 	}
 	return resp, nil
+}
+
+// AggregateTwins counts twins in groups.
+func (s *twinService) AggregateTwins(ctx context.Context, req *doppelv1.AggregateTwinsRequest) (*doppelv1.AggregateTwinsResponse, error) {
+	match, err := compileFilter(s.filter, req.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := selection.ParseGrouping(req); err != nil {
+		return nil, badSelection(err)
+	}
+	return s.twins.AggregateTwins(ctx, match, req)
 }
 
 // each calls fn for every twin that matches, until it fails or ctx ends.
 func (s *twinService) each(ctx context.Context, match filter.Filter, fn func(*doppelv1.Twin) error) error {
 	var failed error
-	err := s.twins.EachTwin(ctx, func(t *doppelv1.Twin) bool {
-		if failed = ctx.Err(); failed != nil {
-			return false
-		}
-		var ok bool
-		if ok, failed = match.Matches(t); ok && failed == nil {
+	err := s.twins.EachTwin(ctx, match, func(t *doppelv1.Twin) bool {
+		if failed = ctx.Err(); failed == nil {
 			failed = fn(t)
 		}
 		return failed == nil

@@ -12,8 +12,8 @@ import (
 )
 
 func alertsCommand(o *options) *cobra.Command {
-	cmd := Group("alerts", "List, follow, acknowledge and explain alerts")
-	cmd.AddCommand(alertsList(o), alertsWatch(o), alertsAck(o), alertsExplain(o))
+	cmd := Group("alerts", "List, follow, acknowledge, silence and explain alerts")
+	cmd.AddCommand(alertsList(o), alertsWatch(o), alertsAck(o), alertsExplain(o), alertsSilence(o), alertsSilences(o), alertsUnsilence(o))
 	return cmd
 }
 

@@ -57,12 +57,16 @@ func (o *options) connect() (*grpc.ClientConn, error) {
 
 // call runs fn with a connection and a deadline.
 func (o *options) call(cmd *cobra.Command, fn func(ctx context.Context, conn *grpc.ClientConn) error) error {
+	return o.callWithin(cmd, callTimeout, fn)
+}
+
+func (o *options) callWithin(cmd *cobra.Command, limit time.Duration, fn func(ctx context.Context, conn *grpc.ClientConn) error) error {
 	conn, err := o.connect()
 	if err != nil {
 		return err
 	}
 	defer conn.Close() //nolint:errcheck // nothing was left unsaid
-	ctx, cancel := context.WithTimeout(cmd.Context(), callTimeout)
+	ctx, cancel := context.WithTimeout(cmd.Context(), limit)
 	defer cancel()
 	return fn(ctx, conn)
 }

@@ -33,7 +33,7 @@ func Root() *cobra.Command {
 	if addr == "" {
 		addr = "localhost:9090"
 	}
-	for _, cmd := range []*cobra.Command{twinCommand(&o), alertsCommand(&o), clusterCommand(&o), dlqCommand(&o), auditCommand(&o), replayCommand(&o)} {
+	for _, cmd := range []*cobra.Command{twinCommand(&o), commandCommand(&o), alertsCommand(&o), rulesCommand(&o), clusterCommand(&o), dlqCommand(&o), auditCommand(&o), replayCommand(&o)} {
 		cmd.PersistentFlags().StringVar(&o.addr, "addr", addr, "`HOST:PORT` of any node's gRPC door, several with commas (env DOPPEL_ADDR)")
 		cmd.PersistentFlags().StringVarP(&o.output, "output", "o", "table", "table, wide, json or yaml")
 		cmd.PersistentPreRunE = func(*cobra.Command, []string) error { return o.check() }

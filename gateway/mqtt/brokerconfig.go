@@ -41,6 +41,8 @@ type BrokerConfig struct {
 	DrainTimeout time.Duration
 	// Observe times messages. Default: nothing.
 	Observe Observer
+	// Replies, if not nil, gets the replies of devices to commands. It must not block.
+	Replies func(Reply)
 }
 
 // fairShare is how many unacknowledged messages a connection may have however much others have: it

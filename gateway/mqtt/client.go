@@ -27,6 +27,7 @@ type Client struct {
 	stats   Stats
 	sink    *sink
 	link    *link
+	down    *downlink // nil: nobody wants replies, and what there is to publish goes by link
 	rejects *rejects
 
 	manager atomic.Pointer[autopaho.ConnectionManager]
@@ -54,6 +55,9 @@ func New(cfg Config, inlet Inlet, refuser Refuser, log *slog.Logger) (*Client, e
 		ledger: newLedger(cfg.Limit, cfg.LimitBytes, &c.stats, cfg.Observe),
 		up:     make(chan *autopaho.ConnectionManager, 1),
 	}
+	if cfg.Replies != nil {
+		c.down = newDownlink(c, log)
+	}
 	return c, nil
 }
 
@@ -73,6 +77,9 @@ func (c *Client) Run(ctx context.Context) error {
 	wg.Go(func() { c.link.ledger.retry(work, c.sink) })
 	wg.Go(func() { c.rejects.run(work) })
 	wg.Go(func() { c.link.subscribeAll(work, c.subscriptions()) })
+	if c.down != nil {
+		wg.Go(func() { c.down.run(work) })
+	}
 
 	defer close(c.ended)
 	connecting, enough := context.WithCancel(work)
@@ -127,6 +134,8 @@ func (c *Client) Ready() error {
 		return ErrNotConnected
 	case !subscribed:
 		return errors.New("mqtt: connected to the broker but not subscribed")
+	case c.down != nil:
+		return c.down.ready()
 	}
 	return nil
 }

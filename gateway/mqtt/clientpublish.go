@@ -11,11 +11,14 @@ import (
 
 // Publish implements [Publisher].
 func (c *Client) Publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte, props *Properties) error {
+	p := &paho.Publish{Topic: topic, QoS: qos, Retain: retain, Payload: payload, Properties: props.paho()}
+	if c.down != nil {
+		return c.down.publish(ctx, p)
+	}
 	manager := c.manager.Load()
 	if manager == nil {
 		return ErrNotConnected
 	}
-	p := &paho.Publish{Topic: topic, QoS: qos, Retain: retain, Payload: payload, Properties: props.paho()}
 	if _, err := manager.Publish(ctx, p); err != nil {
 		return fmt.Errorf("publish %s: %w", topic, err)
 	}

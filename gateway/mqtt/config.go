@@ -57,6 +57,9 @@ type Config struct {
 	DrainTimeout time.Duration
 	// Observe times messages. Default: nothing.
 	Observe Observer
+	// Replies, if not nil, gets the replies of all devices to commands, this node's or not, by a connection of
+	// its own. It must not block.
+	Replies func(Reply)
 }
 
 // defaultHeldBytes is what a door holds unacknowledged, about 100,000 ordinary messages.

@@ -156,6 +156,7 @@ func (h *hook) OnPublish(cl *mochi.Client, pk packets.Packet) (packets.Packet, e
 	device, kind, ok := h.broker.topics.parse(topic)
 	p := h.peer(cl)
 	if !ok || p == nil {
+		h.reply(&pk)
 		return pk, nil
 	}
 	if h.broker.closing.Load() {
@@ -217,4 +218,14 @@ func (h *hook) peer(cl *mochi.Client) *peer {
 	}
 	p, _ := v.(*peer)
 	return p
+}
+
+// reply hands on a message that is a reply to a command; for the broker it is like any other.
+func (h *hook) reply(pk *packets.Packet) {
+	if h.broker.cfg.Replies == nil {
+		return
+	}
+	if r, ok := h.broker.topics.replyOfMochi(pk); ok {
+		h.broker.cfg.Replies(r)
+	}
 }

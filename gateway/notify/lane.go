@@ -38,6 +38,10 @@ type lane struct {
 	target target
 	in     chan host.Published
 	ends   []int64 // of doppel.alerts, when the session began
+
+	// What outlives a session: failed attempts in a row, and when there may be another one.
+	attempts int
+	after    time.Time
 }
 
 // begin prepares a session.
@@ -130,9 +134,12 @@ func (l *lane) handle(ctx context.Context, batch []host.Published) bool {
 // deliver tries until the receiver has taken or refused the events, or they are too old. false: ctx has ended.
 func (l *lane) deliver(ctx context.Context, events []host.Published) bool {
 	s := l.sink
-	for attempt := 0; ; attempt++ {
+	for {
 		if events = l.fresh(events); len(events) == 0 {
 			return true
+		}
+		if !l.rest(ctx) {
+			return false
 		}
 		req, err := l.target.request(events)
 		var wait time.Duration
@@ -142,6 +149,7 @@ func (l *lane) deliver(ctx context.Context, events []host.Published) bool {
 		switch {
 		case err == nil:
 			s.counts[Delivered].Add(uint64(len(events)))
+			l.attempts = 0
 			s.recovered()
 			return true
 		case isRefusal(err) && len(events) > 1: // one of them
@@ -161,11 +169,24 @@ func (l *lane) deliver(ctx context.Context, events []host.Published) bool {
 		}
 		s.counts[Failed].Add(1)
 		s.failed(ctx, err)
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(max(wait, backoff(attempt))):
-		}
+		l.after = time.Now().Add(max(wait, backoff(l.attempts)))
+		l.attempts++
+	}
+}
+
+// rest waits until there may be another attempt. false: ctx has ended.
+func (l *lane) rest(ctx context.Context) bool {
+	wait := time.Until(l.after)
+	if wait <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
 	}
 }
 

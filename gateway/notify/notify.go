@@ -84,6 +84,20 @@ func New(cfg Config) (*Notifier, error) {
 	return n, nil
 }
 
+// Begin notes where the log ends: a sink without a place in a partition begins there. Call it before any Own,
+// so that nothing that happens from then on is missed.
+func (n *Notifier) Begin(ctx context.Context) error {
+	_, end, err := n.cfg.Log.Bounds(ctx)
+	if err != nil {
+		return fmt.Errorf("notify: %w", err)
+	}
+	n.ends.Store(&end)
+	for _, s := range n.sinks {
+		s.origin = end
+	}
+	return nil
+}
+
 // Own has this node deliver the alerts of partition p.
 func (n *Notifier) Own(p int32) {
 	for _, s := range n.sinks {

@@ -41,6 +41,7 @@ type sink struct {
 	logger  *slog.Logger
 	counts  map[Result]*atomic.Uint64
 	failing atomic.Bool
+	origin  []int64 // where partitions without a place begin
 
 	mu      sync.Mutex
 	owned   map[int32]bool
@@ -171,7 +172,7 @@ func (s *sink) pause(ctx context.Context) {
 	}
 }
 
-// begin finds out where to begin. What a new sink has no place in begins now.
+// begin finds out where to begin.
 func (s *sink) begin(ctx context.Context, owned map[int32]bool) (from map[int32]int64, ends []int64, err error) {
 	stored, err := s.cursors.Load(ctx)
 	if err != nil {
@@ -191,6 +192,9 @@ func (s *sink) begin(ctx context.Context, owned map[int32]bool) (from map[int32]
 		switch {
 		case !ok, at.Next > ends[p]: // another log
 			at = host.AlertPlace{Next: ends[p], Offset: -1}
+			if int(p) < len(s.origin) && !ok {
+				at.Next = max(starts[p], min(s.origin[p], ends[p]))
+			}
 			fresh[p] = at
 		case at.Next < starts[p]:
 			s.logger.ErrorContext(ctx, "retention removed alerts that were not delivered", "partition", p, "lost", starts[p]-at.Next)

@@ -60,17 +60,22 @@ func (c *Client) writeNode(ctx context.Context, id string, value []byte) error {
 //
 // It outlasts a broker that is away, and never returns nil. ready and fn are called by one goroutine.
 func (c *Client) FollowNodes(ctx context.Context, ready func(), fn func(id string, n *doppelv1.NodeRecord)) error {
-	cl, err := kgo.NewClient(c.cfg.connection()...)
-	if err != nil {
-		return fmt.Errorf("follow %s: %w", c.topics.Nodes, err)
-	}
-	defer cl.Close()
-	f := &fetcher{cl: cl, topic: c.topics.Nodes}
-	return fmt.Errorf("follow %s: %w", c.topics.Nodes, c.followNodes(ctx, f, ready, fn))
+	return c.followTopic(ctx, c.topics.Nodes, func(int64) { ready() }, func(r host.LogRecord) { c.tellNode(r, fn) })
 }
 
-// followNodes never returns nil.
-func (c *Client) followNodes(ctx context.Context, f *fetcher, ready func(), fn func(id string, n *doppelv1.NodeRecord)) error {
+// followTopic follows a topic of one partition from its start, and never returns nil. ready is given the offset
+// behind all that stood there at the start.
+func (c *Client) followTopic(ctx context.Context, topic string, ready func(next int64), fn func(host.LogRecord)) error {
+	cl, err := kgo.NewClient(c.cfg.connection()...)
+	if err != nil {
+		return fmt.Errorf("follow %s: %w", topic, err)
+	}
+	defer cl.Close()
+	return fmt.Errorf("follow %s: %w", topic, followAll(ctx, &fetcher{cl: cl, topic: topic}, ready, fn))
+}
+
+// followAll never returns nil.
+func followAll(ctx context.Context, f *fetcher, ready func(next int64), fn func(host.LogRecord)) error {
 	start, end, err := f.bounds(ctx)
 	if err != nil {
 		return err
@@ -78,7 +83,7 @@ func (c *Client) followNodes(ctx context.Context, f *fetcher, ready func(), fn f
 	for next, known := start, false; ; {
 		if !known && next >= end {
 			known = true
-			ready()
+			ready(next)
 		}
 		batches, err := f.fetch(ctx, next)
 		if gone := (*TruncatedError)(nil); errors.As(err, &gone) {
@@ -104,7 +109,7 @@ func (c *Client) followNodes(ctx context.Context, f *fetcher, ready func(), fn f
 			return err
 		}
 		err = eachRecord(whole, next, math.MaxInt64, func(r host.LogRecord) error {
-			c.tellNode(r, fn)
+			fn(r)
 			return nil
 		})
 		if err != nil {

@@ -101,6 +101,9 @@ func (n *Node) Twins() doppelv1.TwinServiceClient { return doppelv1.NewTwinServi
 // Alerts is a client of the node's API.
 func (n *Node) Alerts() doppelv1.AlertServiceClient { return doppelv1.NewAlertServiceClient(n.conn) }
 
+// Rules is a client of the node's API.
+func (n *Node) Rules() doppelv1.RuleServiceClient { return doppelv1.NewRuleServiceClient(n.conn) }
+
 // Fleet is a client of the node's API.
 func (n *Node) Fleet() doppelv1.FleetServiceClient { return doppelv1.NewFleetServiceClient(n.conn) }
 

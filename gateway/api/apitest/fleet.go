@@ -15,7 +15,9 @@ import (
 
 	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/filter"
 	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/actors/selection"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -40,11 +42,12 @@ type Fleet struct {
 	retained   int64  // what History says of it
 
 	acknowledged time.Duration // how often alerts were acknowledged
+	rules        rules
 }
 
 // NewFleet returns an empty fleet that tells w what changes, and l of alerts.
 func NewFleet(w host.Watchers, l *AlertLog) *Fleet {
-	return &Fleet{watchers: w, log: l, twins: map[string]*doppelv1.Twin{}, alerts: map[string]*doppelv1.Alert{}}
+	return &Fleet{watchers: w, log: l, twins: map[string]*doppelv1.Twin{}, alerts: map[string]*doppelv1.Alert{}, rules: rules{list: []*doppelv1.Rule{{Id: "builtin.zscore"}, {Id: "builtin.offline"}}}}
 }
 
 func (f *Fleet) enter(ctx context.Context) error {
@@ -95,7 +98,7 @@ func (f *Fleet) Twins(ctx context.Context, ids []string) ([]*doppelv1.Twin, erro
 }
 
 // EachTwin implements api.Twins.
-func (f *Fleet) EachTwin(ctx context.Context, fn func(*doppelv1.Twin) bool) error {
+func (f *Fleet) EachTwin(ctx context.Context, match filter.Filter, fn func(*doppelv1.Twin) bool) error {
 	if err := f.enter(ctx); err != nil {
 		return err
 	}
@@ -106,11 +109,53 @@ func (f *Fleet) EachTwin(ctx context.Context, fn func(*doppelv1.Twin) bool) erro
 	}
 	f.mu.Unlock()
 	for _, t := range all {
-		if !fn(t) {
+		ok, err := match.Matches(t)
+		if err != nil {
+			return err
+		}
+		if ok && !fn(t) {
 			return nil
 		}
 	}
 	return nil
+}
+
+// SelectTwins implements api.Twins.
+func (f *Fleet) SelectTwins(ctx context.Context, q *host.Query) (*host.Selected, error) {
+	got := &host.Selected{}
+	first := selection.NewFirst[*doppelv1.Twin](q.Order, q.Limit, q.After)
+	err := f.EachTwin(ctx, q.Filter, func(t *doppelv1.Twin) bool {
+		got.Count++
+		first.Add(q.Order.KeyOf(t, t.GetId()), t)
+		return true
+	})
+	items, more := first.Result()
+	got.More = more
+	for _, i := range items {
+		got.Keys, got.Twins = append(got.Keys, i.Key), append(got.Twins, i.Value)
+	}
+	return got, err
+}
+
+// AggregateTwins implements api.Twins.
+func (f *Fleet) AggregateTwins(ctx context.Context, match filter.Filter, req *doppelv1.AggregateTwinsRequest) (*doppelv1.AggregateTwinsResponse, error) {
+	by, err := selection.ParseGrouping(req)
+	if err != nil {
+		return nil, err
+	}
+	groups := selection.NewGroups(by)
+	err = f.EachTwin(ctx, match, func(t *doppelv1.Twin) bool {
+		value := map[selection.GroupKind]string{
+			selection.ByTag: t.GetTags()[by.Tag], selection.ByOwner: t.GetOwner(),
+			selection.ByOnline: strconv.FormatBool(t.GetOnline()), selection.ByQuarantined: strconv.FormatBool(t.GetQuarantined()),
+		}[by.Kind]
+		groups.Add(value, func(metric string) (float64, bool) {
+			m, ok := t.GetMetrics()[metric]
+			return m.GetValue(), ok
+		})
+		return true
+	})
+	return groups.Response(), err
 }
 
 // Count implements api.Twins.
@@ -236,11 +281,6 @@ func (f *Fleet) Differ(what string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.difference = what
-}
-
-// Rules implements api.Rules.
-func (f *Fleet) Rules(context.Context) ([]*doppelv1.Rule, error) {
-	return []*doppelv1.Rule{{Id: "builtin.zscore"}, {Id: "builtin.offline"}}, nil
 }
 
 // Reset implements api.Resets.

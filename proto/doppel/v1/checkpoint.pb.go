@@ -273,8 +273,10 @@ type PartitionState struct {
 	RulesOffset  uint64                 `protobuf:"varint,3,opt,name=rules_offset,json=rulesOffset,proto3" json:"rules_offset,omitempty"`
 	Now          int64                  `protobuf:"fixed64,4,opt,name=now,proto3" json:"now,omitempty"`
 	Unsettled    bool                   `protobuf:"varint,5,opt,name=unsettled,proto3" json:"unsettled,omitempty"`
-	// The rule set in force; absent: the built-in one.
-	Rules         *RulesInput `protobuf:"bytes,6,opt,name=rules,proto3" json:"rules,omitempty"`
+	// The rule set in force at the floor's start; absent: the built-in one.
+	Rules *RulesInput `protobuf:"bytes,6,opt,name=rules,proto3" json:"rules,omitempty"`
+	// Offset of the record that put it in force: a Claim, for the built-in one.
+	RulesAt       uint64 `protobuf:"varint,7,opt,name=rules_at,json=rulesAt,proto3" json:"rules_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -349,6 +351,13 @@ func (x *PartitionState) GetRules() *RulesInput {
 		return x.Rules
 	}
 	return nil
+}
+
+func (x *PartitionState) GetRulesAt() uint64 {
+	if x != nil {
+		return x.RulesAt
+	}
+	return 0
 }
 
 // RuleRecord (doppel.rules) is a rule (key = its id) or a silence (key "silence/" and its id); a tombstone
@@ -515,14 +524,15 @@ const file_doppel_v1_checkpoint_proto_rawDesc = "" +
 	"\n" +
 	"log_offset\x18\x04 \x01(\x04R\tlogOffset\x12/\n" +
 	"\x05state\x18\x05 \x01(\v2\x19.doppel.v1.PartitionStateR\x05state\x12!\n" +
-	"\feffects_next\x18\x06 \x01(\x04R\veffectsNext\"\xd8\x01\n" +
+	"\feffects_next\x18\x06 \x01(\x04R\veffectsNext\"\xf3\x01\n" +
 	"\x0ePartitionState\x12#\n" +
 	"\ringest_offset\x18\x01 \x01(\x04R\fingestOffset\x12!\n" +
 	"\fingest_index\x18\x02 \x01(\rR\vingestIndex\x12!\n" +
 	"\frules_offset\x18\x03 \x01(\x04R\vrulesOffset\x12\x10\n" +
 	"\x03now\x18\x04 \x01(\x10R\x03now\x12\x1c\n" +
 	"\tunsettled\x18\x05 \x01(\bR\tunsettled\x12+\n" +
-	"\x05rules\x18\x06 \x01(\v2\x15.doppel.v1.RulesInputR\x05rules\"_\n" +
+	"\x05rules\x18\x06 \x01(\v2\x15.doppel.v1.RulesInputR\x05rules\x12\x19\n" +
+	"\brules_at\x18\a \x01(\x04R\arulesAt\"_\n" +
 	"\n" +
 	"RuleRecord\x12#\n" +
 	"\x04rule\x18\x01 \x01(\v2\x0f.doppel.v1.RuleR\x04rule\x12,\n" +

@@ -45,6 +45,8 @@ const (
 	EventKind_EVENT_KIND_ANCHOR       EventKind = 14
 	EventKind_EVENT_KIND_QUARANTINED  EventKind = 15
 	EventKind_EVENT_KIND_ACKNOWLEDGED EventKind = 16
+	// The twin's alerts were held against rules that have just come in force.
+	EventKind_EVENT_KIND_REVIEWED EventKind = 17
 )
 
 // Enum value maps for EventKind.
@@ -67,6 +69,7 @@ var (
 		14: "EVENT_KIND_ANCHOR",
 		15: "EVENT_KIND_QUARANTINED",
 		16: "EVENT_KIND_ACKNOWLEDGED",
+		17: "EVENT_KIND_REVIEWED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED":  0,
@@ -86,6 +89,7 @@ var (
 		"EVENT_KIND_ANCHOR":       14,
 		"EVENT_KIND_QUARANTINED":  15,
 		"EVENT_KIND_ACKNOWLEDGED": 16,
+		"EVENT_KIND_REVIEWED":     17,
 	}
 )
 
@@ -202,7 +206,7 @@ type TwinEvent struct {
 	// lets a replay begin here.
 	Anchor       []byte             `protobuf:"bytes,15,opt,name=anchor,proto3" json:"anchor,omitempty"`
 	Quarantined  *QuarantinedInput  `protobuf:"bytes,16,opt,name=quarantined,proto3" json:"quarantined,omitempty"`
-	Acknowledged *AcknowledgedInput `protobuf:"bytes,17,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"` // Kinds without content: tick, deleted, reset, settled, unsettled.
+	Acknowledged *AcknowledgedInput `protobuf:"bytes,17,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"` // Kinds without content: tick, deleted, reset, settled, unsettled, reviewed.
 	// What it gave.
 	Outcome EventOutcome `protobuf:"varint,20,opt,name=outcome,proto3,enum=doppel.v1.EventOutcome" json:"outcome,omitempty"`
 	// Samples that took effect, in order: the input's own, and those that were held behind it.
@@ -214,7 +218,9 @@ type TwinEvent struct {
 	// Alert transitions, in order; their index is the second part of an effect's position.
 	Transitions []*Alert `protobuf:"bytes,25,rep,name=transitions,proto3" json:"transitions,omitempty"`
 	// Duplicates of this device acknowledged since its previous record.
-	Duplicates    uint32 `protobuf:"varint,26,opt,name=duplicates,proto3" json:"duplicates,omitempty"`
+	Duplicates uint32 `protobuf:"varint,26,opt,name=duplicates,proto3" json:"duplicates,omitempty"`
+	// The device has to be told what is desired of it.
+	Tell          bool `protobuf:"varint,27,opt,name=tell,proto3" json:"tell,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -415,6 +421,13 @@ func (x *TwinEvent) GetDuplicates() uint32 {
 		return x.Duplicates
 	}
 	return 0
+}
+
+func (x *TwinEvent) GetTell() bool {
+	if x != nil {
+		return x.Tell
+	}
+	return false
 }
 
 // IngestPosition is a place in doppel.ingest: a record's offset and the index of a sample in it.
@@ -997,7 +1010,7 @@ func (x *DesiredInput) GetRemovedTags() []string {
 }
 
 // RulesInput carries the whole rule set in force from this record on; the record has no key, as it is of the
-// whole partition.
+// whole partition. A Claim puts the built-in set in force: what else its epoch begins with is its first record.
 type RulesInput struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// All of them, built-in ones included, without those that are off.
@@ -1253,7 +1266,7 @@ var File_doppel_v1_event_proto protoreflect.FileDescriptor
 
 const file_doppel_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x15doppel/v1/event.proto\x12\tdoppel.v1\x1a\x15doppel/v1/alert.proto\x1a\x14doppel/v1/rule.proto\"\xdf\a\n" +
+	"\x15doppel/v1/event.proto\x12\tdoppel.v1\x1a\x15doppel/v1/alert.proto\x1a\x14doppel/v1/rule.proto\"\xf3\a\n" +
 	"\tTwinEvent\x12(\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x14.doppel.v1.EventKindR\x04kind\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\f\n" +
@@ -1283,7 +1296,8 @@ const file_doppel_v1_event_proto_rawDesc = "" +
 	"\vtransitions\x18\x19 \x03(\v2\x10.doppel.v1.AlertR\vtransitions\x12\x1e\n" +
 	"\n" +
 	"duplicates\x18\x1a \x01(\rR\n" +
-	"duplicates\">\n" +
+	"duplicates\x12\x12\n" +
+	"\x04tell\x18\x1b \x01(\bR\x04tell\">\n" +
 	"\x0eIngestPosition\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\"S\n" +
@@ -1357,7 +1371,7 @@ const file_doppel_v1_event_proto_rawDesc = "" +
 	" \x03(\x01R\x05score\x12\x1a\n" +
 	"\breported\x18\v \x01(\fR\breportedB\a\n" +
 	"\x05_bootB\x06\n" +
-	"\x04_seq*\xa3\x03\n" +
+	"\x04_seq*\xbc\x03\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10EVENT_KIND_CLAIM\x10\x01\x12\x15\n" +
@@ -1376,7 +1390,8 @@ const file_doppel_v1_event_proto_rawDesc = "" +
 	"\x12EVENT_KIND_SETTLED\x10\r\x12\x15\n" +
 	"\x11EVENT_KIND_ANCHOR\x10\x0e\x12\x1a\n" +
 	"\x16EVENT_KIND_QUARANTINED\x10\x0f\x12\x1b\n" +
-	"\x17EVENT_KIND_ACKNOWLEDGED\x10\x10*\x93\x01\n" +
+	"\x17EVENT_KIND_ACKNOWLEDGED\x10\x10\x12\x17\n" +
+	"\x13EVENT_KIND_REVIEWED\x10\x11*\x93\x01\n" +
 	"\fEventOutcome\x12\x1d\n" +
 	"\x19EVENT_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15EVENT_OUTCOME_APPLIED\x10\x01\x12\x16\n" +

@@ -229,8 +229,10 @@ func (x *PartitionScan) GetAfter() string {
 }
 
 type ScanTwinsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Partitions    []*PartitionScan       `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Partitions []*PartitionScan       `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	// Only those that pass; empty: all.
+	Filter        string `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -270,6 +272,13 @@ func (x *ScanTwinsRequest) GetPartitions() []*PartitionScan {
 		return x.Partitions
 	}
 	return nil
+}
+
+func (x *ScanTwinsRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
 }
 
 // The first one has no twins: it says whether the node serves what is asked for. Then come the
@@ -1319,9 +1328,11 @@ func (*WriteRulesRequest_Silence) isWriteRulesRequest_Write() {}
 func (*WriteRulesRequest_Expire) isWriteRulesRequest_Write() {}
 
 type WriteRulesResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Rule          *Rule                  `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
-	Silence       *Silence               `protobuf:"bytes,2,opt,name=silence,proto3" json:"silence,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Rule    *Rule                  `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	Silence *Silence               `protobuf:"bytes,2,opt,name=silence,proto3" json:"silence,omitempty"`
+	// Position in doppel.rules behind what was written: who has read up to it sees it.
+	Offset        uint64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1368,6 +1379,13 @@ func (x *WriteRulesResponse) GetSilence() *Silence {
 		return x.Silence
 	}
 	return nil
+}
+
+func (x *WriteRulesResponse) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
 }
 
 type InvokeRequest struct {
@@ -1553,7 +1571,8 @@ func (x *SelectTwinsRequest) GetCount() bool {
 	return false
 }
 
-// The first one says what is not served; then come twins in order, then the count.
+// Empty ones come while the node looks; then one says what is not served, then come twins in order, and
+// with done the count.
 type SelectTwinsResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	NotServed []int32                `protobuf:"varint,1,rep,packed,name=not_served,json=notServed,proto3" json:"not_served,omitempty"`
@@ -1561,7 +1580,9 @@ type SelectTwinsResponse struct {
 	Count     int64                  `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
 	Done      bool                   `protobuf:"varint,4,opt,name=done,proto3" json:"done,omitempty"`
 	// There are more behind the last one.
-	More          bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
+	More bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
+	// The place of each twin in the order, as it was found there.
+	Keys          [][]byte `protobuf:"bytes,6,rep,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1631,6 +1652,13 @@ func (x *SelectTwinsResponse) GetMore() bool {
 	return false
 }
 
+func (x *SelectTwinsResponse) GetKeys() [][]byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
 type SummarizeTwinsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Partitions    []int32                `protobuf:"varint,1,rep,packed,name=partitions,proto3" json:"partitions,omitempty"`
@@ -1683,10 +1711,13 @@ func (x *SummarizeTwinsRequest) GetAggregate() *AggregateTwinsRequest {
 	return nil
 }
 
+// Empty ones come while the node looks.
 type SummarizeTwinsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	NotServed     []int32                `protobuf:"varint,1,rep,packed,name=not_served,json=notServed,proto3" json:"not_served,omitempty"`
-	Groups        []*TwinSketch          `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	NotServed []int32                `protobuf:"varint,1,rep,packed,name=not_served,json=notServed,proto3" json:"not_served,omitempty"`
+	Groups    []*TwinSketch          `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
+	// There are no more groups.
+	Done          bool `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1733,6 +1764,13 @@ func (x *SummarizeTwinsResponse) GetGroups() []*TwinSketch {
 		return x.Groups
 	}
 	return nil
+}
+
+func (x *SummarizeTwinsResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
 }
 
 // TwinSketch is a TwinGroup that can be added to others.
@@ -2538,11 +2576,12 @@ const file_doppel_v1_query_proto_rawDesc = "" +
 	"not_served\x18\x02 \x03(\x05R\tnotServed\"C\n" +
 	"\rPartitionScan\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x14\n" +
-	"\x05after\x18\x02 \x01(\tR\x05after\"L\n" +
+	"\x05after\x18\x02 \x01(\tR\x05after\"d\n" +
 	"\x10ScanTwinsRequest\x128\n" +
 	"\n" +
 	"partitions\x18\x01 \x03(\v2\x18.doppel.v1.PartitionScanR\n" +
-	"partitions\"\x8b\x01\n" +
+	"partitions\x12\x16\n" +
+	"\x06filter\x18\x02 \x01(\tR\x06filter\"\x8b\x01\n" +
 	"\x11ScanTwinsResponse\x12\x1d\n" +
 	"\n" +
 	"not_served\x18\x01 \x03(\x05R\tnotServed\x12\x1c\n" +
@@ -2613,10 +2652,11 @@ const file_doppel_v1_query_proto_rawDesc = "" +
 	"\asilence\x18\x03 \x01(\v2\x12.doppel.v1.SilenceH\x00R\asilence\x12\x18\n" +
 	"\x06expire\x18\x04 \x01(\tH\x00R\x06expire\x12\x0e\n" +
 	"\x02by\x18\x05 \x01(\tR\x02byB\a\n" +
-	"\x05write\"g\n" +
+	"\x05write\"\x7f\n" +
 	"\x12WriteRulesResponse\x12#\n" +
 	"\x04rule\x18\x01 \x01(\v2\x0f.doppel.v1.RuleR\x04rule\x12,\n" +
-	"\asilence\x18\x02 \x01(\v2\x12.doppel.v1.SilenceR\asilence\"h\n" +
+	"\asilence\x18\x02 \x01(\v2\x12.doppel.v1.SilenceR\asilence\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x04R\x06offset\"h\n" +
 	"\rInvokeRequest\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x129\n" +
 	"\acommand\x18\x02 \x01(\v2\x1f.doppel.v1.InvokeCommandRequestR\acommand\"H\n" +
@@ -2630,23 +2670,25 @@ const file_doppel_v1_query_proto_rawDesc = "" +
 	"\border_by\x18\x03 \x01(\tR\aorderBy\x12\x14\n" +
 	"\x05after\x18\x04 \x01(\fR\x05after\x12\x14\n" +
 	"\x05limit\x18\x05 \x01(\x05R\x05limit\x12\x14\n" +
-	"\x05count\x18\x06 \x01(\bR\x05count\"\x99\x01\n" +
+	"\x05count\x18\x06 \x01(\bR\x05count\"\xad\x01\n" +
 	"\x13SelectTwinsResponse\x12\x1d\n" +
 	"\n" +
 	"not_served\x18\x01 \x03(\x05R\tnotServed\x12%\n" +
 	"\x05twins\x18\x02 \x03(\v2\x0f.doppel.v1.TwinR\x05twins\x12\x14\n" +
 	"\x05count\x18\x03 \x01(\x03R\x05count\x12\x12\n" +
 	"\x04done\x18\x04 \x01(\bR\x04done\x12\x12\n" +
-	"\x04more\x18\x05 \x01(\bR\x04more\"w\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\x12\x12\n" +
+	"\x04keys\x18\x06 \x03(\fR\x04keys\"w\n" +
 	"\x15SummarizeTwinsRequest\x12\x1e\n" +
 	"\n" +
 	"partitions\x18\x01 \x03(\x05R\n" +
 	"partitions\x12>\n" +
-	"\taggregate\x18\x02 \x01(\v2 .doppel.v1.AggregateTwinsRequestR\taggregate\"f\n" +
+	"\taggregate\x18\x02 \x01(\v2 .doppel.v1.AggregateTwinsRequestR\taggregate\"z\n" +
 	"\x16SummarizeTwinsResponse\x12\x1d\n" +
 	"\n" +
 	"not_served\x18\x01 \x03(\x05R\tnotServed\x12-\n" +
-	"\x06groups\x18\x02 \x03(\v2\x15.doppel.v1.TwinSketchR\x06groups\"\xcb\x01\n" +
+	"\x06groups\x18\x02 \x03(\v2\x15.doppel.v1.TwinSketchR\x06groups\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\bR\x04done\"\xcb\x01\n" +
 	"\n" +
 	"TwinSketch\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\tR\x05value\x12\x14\n" +

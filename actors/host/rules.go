@@ -1,0 +1,179 @@
+package host
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/ruleset"
+	"github.com/doppel-iot/doppel/actors/twin"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+// Which rules are in force in a partition is decided by its log alone, so that a fold of it gives what was
+// live: a Claim puts the built-in rules in force, a rules record what it carries, each for all that is behind
+// it until the next. An owner's first record therefore names the rules of its epoch, unless they are the built-in ones.
+
+// law is a rule set and the record that put it in force.
+type law struct {
+	from int64 // its offset
+	set  *ruleset.Set
+}
+
+// laws are those of a partition in the order of the log, as far back as they are known.
+type laws []law
+
+// mostLaws is how many are remembered: what is folded from before them has to find its own.
+const mostLaws = 256
+
+func (l *laws) enact(from int64, set *ruleset.Set) {
+	if len(*l) == mostLaws {
+		*l = slices.Delete(*l, 0, 1)
+	}
+	*l = append(*l, law{from, set})
+}
+
+// at is the law for the record at an offset; false: it is not known.
+func (l laws) at(offset int64) (law, bool) {
+	for i := len(l) - 1; i >= 0; i-- {
+		if l[i].from < offset {
+			return l[i], true
+		}
+	}
+	// Offsets in doppel.rules only grow along the log: where none had been read, none was before.
+	if len(l) > 0 && l[0].set.Offset == 0 {
+		return law{-1, l[0].set}, true
+	}
+	return law{}, false
+}
+
+// SetRules has every partition go over to a rule set, each with a record of its own, unless it follows a newer
+// one already (O8). It returns before that has happened.
+func (h *Host) SetRules(s *ruleset.Set) {
+	for {
+		had := h.ordered.Load()
+		if had != nil && had.Offset >= s.Offset {
+			return
+		}
+		if h.ordered.CompareAndSwap(had, s) {
+			break
+		}
+	}
+	for _, p := range h.parts {
+		p.box.signal()
+	}
+}
+
+// Compiler is what compiles the rules of this host, so that others share what it has compiled.
+func (h *Host) Compiler() *ruleset.Compiler { return h.compiler }
+
+// compile makes a set of what a record carries; nothing: the built-in one.
+func (h *Host) compile(encoded []byte) *ruleset.Set {
+	if len(encoded) == 0 {
+		return h.base
+	}
+	return h.compiler.Compile(encoded)
+}
+
+// enact puts a set in force behind a record of the log, in a restore.
+func (o *owner) enact(from int64, set *ruleset.Set) {
+	o.rules = set
+	o.laws.enact(from, set)
+}
+
+// layDown logs the rules of this epoch: those that were in force, or newer ones.
+func (o *owner) layDown() {
+	set := o.rules
+	o.enact(int64(o.epoch), o.host.base)
+	if newer := o.host.ordered.Load(); newer != nil && newer.Offset > set.Offset {
+		set = newer
+	}
+	if set.Offset > 0 {
+		o.changeRules(set) // an owner before us may not have lived to review all twins
+	}
+}
+
+// followRules goes over to newer rules, and looks at some of the twins that they may concern.
+func (o *owner) followRules() {
+	if set := o.host.ordered.Load(); set != nil && set.Offset > o.rules.Offset {
+		o.changeRules(set)
+	}
+	o.reviewSome()
+}
+
+// changeRules logs a set: a record without a key, as a Claim is.
+func (o *owner) changeRules(set *ruleset.Set) {
+	for _, err := range set.Skipped {
+		o.log.Error("rule cannot be run by this build and is left out", "err", err)
+	}
+	o.n++
+	n := o.n
+	value := codec.AppendEvent(nil, &codec.Event{Kind: doppelv1.EventKind_EVENT_KIND_RULES, Epoch: o.epoch, N: n, Now: o.now, Rules: set.Encoded})
+	o.out.bytes += len(value)
+	o.out.recs = append(o.out.recs, Record{N: n, Value: value})
+	*o.pend.push() = pending{n: n, fn: func() {
+		if o.released >= n { // else the epoch ended first
+			o.laws.enact(o.prev, set)
+		}
+	}}
+	o.rules = set
+	o.review = o.toReview()
+	o.log.Debug("rules changed", "rules_offset", set.Offset)
+}
+
+// reviewAtOnce is how many twins are looked at in a turn: about a millisecond.
+const reviewAtOnce = 512
+
+// toReview are the ids of all twins: those with alerts first, whose people wait for what a silence does.
+func (o *owner) toReview() []string {
+	ids := slices.Sorted(maps.Keys(o.alerts.byDevice))
+	rest := make([]string, 0, len(o.twins)+len(o.idle.passive))
+	for id := range o.twins {
+		rest = append(rest, id)
+	}
+	for id := range o.idle.passive {
+		rest = append(rest, id)
+	}
+	slices.Sort(rest) // in an order that a seed decides
+	return append(ids, rest...)
+}
+
+// reviewSome logs a review of the twins that the rules concern although nothing is heard of them.
+func (o *owner) reviewSome() {
+	for range reviewAtOnce {
+		if len(o.review) == 0 {
+			o.review = nil
+			return
+		}
+		if o.full() {
+			return
+		}
+		id := o.review[0]
+		o.review = o.review[1:]
+		c := o.twins[id]
+		if c == nil {
+			p := o.idle.passive[id]
+			if p == nil || !o.decode(&o.idle.read, id, p) || !o.idle.read.Concerned(o.rules.Alerts, o.now) {
+				continue
+			}
+			c = o.activate(p)
+		}
+		if !c.quarantined && c.twin.Concerned(o.rules.Alerts, o.now) {
+			o.due(c, twin.Input{Kind: twin.KindReviewed, ReceivedAt: o.now})
+		}
+	}
+	o.p.box.signal()
+}
+
+// rulesAt is the rule set in force for the record at an offset of partition p; nil: it is not known.
+func (h *Host) rulesAt(ctx context.Context, p int32, offset int64) (*ruleset.Set, error) {
+	var set *ruleset.Set
+	err := h.ask(ctx, p, func(o *owner) uint64 {
+		if l, ok := o.laws.at(offset); ok {
+			set = l.set
+		}
+		return 0
+	})
+	return set, err
+}

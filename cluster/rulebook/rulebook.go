@@ -1,0 +1,273 @@
+// Package rulebook keeps the alert rules and silences of a cluster: it follows doppel.rules, knows the current
+// set on every node, and changes it on the one that serves partition 0.
+//
+// It does not run rules: what it knows goes to Config.Publish, and each partition goes over to it with a
+// record of its own. Nor does it decide which node may write; Config.Writes says so, and as it may be wrong for a
+// moment, a writer looks again behind what it wrote.
+//
+// A Book is safe for concurrent use. Run has two goroutines, one that reads and one that tells; Change waits for
+// the first, one caller at a time.
+package rulebook
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/doppel-iot/doppel/actors/alert"
+	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/ruleset"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+// Most rules and silences there may be, built-in rules and those that are off included.
+const (
+	MaxRules    = 1000
+	MaxSilences = 1000
+)
+
+// Log is doppel.rules.
+type Log interface {
+	// FollowRules tells every record, oldest first and then as they come, until ctx ends; value nil: a
+	// tombstone. ready comes when all that stood there at the start was told. next is the offset behind.
+	FollowRules(ctx context.Context, ready func(next int64), fn func(key string, value []byte, next int64)) error
+	// PutRule writes a record and returns its offset when that is durable.
+	PutRule(ctx context.Context, key string, value []byte) (offset int64, err error)
+	// RulesEnd is the offset behind the last record.
+	RulesEnd(ctx context.Context) (int64, error)
+}
+
+// Config of a Book. Log, Compiler and Publish must be set.
+type Config struct {
+	Log      Log
+	Compiler *ruleset.Compiler
+	// Publish is given every set that comes in force; it must not block.
+	Publish func(*ruleset.Set)
+	// Writes says whether this node may write. Default: it may.
+	Writes func() bool
+	Clock  func() time.Time // default: the system's
+	Logger *slog.Logger     // default: none
+}
+
+// Book is the rules and silences as this node knows them.
+type Book struct {
+	cfg     Config
+	builtin map[string]*doppelv1.Rule
+
+	writing chan struct{} // holds one while somebody writes
+
+	mu       sync.Mutex
+	known    bool  // all that stood in the log at the start was read
+	next     int64 // offset behind the last record read
+	rules    map[string]*doppelv1.Rule
+	silences map[string]*doppelv1.Silence
+	wake     chan struct{} // closed when next or known changes
+}
+
+// New returns a Book. It starts nothing.
+func New(cfg Config) (*Book, error) {
+	if cfg.Log == nil || cfg.Compiler == nil || cfg.Publish == nil {
+		return nil, errors.New("rulebook: the log, the compiler or the receiver is missing")
+	}
+	if cfg.Writes == nil {
+		cfg.Writes = func() bool { return true }
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	b := &Book{
+		cfg: cfg, builtin: make(map[string]*doppelv1.Rule), writing: make(chan struct{}, 1), wake: make(chan struct{}),
+		rules: make(map[string]*doppelv1.Rule), silences: make(map[string]*doppelv1.Silence),
+	}
+	for _, r := range alert.Builtin() {
+		b.builtin[r.ID] = codec.Rule(&r)
+	}
+	return b, nil
+}
+
+// Run follows the log until ctx ends.
+func (b *Book) Run(ctx context.Context) error {
+	within, cancel := context.WithCancel(ctx)
+	var telling sync.WaitGroup
+	telling.Go(func() { b.tell(within) })
+	err := b.cfg.Log.FollowRules(ctx, func(next int64) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.known, b.next = true, max(b.next, next)
+		b.signal()
+	}, b.take)
+	cancel()
+	telling.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("rules: %w", err)
+}
+
+// take takes a record of the log. What is none of ours is passed over, and said.
+func (b *Book) take(key string, value []byte, next int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.apply(key, value); err != nil {
+		b.cfg.Logger.Warn("not a record of a rule", "offset", next-1, "key", key, "err", err)
+	}
+	b.next = next
+	b.signal()
+}
+
+// signal wakes who waits for what has been read; mu is held.
+func (b *Book) signal() {
+	close(b.wake)
+	b.wake = make(chan struct{})
+}
+
+var errKey = errors.New("key and content differ")
+
+func (b *Book) apply(key string, value []byte) error {
+	id, silence := strings.CutPrefix(key, ruleset.SilenceKey(""))
+	if len(value) == 0 {
+		if silence {
+			delete(b.silences, id)
+		} else {
+			delete(b.rules, key)
+		}
+		return nil
+	}
+	r := new(doppelv1.RuleRecord)
+	if err := proto.Unmarshal(value, r); err != nil {
+		return err
+	}
+	switch {
+	case silence && r.GetSilence().GetId() == id:
+		b.silences[id] = r.GetSilence()
+	case !silence && r.GetRule().GetId() == key && key != "":
+		b.rules[key] = r.GetRule()
+	default:
+		return errKey
+	}
+	return nil
+}
+
+// Every partition logs every set it goes over to, whole. Who applies many rules in a row gives them sets as
+// often as this, and once more for each rule there is.
+const (
+	pause     = 100 * time.Millisecond
+	pauseRule = time.Millisecond
+)
+
+// tell publishes the set whenever it has changed: the first change at once, what follows it together.
+func (b *Book) tell(ctx context.Context) {
+	for told := int64(0); ; {
+		b.mu.Lock()
+		wake := b.wake
+		var in *doppelv1.RulesInput
+		if b.known && b.next > told { // at 0 nobody has ever changed a rule: the built-in ones are in force anyway
+			told = b.next
+			in = &doppelv1.RulesInput{Offset: uint64(b.next), Rules: b.all(), Silences: b.standing()}
+		}
+		b.mu.Unlock()
+		if in == nil {
+			select {
+			case <-wake:
+			case <-ctx.Done():
+				return
+			}
+			continue
+		}
+		if encoded, err := ruleset.Encode(in); err != nil {
+			b.cfg.Logger.ErrorContext(ctx, "rules cannot be written down", "err", err)
+		} else {
+			b.cfg.Publish(b.cfg.Compiler.Compile(encoded))
+		}
+		select {
+		case <-time.After(pause + pauseRule*time.Duration(len(in.GetRules()))):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// all are the rules by id, built-in ones included; mu is held.
+func (b *Book) all() []*doppelv1.Rule {
+	merged := maps.Clone(b.builtin)
+	maps.Copy(merged, b.rules)
+	return slices.SortedFunc(maps.Values(merged), func(x, y *doppelv1.Rule) int { return cmp.Compare(x.GetId(), y.GetId()) })
+}
+
+// standing are the silences that have not ended, by id; mu is held.
+func (b *Book) standing() []*doppelv1.Silence {
+	now := b.cfg.Clock()
+	all := make([]*doppelv1.Silence, 0, len(b.silences))
+	for _, s := range b.silences {
+		if !ruleset.Ended(s, now) {
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(x, y *doppelv1.Silence) int { return cmp.Compare(x.GetId(), y.GetId()) })
+	return all
+}
+
+// current is a rule as it is; nil: there is none. mu is held.
+func (b *Book) current(id string) *doppelv1.Rule {
+	if r := b.rules[id]; r != nil {
+		return r
+	}
+	return b.builtin[id]
+}
+
+// Rules returns the current rules by id, the built-in ones included, as soon as they are known.
+func (b *Book) Rules(ctx context.Context) ([]*doppelv1.Rule, error) {
+	if err := b.Await(ctx, 0); err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return clones(b.all()), nil
+}
+
+// Silences returns those that have not ended, by id.
+func (b *Book) Silences(ctx context.Context) ([]*doppelv1.Silence, error) {
+	if err := b.Await(ctx, 0); err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return clones(b.standing()), nil
+}
+
+func clones[M proto.Message](list []M) []M {
+	out := make([]M, len(list))
+	for i := range list {
+		out[i] = proto.CloneOf(list[i])
+	}
+	return out
+}
+
+// Await returns when all records below an offset are read.
+func (b *Book) Await(ctx context.Context, next int64) error {
+	for {
+		b.mu.Lock()
+		there, wake := b.known && b.next >= next, b.wake
+		b.mu.Unlock()
+		if there {
+			return nil
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the rules: %w", ctx.Err())
+		}
+	}
+}
