@@ -39,7 +39,7 @@ run-real: ## The same on real Kafka, QuestDB and Mosquitto, started here and sto
 	deploy/run-real $(ARGS)
 
 .PHONY: test
-test: grpcurl ## Everything, with the race detector, against real Kafka, QuestDB, Mosquitto and HiveMQ
+test: grpcurl alertmanager ## Everything, with the race detector, against real Kafka, QuestDB, Mosquitto and HiveMQ
 	go vet $(PKG)
 	$(SERVICES) with kafka questdb mosquitto hivemq -- \
 	  go test -race -shuffle=on -count=1 -timeout $(TIMEOUT) -run '$(RUN)' $(PKG)
@@ -84,12 +84,13 @@ build: ## The doppel binary
 	go build -trimpath -o doppel .
 
 # Tools, pinned and built into .bin. A tool of the pinned version that is there already is left alone.
-.PHONY: golangci-lint buf protoc-gen-go protoc-gen-go-grpc protoc-gen-openapi grpcurl
+.PHONY: golangci-lint buf protoc-gen-go protoc-gen-go-grpc protoc-gen-openapi grpcurl alertmanager
 golangci-lint:      ; $(call tool,github.com/golangci/golangci-lint/v2/cmd/golangci-lint,v2.15.0)
 buf:                ; $(call tool,github.com/bufbuild/buf/cmd/buf,v1.75.0)
 protoc-gen-go:      ; $(call tool,google.golang.org/protobuf/cmd/protoc-gen-go,v1.36.12)
 protoc-gen-go-grpc: ; $(call tool,google.golang.org/grpc/cmd/protoc-gen-go-grpc,v1.6.2)
 protoc-gen-openapi: ; $(call tool,github.com/google/gnostic/cmd/protoc-gen-openapi,v0.7.1)
 grpcurl:            ; $(call tool,github.com/fullstorydev/grpcurl/cmd/grpcurl,v1.9.4)
+alertmanager:       ; $(call tool,github.com/prometheus/alertmanager/cmd/alertmanager,v0.28.1)
 
 tool = @go version -m $(BIN)/$@ 2>/dev/null | grep -qE '^\s+mod\s.*\s$(2)\s' || GOBIN=$(BIN) go install $(1)@$(2)
