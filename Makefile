@@ -40,7 +40,7 @@ run-real: ## The same on real Kafka, QuestDB and Mosquitto, started here and sto
 	deploy/run-real $(ARGS)
 
 .PHONY: test
-test: grpcurl schemathesis ## Everything, with the race detector, against real Kafka, QuestDB, Mosquitto and HiveMQ
+test: grpcurl alertmanager schemathesis ## Everything, with the race detector, against real Kafka, QuestDB, Mosquitto and HiveMQ
 	go vet $(PKG)
 	$(SERVICES) with kafka questdb mosquitto hivemq -- \
 	  go test -race -shuffle=on -count=1 -timeout $(TIMEOUT) -run '$(RUN)' $(PKG)
@@ -85,7 +85,7 @@ build: ## The doppel binary
 	go build -trimpath -o doppel .
 
 # Tools, pinned and built into .bin. A tool of the pinned version that is there already is left alone.
-.PHONY: golangci-lint buf protoc-gen-go protoc-gen-go-grpc protoc-gen-openapi grpcurl
+.PHONY: golangci-lint buf protoc-gen-go protoc-gen-go-grpc protoc-gen-openapi grpcurl alertmanager
 golangci-lint:      ; $(call tool,github.com/golangci/golangci-lint/v2/cmd/golangci-lint,v2.15.0)
 buf:                ; $(call tool,github.com/bufbuild/buf/cmd/buf,v1.75.0)
 protoc-gen-go:      ; $(call tool,google.golang.org/protobuf/cmd/protoc-gen-go,v1.36.12)
@@ -98,5 +98,6 @@ schemathesis:
 	  { python3 -m venv $(BIN)/python && $(BIN)/python/bin/pip install -q schemathesis==$(SCHEMATHESIS) && ln -sf python/bin/$@ $(BIN)/$@; }
 
 grpcurl:            ; $(call tool,github.com/fullstorydev/grpcurl/cmd/grpcurl,v1.9.4)
+alertmanager:       ; $(call tool,github.com/prometheus/alertmanager/cmd/alertmanager,v0.28.1)
 
 tool = @go version -m $(BIN)/$@ 2>/dev/null | grep -qE '^\s+mod\s.*\s$(2)\s' || GOBIN=$(BIN) go install $(1)@$(2)

@@ -45,7 +45,7 @@ func (b *Book) judgeQuiet(in *turn, rules []*compiled) {
 func (b *Book) dueQuiet(rules []*compiled) int64 {
 	due := int64(never)
 	for _, r := range rules {
-		if t := b.find(r.ID, ""); t != nil && t.open != nil && t.open.calm == 0 {
+		if t := b.find(r.ID, ""); t != nil && t.open != nil && t.open.calmed == 0 {
 			due = min(due, t.open.quiet(r))
 		}
 	}

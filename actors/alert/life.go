@@ -129,7 +129,7 @@ func (b *Book) fire(in *turn, r *compiled, t *tracker, level int, e *evidence) {
 // burn judges a firing alert.
 func (b *Book) burn(in *turn, r *compiled, t *tracker, e *evidence) {
 	o, level := t.open, r.begins(e.now)
-	if o.calm == 0 { // else hysteresis is behind it
+	if o.calmed == 0 { // else hysteresis is behind it
 		level = max(level, r.stays(e.now, o.base))
 	}
 	if level < 0 {
@@ -159,8 +159,8 @@ func (b *Book) burn(in *turn, r *compiled, t *tracker, e *evidence) {
 // calmDown resolves an alert that has no reason any more, once it may.
 func (b *Book) calmDown(in *turn, r *compiled, t *tracker, e *evidence) {
 	o := t.open
-	if o.calm == 0 && (o.alert.Flapping || r.Kind == Expression) {
-		o.calm, o.calmed = e.at, in.now
+	if o.calmed == 0 && (o.alert.Flapping || r.Kind == Expression) {
+		o.calm, o.calmed = e.at, max(in.now, 1)
 	}
 	if in.lasted(o.alert.FireTime, o.entered, e) < int64(r.MinDwell) {
 		return

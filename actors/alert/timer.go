@@ -29,7 +29,7 @@ func (e *episode) due(s *Set, r *compiled) int64 {
 		}
 		return due
 	}
-	if e.calm != 0 {
+	if e.calmed != 0 {
 		due = min(due, e.over(r))
 	}
 	if e.escalates(r) {
@@ -74,7 +74,7 @@ func (b *Book) runTimer(in *turn, r *compiled, t *tracker) {
 			b.fire(in, r, t, 0, &evidence{at: in.now, now: 1, value: a.Value})
 			return
 		}
-	case e.calm != 0 && in.now >= e.over(r):
+	case e.calmed != 0 && in.now >= e.over(r):
 		over := evidence{at: in.now, value: a.Value}
 		if a.Flapping {
 			over.why = "it was quiet for " + duration(r.FlapWindow)

@@ -221,7 +221,7 @@ func (b *Book) dueState(rules []*compiled, holds bool) int64 {
 	for _, r := range rules {
 		t := b.find(r.ID, "")
 		switch {
-		case t == nil || t.open == nil || t.open.calm != 0:
+		case t == nil || t.open == nil || t.open.calmed != 0:
 		case t.open.alert.State == Pending:
 			due = min(due, t.open.alert.CreateTime+int64(r.ForDuration))
 		case !holds:

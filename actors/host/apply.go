@@ -31,7 +31,7 @@ func (o *owner) telemetry(ctx context.Context, m *Message, c *cell) {
 	case refusal != nil:
 		o.refuse(ctx, m, refusal, 1, nil)
 		return
-	case c == nil && o.host.cfg.RefuseUnknown:
+	case (c == nil || c.twin.Deleted()) && o.host.cfg.RefuseUnknown:
 		o.refuse(ctx, m, unknownDevice(len(items)), len(items), nil)
 		return
 	case c != nil && c.quarantined:

@@ -23,6 +23,7 @@ type cell struct {
 	place       uint32 // in the roster; 0: none
 	anchored    uint16 // day of its last anchor in this epoch, since 1970
 	online      bool   // as counted by the partition
+	deleted     bool   // as counted by the partition
 	dirty       bool   // has released changes that no checkpoint includes
 	atBarrier   bool   // waits to declare a gap
 	quarantined bool   // its code panicked; inputs go to the dead letters

@@ -11,7 +11,7 @@ import (
 // sameEffects says whether a replay gave what was recorded (R5), as far as anybody has seen it: what
 // was applied, its scores, and the transitions of alerts. Digests and versions are compared beside it.
 func sameEffects(got, recorded *twin.Effects) bool {
-	return got.Outcome == recorded.Outcome &&
+	return got.Outcome == recorded.Outcome && got.Tell == recorded.Tell &&
 		slices.EqualFunc(got.Applied, recorded.Applied, sameApplied) &&
 		slices.EqualFunc(got.Transitions, recorded.Transitions, sameTransition)
 }

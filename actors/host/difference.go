@@ -48,6 +48,8 @@ func effectsDiffer(got, recorded *twin.Effects) string {
 	switch {
 	case got.Outcome != recorded.Outcome:
 		return fmt.Sprintf("outcome %d, recorded %d", got.Outcome, recorded.Outcome)
+	case got.Tell != recorded.Tell:
+		return fmt.Sprintf("device to be told %t, recorded %t", got.Tell, recorded.Tell)
 	case len(got.Applied) != len(recorded.Applied):
 		return fmt.Sprintf("%d samples applied, recorded %d", len(got.Applied), len(recorded.Applied))
 	case len(got.Transitions) != len(recorded.Transitions):

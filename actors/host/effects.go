@@ -35,10 +35,14 @@ type publication struct {
 
 // effectsNext is the cursor below which every effect is acknowledged.
 func (o *owner) effectsNext() Cursor {
+	next := o.releasedTo()
 	if o.emits.len() > 0 {
-		return o.emits.front().at
+		next = lower(next, o.emits.front().at)
 	}
-	return o.releasedTo()
+	if m := &o.tidings.marks; m.len() > 0 {
+		next = lower(next, m.front().at)
+	}
+	return next
 }
 
 // publish sends the transitions of the record at a cursor to doppel.alerts, but for those of rules in shadow:

@@ -60,6 +60,9 @@ func (h *Host) Replay(ctx context.Context, p int32, device string) (Replay, erro
 	if err != nil {
 		return Replay{}, err
 	}
+	if live.twin.Deleted() {
+		return Replay{}, fmt.Errorf("replay %q: %w", device, ErrUnknownDevice)
+	}
 	if err := f.read(ctx, live.next, nil); err != nil {
 		return Replay{}, err
 	}
@@ -93,13 +96,15 @@ func (h *Host) TwinAsOf(ctx context.Context, p int32, device string, at AsOf) (*
 	}
 	timed := at.Version == 0
 	switch {
+	case live.twin.Deleted() && (at.Version == live.twin.Version() || timed && at.Time >= live.now):
+		return nil, fmt.Errorf("twin %q: %w", device, ErrUnknownDevice)
 	case at.Version > live.twin.Version():
 		return nil, fmt.Errorf("twin %q is at version %d: %w", device, live.twin.Version(), ErrFuture)
 	case timed && at.Time > live.now+clockSkew:
 		return nil, fmt.Errorf("it is %s: %w", timeText(live.now), ErrFuture)
 	case at.Version == live.twin.Version(), timed && at.Time >= live.now:
 		return live.proto, nil
-	case timed && at.Time < live.twin.CreateTime():
+	case timed && at.Time < live.twin.CreateTime() && live.twin.Lives() == 0:
 		return nil, fmt.Errorf("twin %q was made at %s: %w", device, timeText(live.twin.CreateTime()), ErrUnknownDevice)
 	}
 	var node string
@@ -120,6 +125,9 @@ func (h *Host) TwinAsOf(ctx context.Context, p int32, device string, at AsOf) (*
 	d := f.find(device)
 	if d == nil || timed && f.first > at.Time || !timed && d.twin.Version() != at.Version {
 		return nil, fmt.Errorf("twin %q: %w: what is left starts at offset %d", device, ErrNotRetained, f.start.Next)
+	}
+	if d.twin.Deleted() {
+		return nil, fmt.Errorf("twin %q was deleted by then: %w", device, ErrUnknownDevice)
 	}
 	t := codec.Twin(&d.twin)
 	t.Owner, t.Epoch = node, epoch

@@ -32,6 +32,9 @@ type Config struct {
 	Rows        RowSink  // nil: no time series store
 	Watchers    Watchers // nil: nobody watches
 	Gateways    Gateways // nil: none whose messages could be under way
+	Devices     Devices  // nil: devices are told of nothing
+	// DesiredAnew: what Devices publishes is lost with this node, so all of it is published anew by each owner.
+	DesiredAnew bool
 
 	// Engine that knows the twins; nil: one of the host's own.
 	Engine *actor.Engine

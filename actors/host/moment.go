@@ -30,7 +30,11 @@ type glance struct {
 type seen struct {
 	hash     uint64
 	counters twin.Counters
+	deleted  bool
+	former   uint64 // samples of former lives
 }
+
+func sight(t *twin.Twin) seen { return seen{t.Hash(), t.Counters(), t.Deleted(), t.FormerRows()} }
 
 // hashed is a hot twin as of its record n.
 type hashed struct {
@@ -42,7 +46,7 @@ type hashed struct {
 func (o *owner) hashSome(place int, known map[*cell]hashed) int {
 	some := o.idle.rota[min(place, len(o.idle.rota)):min(place+scanChunk, len(o.idle.rota))]
 	for _, c := range some {
-		known[c] = hashed{c.lastN, seen{c.twin.Hash(), c.twin.Counters()}}
+		known[c] = hashed{c.lastN, sight(&c.twin)}
 	}
 	return len(some)
 }
@@ -58,7 +62,7 @@ func (o *owner) glance(known map[*cell]hashed) *glance {
 			g.hot[id] = k.seen
 			continue
 		}
-		g.hot[id] = seen{c.twin.Hash(), c.twin.Counters()}
+		g.hot[id] = sight(&c.twin)
 	}
 	g.passive = make([]passive, 0, len(o.idle.passive))
 	for _, p := range o.idle.passive {
@@ -78,7 +82,7 @@ func (g *glance) each(fn func(device string, s seen)) error {
 		if err := t.Decode(id, []byte(g.passive[i].encoded()), nil); err != nil {
 			return fmt.Errorf("passive twin: %w", err)
 		}
-		fn(id, seen{t.Hash(), t.Counters()})
+		fn(id, sight(&t))
 	}
 	return nil
 }
@@ -118,7 +122,9 @@ func (h *Host) Standing(ctx context.Context, p int32) (Standing, error) {
 	}
 	s := Standing{Audit: &doppelv1.PartitionAudit{Id: p, NextOffset: uint64(next)}, Unsettled: g.unsettled}
 	err = g.each(func(_ string, t seen) {
-		s.Audit.Twins++
+		if !t.deleted {
+			s.Audit.Twins++
+		}
 		s.Audit.StateHash += t.hash
 		addCounters(&s.Counters, &t.counters)
 	})
@@ -148,6 +154,7 @@ type Check struct {
 	From       int64             // the fold began there
 	FoldHash   uint64            // state hash of the fold
 	Rows       map[string]uint64 // samples that have a row, by device: applied and late
+	Former     map[string]uint64 // of these, those of twins that were deleted since
 	Uncovered  uint64            // twins that the log says too little about to check them
 	Difference string            // the first; empty: none
 }
@@ -168,7 +175,7 @@ func (h *Host) Check(ctx context.Context, p int32) (*Check, error) {
 	}
 	c := &Check{
 		Standing: Standing{Audit: &doppelv1.PartitionAudit{Id: p, NextOffset: uint64(next)}, Unsettled: g.unsettled},
-		Fold:     f.Stats, From: f.start.Next, Rows: make(map[string]uint64, len(g.hot)+len(g.passive)),
+		Fold:     f.Stats, From: f.start.Next, Rows: make(map[string]uint64, len(g.hot)+len(g.passive)), Former: make(map[string]uint64),
 	}
 	if f.First != nil {
 		c.Difference = "the log against its replay: " + f.First.String()
@@ -180,10 +187,16 @@ func (h *Host) Check(ctx context.Context, p int32) (*Check, error) {
 		}
 	}
 	err = g.each(func(device string, live seen) {
-		c.Audit.Twins++
+		if !live.deleted {
+			c.Audit.Twins++
+		}
 		c.Audit.StateHash += live.hash
 		addCounters(&c.Counters, &live.counters)
-		c.Rows[strings.Clone(device)] = live.counters.Applied + live.counters.Late
+		device = strings.Clone(device)
+		c.Rows[device] = live.counters.Applied + live.counters.Late + live.former
+		if live.former > 0 {
+			c.Former[device] = live.former
+		}
 		t := f.Twin(device)
 		if t == nil && !f.whole {
 			c.Uncovered++

@@ -52,6 +52,7 @@ type owner struct {
 	roster       roster
 	alerts       alertIndex
 	twinsOn      int64 // twins online
+	tombs        int64 // deleted twins
 	dec          *codec.Decoder
 	event        codec.Event // scratch: the input and effects of the step under way
 	out          outbox
@@ -60,6 +61,8 @@ type owner struct {
 	flight       int // bytes of chunks
 	emits        ring[emission]
 	publications publications
+	tidings      tidings
+	anew         []string // devices to be told all when the owner begins
 	ckpt         checkpoints
 	rules        *ruleset.Set // in force for the next record
 	laws         laws
@@ -115,9 +118,29 @@ func (o *owner) begin(ctx context.Context, emit []lateEffects) {
 		o.offer(takeRows()) // no rows: the store learns how far this partition is
 	}
 	for i := range emit {
-		o.publish(ctx, emit[i].at, emit[i].transitions)
+		if len(emit[i].transitions) > 0 {
+			o.publish(ctx, emit[i].at, emit[i].transitions)
+		}
+		if emit[i].tell != "" {
+			o.tell(ctx, emit[i].at, emit[i].tell, o.desired(emit[i].tell))
+		}
 	}
+	for _, device := range o.anew {
+		o.tell(ctx, o.releasedTo(), device, o.desired(device))
+	}
+	o.anew = nil
 	o.tellChanged()
+}
+
+// desired is what a device is told now, as nothing is in flight.
+func (o *owner) desired(device string) []byte {
+	if c := o.twins[device]; c != nil {
+		return codec.DesiredMessage(&c.twin)
+	}
+	if p := o.idle.passive[device]; p != nil && o.decode(&o.idle.read, device, p) {
+		return codec.DesiredMessage(&o.idle.read)
+	}
+	return nil
 }
 
 // tellChanged shows watchers the twins whose last changes an owner may have appended and not lived to

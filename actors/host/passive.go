@@ -28,11 +28,12 @@ const (
 
 // passive is a twin in its compact form.
 type passive struct {
-	memory string // its id and behind that its encoding: one allocation, whose front is the key in the map
-	lookAt int64  // when the wheel wakes it; 0: not scheduled
-	asof   int64  // restore only: last offset of the changelog it includes
-	place  uint32 // in the roster; 0: none
-	idLen  uint8
+	memory  string // its id and behind that its encoding: one allocation, whose front is the key in the map
+	lookAt  int64  // when the wheel wakes it; 0: not scheduled
+	asof    int64  // restore only: last offset of the changelog it includes
+	place   uint32 // in the roster; 0: none
+	idLen   uint8
+	deleted bool // nobody sees it
 }
 
 func (p *passive) id() string      { return p.memory[:p.idLen] }
@@ -45,6 +46,7 @@ func (p *passive) lookTime() *int64 { return &p.lookAt }
 type idleness struct {
 	passive map[string]*passive
 	wheel   *wheel[*passive]
+	tombs   int64   // of them, those of deleted twins
 	rota    []*cell // the hot twins, in the order in which the sweep looks at them
 	hand    int     // where in rota it goes on
 	next    int64   // time of the next sweep
@@ -116,6 +118,9 @@ func (o *owner) passivate(c *cell) {
 	i.encoded = c.twin.Encode(append(i.encoded[:0], c.id()...))
 	p := &passive{memory: string(i.encoded), idLen: uint8(len(c.id()))}
 	i.passive[p.id()] = p
+	if p.deleted = c.deleted; p.deleted {
+		i.tombs++
+	}
 	i.wheel.schedule(p, o.dueOf(&c.twin))
 	o.roster.rests(c, p)
 	delete(o.twins, c.id())
@@ -129,9 +134,12 @@ func (o *owner) activate(p *passive) *cell {
 	c.broken = !o.decode(&c.twin, c.id(), p)
 	c.quarantined = c.broken || c.twin.Quarantined()
 	delete(o.idle.passive, p.id())
+	if p.deleted {
+		o.idle.tombs--
+	}
 	c.place = p.place
 	*p = passive{} // the wheel may hold it for a while
-	c.online = c.twin.Online()
+	c.online, c.deleted = c.twin.Online(), c.twin.Deleted()
 	o.adopt(c)
 	if o.wheel != nil { // not while restoring
 		o.wheel.schedule(c, o.dueOf(&c.twin))

@@ -123,6 +123,13 @@ type AlertLog interface {
 	Publish(ctx context.Context, t Transition, done func(error))
 }
 
+// Devices are told what is desired of them. payload is for the retained message on their topic; nil: there is
+// to be none. done is called exactly once, from another goroutine, when the broker has it or could not be reached.
+// Desired must not block; payload stays untouched.
+type Devices interface {
+	Desired(device string, payload []byte, done func(error))
+}
+
 // Watchers is told of released changes. Its methods are called from the partition's goroutine and
 // must neither block nor keep what they are given.
 type Watchers interface {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/doppel-iot/doppel/actors/alert"
 )
 
 // store is a log of one partition, and an ingest, in memory. What is appended lands and is answered at
@@ -200,6 +202,7 @@ type plant struct {
 	log, state *store
 	ingest     inlet
 	hosts      uint64
+	set        *alert.Set // of those who ask for it
 }
 
 func newPlant() *plant { return &plant{log: newStore(), state: newStore(), ingest: inlet{newStore()}} }

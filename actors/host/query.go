@@ -3,7 +3,6 @@ package host
 import (
 	"cmp"
 	"context"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,9 +36,13 @@ func (h *Host) Twins(ctx context.Context, p int32, devices []string) ([]*doppelv
 		var newest uint64
 		for _, d := range devices {
 			if c := o.twins[d]; c != nil {
+				if c.twin.Deleted() {
+					newest = max(newest, c.lastN)
+					continue
+				}
 				twins = append(twins, o.proto(&c.twin, c.quarantined))
 				newest = max(newest, c.lastN)
-			} else if p := o.idle.passive[d]; p != nil { // all of it is released
+			} else if p := o.idle.passive[d]; p != nil && !p.deleted { // all of it is released
 				ok := o.decode(&o.idle.read, d, p)
 				twins = append(twins, o.proto(&o.idle.read, !ok))
 			}
@@ -59,9 +62,16 @@ func (h *Host) Twins(ctx context.Context, p int32, devices []string) ([]*doppelv
 func (h *Host) Devices(ctx context.Context, p int32) ([]string, error) {
 	var ids []string
 	_, err := h.show(ctx, p, func(o *owner) uint64 {
-		ids = slices.AppendSeq(make([]string, 0, len(o.twins)+len(o.idle.passive)), maps.Keys(o.twins))
-		for id := range o.idle.passive {
-			ids = append(ids, strings.Clone(id)) // it shares the memory of the whole twin
+		ids = make([]string, 0, len(o.twins)+len(o.idle.passive))
+		for id, c := range o.twins {
+			if !c.twin.Deleted() {
+				ids = append(ids, id)
+			}
+		}
+		for id, p := range o.idle.passive {
+			if !p.deleted {
+				ids = append(ids, strings.Clone(id)) // it shares the memory of the whole twin
+			}
 		}
 		return o.n
 	})

@@ -82,6 +82,14 @@ func (o *owner) record(c *cell) *pending {
 	if len(fx.Transitions) > 0 {
 		o.roster.alerting.set(c.place, c.twin.OpenCount() > 0)
 	}
+	if gone := c.twin.Deleted(); gone != c.deleted {
+		c.deleted = gone
+		o.tombs += sign(gone)
+	}
+	if fx.Tell {
+		e.tell, e.message = true, codec.DesiredMessage(&c.twin)
+		o.out.bytes += len(e.message) // it is kept for as long
+	}
 	o.wheel.schedule(c, o.dueOf(&c.twin))
 	return e
 }

@@ -126,6 +126,9 @@ func (o *owner) effects(ctx context.Context, e *pending) {
 			k.rows.Alerts = append(k.rows.Alerts, *t)
 		}
 	}
+	if e.tell {
+		o.tell(ctx, Cursor{Next: o.prev, Epoch: o.epoch, N: e.n - 1}, e.cell.id(), e.message)
+	}
 	if len(e.effects) > 0 {
 		o.publish(ctx, Cursor{Next: o.prev, Epoch: o.epoch, N: e.n - 1}, e.effects)
 	}

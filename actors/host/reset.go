@@ -32,7 +32,7 @@ func (h *Host) Reset(ctx context.Context, p int32, device string) error {
 	var known bool
 	err := h.ask(ctx, p, func(o *owner) uint64 {
 		c := o.find(device)
-		if known = c != nil && !c.broken; !known {
+		if known = c != nil && !c.broken && !c.twin.Deleted(); !known {
 			return 0
 		}
 		o.event.Input = twin.Input{Kind: twin.KindReset, ReceivedAt: o.now}

@@ -14,10 +14,11 @@ import (
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
-// lateEffects are the transitions of one record that doppel.alerts may not have.
+// lateEffects are the transitions of one record that doppel.alerts may not have, and whom it leaves to be told.
 type lateEffects struct {
 	at          Cursor
 	transitions []Transition
+	tell        string // device that has to be told what is desired of it; empty: none
 }
 
 // restoration is a restore on its way: doppel.state up to an offset, and a fold of the log on top of it.
@@ -268,8 +269,12 @@ func (r *restoration) fold(ctx context.Context, to int64) error {
 		if c != nil && r.ahead != nil {
 			r.ahead.touched[c] = rec.Offset
 		}
-		if ts := o.event.Effects.Transitions; len(ts) > 0 && rec.Offset >= r.floor.EffectsNext {
-			r.emit = append(r.emit, lateEffects{at, transitionsOf(o.p.id, rec.Offset, string(rec.Key), ts)})
+		if fx := &o.event.Effects; (len(fx.Transitions) > 0 || fx.Tell) && rec.Offset >= r.floor.EffectsNext {
+			late := lateEffects{at: at, transitions: transitionsOf(o.p.id, rec.Offset, string(rec.Key), fx.Transitions)}
+			if fx.Tell {
+				late.tell = string(rec.Key)
+			}
+			r.emit = append(r.emit, late)
 		}
 		return nil
 	})
@@ -310,6 +315,13 @@ func (o *owner) wakeUp() (held int64) {
 		if t.Online() {
 			o.twinsOn++
 		}
+		if p.deleted = t.Deleted(); p.deleted {
+			o.tombs++
+			o.idle.tombs++
+		}
+		if o.host.cfg.DesiredAnew && t.DesiredVersion() > 0 {
+			o.anew = append(o.anew, p.id())
+		}
 		o.roster.enterPassive(p, t)
 		o.idle.wheel.schedule(p, o.dueOf(t))
 	}
@@ -323,6 +335,12 @@ func (o *owner) wakeUp() (held int64) {
 		}
 		if c.place == 0 { // those that were just woken have one
 			o.roster.enter(c)
+		}
+		if c.deleted = c.twin.Deleted(); c.deleted {
+			o.tombs++
+		}
+		if o.host.cfg.DesiredAnew && c.twin.DesiredVersion() > 0 {
+			o.anew = append(o.anew, id)
 		}
 		o.wheel.schedule(c, o.dueOf(&c.twin))
 		held += int64(c.twin.Counters().Held)
@@ -417,7 +435,7 @@ func (o *owner) show(state PartitionState) {
 	o.shown = shown{o.n, o.released, len(o.idle.passive), state, o.settled.now, o.now}
 	o.p.show(&View{
 		ID: o.p.id, State: state, Epoch: int64(o.epoch),
-		Twins: int64(len(o.twins) + len(o.idle.passive)), Passive: int64(len(o.idle.passive)), Online: o.twinsOn, OpenAlerts: int64(o.alerts.open), Next: o.prev + 1,
+		Twins: int64(len(o.twins)+len(o.idle.passive)) - o.tombs, Passive: int64(len(o.idle.passive)) - o.idle.tombs, Online: o.twinsOn, OpenAlerts: int64(o.alerts.open), Next: o.prev + 1,
 		Unsettled: state == Serving && !o.settled.now, Ingest: int64(o.src.Offset),
 	})
 }

@@ -101,7 +101,7 @@ func (r *roster) leaves(c *cell) {
 }
 
 func (r *roster) index(place uint32, t *twin.Twin) {
-	r.used.set(place, true)
+	r.used.set(place, t == nil || !t.Deleted())
 	r.online.set(place, t != nil && t.Online())
 	r.alerting.set(place, t != nil && t.OpenCount() > 0)
 }

@@ -114,6 +114,37 @@ func (s *Stepper) Look(p int32, fn func(next int64, hash uint64, ok bool)) {
 	})
 }
 
+// Update is Host.Update: fn is called when the change is durable, or with why it is not.
+func (s *Stepper) Update(p int32, u Update, fn func(error)) {
+	s.write(p, func(o *owner) (n uint64, err error) { _, n, err = o.update(&u); return n, err }, fn)
+}
+
+// Delete is Host.Delete in the same way.
+func (s *Stepper) Delete(p int32, device string, fn func(error)) {
+	s.write(p, func(o *owner) (uint64, error) { return o.delete(device, "") }, fn)
+}
+
+func (s *Stepper) write(p int32, do func(*owner) (uint64, error), fn func(error)) {
+	s.h.parts[p].box.call(func(o *owner) {
+		if o == nil || !o.served {
+			fn(ErrUnavailable)
+			return
+		}
+		n, err := do(o)
+		if err != nil || n <= o.released {
+			fn(err)
+			return
+		}
+		*o.pend.push() = pending{n: o.n, fn: func() {
+			if o.released < n {
+				fn(ErrUnavailable)
+				return
+			}
+			fn(nil)
+		}}
+	})
+}
+
 // Ingested is the offset of doppel.ingest below which partition p has handled everything; 0: it serves nothing.
 func (s *Stepper) Ingested(p int32) int64 {
 	if r := s.runs[p]; r != nil && r.s.o != nil {

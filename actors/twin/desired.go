@@ -47,14 +47,17 @@ func (t *Twin) stepDesired(s *step, in *Input) Outcome {
 	if w == nil {
 		w = &wishes{desired: []byte("{}"), took: -1}
 	}
+	s.out.Field = "desired"
 	desired, ok := t.patched(s, w.desired, d.Patch)
 	if !ok {
 		return Refuse
 	}
+	s.out.Field = "tags"
 	tags, ok := d.apply(s, w.tags)
 	if !ok {
 		return Refuse
 	}
+	s.out.Field = ""
 	wanted, tagged := !bytes.Equal(desired, w.desired), !maps.Equal(tags, w.tags)
 	if !wanted && !tagged && t.version > 0 && !t.Deleted() {
 		return Unchanged

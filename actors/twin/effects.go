@@ -26,6 +26,7 @@ type Effects struct {
 	Outcome Outcome
 	Reason  Reason // with Refuse
 	Detail  string // with Refuse: one sentence that names the field and the remedy
+	Field   string // with Refuse of KindDesired: desired or tags
 
 	// Applied are the samples that took effect, in order: the input's own (Own), and those that were
 	// held behind it. A late sample stands here too, marked Late.

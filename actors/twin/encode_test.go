@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,19 +45,51 @@ func recode(t interface{ Fatalf(string, ...any) }, tw *twin.Twin) *twin.Twin {
 	return got
 }
 
-// restless are rules that a few inputs put into every state.
-func restless(tb testing.TB) *alert.Set {
-	tb.Helper()
+// counted is an expression over a twin, and a silence of what is no less than a warning.
+type counted struct{}
+
+func (counted) Holds(of any) (bool, error) {
+	switch v := of.(type) {
+	case *twin.Twin:
+		return v.Counters().Applied%3 == 1 && v.Online(), nil
+	case *alert.View:
+		return v.Alert.Severity >= alert.Warning && v.Tags["site"] != "b", nil
+	default:
+		return false, errors.New("something else")
+	}
+}
+
+// restless are rules that a few inputs put into every state, as far as there were any when the examples were
+// written.
+func restless(tb testing.TB) *alert.Set { return rulesOf(tb, restlessRules) }
+
+// lively are those of today.
+func lively(tb testing.TB) *alert.Set {
 	one := []alert.Level{{Severity: alert.Warning, Enter: 0.5, Exit: 0.2}}
-	set, err := alert.NewSet([]alert.Rule{
-		{ID: "high", Kind: alert.Threshold, Levels: one, ForSamples: 2},
-		{ID: "fast", Kind: alert.Rate, Metric: "m1", Levels: one},
-		{ID: "odd", Kind: alert.ZScore, Levels: []alert.Level{{Severity: alert.Critical, Enter: 1, Exit: 0.5}}, MinSamples: 2},
-		{ID: "gone", Kind: alert.Offline, Levels: []alert.Level{{Severity: alert.Info}}, ForDuration: time.Second, MinDwell: time.Second},
-		{ID: "quiet", Kind: alert.Stale, Levels: []alert.Level{{Severity: alert.Warning}}, ForDuration: 15 * time.Second},
-		{ID: "hole", Kind: alert.Gap, Levels: []alert.Level{{Severity: alert.Info}}},
-		{ID: "back", Kind: alert.Numbering, Levels: []alert.Level{{Severity: alert.Info}}, Window: 10 * time.Second},
-	})
+	return rulesOf(tb, append(slices.Clone(restlessRules), []alert.Rule{
+		{
+			ID: "nags", Kind: alert.Threshold, Metric: "m0", EscalateAfter: time.Second, DeescalateAfter: 100 * time.Millisecond, FlapCount: 1, FlapWindow: 30 * time.Second,
+			Levels: []alert.Level{{Severity: alert.Info, Enter: -0.5}, {Severity: alert.Warning, Enter: 0}},
+		},
+		{ID: "tried", Kind: alert.Threshold, Metric: "m1", Mode: alert.ModeShadow, Levels: one},
+		{ID: "lags", Kind: alert.Diverged, ForDuration: time.Second, Levels: []alert.Level{{Severity: alert.Warning}}},
+		{ID: "busy", Kind: alert.Expression, Expression: "counted", Predicate: counted{}, ForDuration: time.Second, Levels: []alert.Level{{Severity: alert.Info}}},
+	}...), alert.Silence{ID: "night", Match: counted{}, End: millis(1_795_341_660_000)})
+}
+
+var restlessRules = []alert.Rule{
+	{ID: "high", Kind: alert.Threshold, Levels: []alert.Level{{Severity: alert.Warning, Enter: 0.5, Exit: 0.2}}, ForSamples: 2},
+	{ID: "fast", Kind: alert.Rate, Metric: "m1", Levels: []alert.Level{{Severity: alert.Warning, Enter: 0.5, Exit: 0.2}}},
+	{ID: "odd", Kind: alert.ZScore, Levels: []alert.Level{{Severity: alert.Critical, Enter: 1, Exit: 0.5}}, MinSamples: 2},
+	{ID: "gone", Kind: alert.Offline, Levels: []alert.Level{{Severity: alert.Info}}, ForDuration: time.Second, MinDwell: time.Second},
+	{ID: "quiet", Kind: alert.Stale, Levels: []alert.Level{{Severity: alert.Warning}}, ForDuration: 15 * time.Second},
+	{ID: "hole", Kind: alert.Gap, Levels: []alert.Level{{Severity: alert.Info}}},
+	{ID: "back", Kind: alert.Numbering, Levels: []alert.Level{{Severity: alert.Info}}, Window: 10 * time.Second},
+}
+
+func rulesOf(tb testing.TB, rules []alert.Rule, silences ...alert.Silence) *alert.Set {
+	tb.Helper()
+	set, err := alert.NewSet(rules, silences...)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -66,7 +99,7 @@ func restless(tb testing.TB) *alert.Set {
 // TestEncoded: between any two inputs an encoding and its decoding change nothing: not what the twin
 // shows, not what any later input gives.
 func TestEncoded(t *testing.T) {
-	rules := restless(t)
+	rules := lively(t)
 	rapid.Check(t, func(t *rapid.T) {
 		plain := &world{id: "d", tw: twin.New("d", 0), rules: rules}
 		coded := &world{id: "d", tw: twin.New("d", 0), rules: rules}
@@ -87,6 +120,10 @@ func TestEncoded(t *testing.T) {
 			plain.now += millis(rapid.SampledFrom([]int64{0, 1, 40, 300, 20_000}).Draw(t, "pause"))
 			coded.tw = recode(t, coded.tw)
 			give(anyInput(t, plain.now))
+			if open := plain.tw.AllOpenAlerts(); len(open) > 0 && rapid.IntRange(0, 3).Draw(t, "acknowledge") == 0 {
+				a := rapid.SampledFrom(open).Draw(t, "alert")
+				give(twin.Input{Kind: twin.KindAcknowledged, ReceivedAt: plain.now, Acknowledgement: alert.Acknowledgement{Alert: a.ID, By: "eva", Comment: "mine"}})
+			}
 			if rapid.Bool().Draw(t, "owner looks") {
 				if got, want := coded.tw.Due(), plain.tw.Due(); got != want {
 					t.Fatalf("due at %d, want %d", got, want)

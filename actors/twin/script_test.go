@@ -26,6 +26,7 @@ import (
 //	@10 tick
 //	@10 status online boot=1 session=7
 //	@10 report 1/2 {"fw":1}                    or - without a number
+//	@10 ack eva                                of an open alert, if there is one
 //	@10 quarantined                            or reset, or anchor
 //	@10 desire +site=brno -line {"rate":1}     tags set and removed, = replaces all; merge patch
 //	@10 delete
@@ -175,6 +176,11 @@ func (w *world) do(t *testing.T, line string) string {
 		desire(t, &in.Desired, args)
 	case "delete":
 		in.Kind = twin.KindDeleted
+	case "ack": // of all open alerts
+		in.Kind, in.Acknowledgement = twin.KindAcknowledged, alert.Acknowledgement{By: args[0]}
+		for _, a := range w.tw.AllOpenAlerts() {
+			in.Acknowledgement.Alert = a.ID
+		}
 	case "quarantined":
 		in.Kind = twin.KindQuarantined
 	case "reset":

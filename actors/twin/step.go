@@ -175,7 +175,7 @@ func (t *Twin) drain(s *step) {
 }
 
 func (e *Effects) reset() {
-	e.Outcome, e.Reason, e.Detail, e.Tell = Unchanged, "", "", false
+	e.Outcome, e.Reason, e.Detail, e.Field, e.Tell = Unchanged, "", "", "", false
 	e.Applied, e.Transitions = e.Applied[:0], e.Transitions[:0]
 	e.readings = e.readings[:0]
 }

@@ -256,7 +256,7 @@ func (a *audit) surplus(ctx context.Context, got map[string]uint64) error {
 				return fmt.Errorf("partition %d: %w", c.Audit.GetId(), err)
 			}
 			for _, t := range twins {
-				n := t.GetCounters().GetApplied() + t.GetCounters().GetLate()
+				n := t.GetCounters().GetApplied() + t.GetCounters().GetLate() + c.Former[t.GetId()]
 				if got[t.GetId()] > n && (first == "" || t.GetId() < first) {
 					first, samples = t.GetId(), n
 				}

@@ -126,8 +126,14 @@ func (c *Config) validateSecurity() (errs []error) {
 		bad("kafka-sasl-mechanism: %q is none of plain, scram-sha-256, scram-sha-512", c.KafkaSASLMechanism)
 	}
 	for _, s := range [...]struct{ key, file string }{
-		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-ca", c.TLSCA}, {"auth-tokens", c.AuthTokens}, {"mqtt-users", c.MQTTUsers},
-		{"mqtt-password-file", c.MQTTPasswordFile}, {"kafka-sasl-password-file", c.KafkaSASLPasswordFile}, {"questdb-password-file", c.QuestDBPasswordFile},
+		{"tls-cert", c.TLSCert},
+		{"tls-key", c.TLSKey},
+		{"tls-ca", c.TLSCA},
+		{"auth-tokens", c.AuthTokens},
+		{"mqtt-users", c.MQTTUsers},
+		{"mqtt-password-file", c.MQTTPasswordFile},
+		{"kafka-sasl-password-file", c.KafkaSASLPasswordFile},
+		{"questdb-password-file", c.QuestDBPasswordFile},
 	} {
 		if s.file == "" {
 			continue

@@ -36,6 +36,7 @@ func TestPrometheusRules(t *testing.T) {
 	}
 	cfg := nodetest.Embedded(t)
 	cfg.QuestDB = "http://127.0.0.1:1" // nobody there, but its metrics are
+	sinks(t, &cfg, "sinks: [{name: ops, kind: webhook, url: 'http://127.0.0.1:1'}]")
 	var exposed []string
 	for _, n := range []*nodetest.Node{nodetest.Start(t, cfg), nodetest.Start(t, nodetest.Real(t))} {
 		for name := range n.Metrics() {

@@ -113,6 +113,9 @@ func (j *judge) fold(offset int64, device string) {
 		}
 	}
 	for i := range j.fx.Transitions {
+		if j.fx.Transitions[i].Shadow { // nobody is told
+			continue
+		}
 		at := place{offset, i}
 		j.places[at] = len(j.real)
 		j.real = append(j.real, transition{place: at, alert: j.fx.Transitions[i].ID, text: textOf(device, &j.fx.Transitions[i])})

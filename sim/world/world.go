@@ -1,6 +1,7 @@
 package world
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/actors/twin"
 )
 
 const (
@@ -43,9 +45,29 @@ func rules() *alert.Set {
 	return must(alert.NewSet([]alert.Rule{
 		{ID: "hot", Version: 1, Kind: alert.Threshold, Metric: "t", ForSamples: 2, Levels: hot},
 		{ID: "stays-hot", Version: 1, Kind: alert.Threshold, Metric: "t", ForDuration: 60 * time.Millisecond, Levels: hot},
+		{
+			ID: "nags", Version: 1, Kind: alert.Threshold, Metric: "t", EscalateAfter: 150 * time.Millisecond, FlapCount: 2, FlapWindow: 300 * time.Millisecond,
+			Levels: hot,
+		},
+		{ID: "tried", Version: 1, Kind: alert.Threshold, Metric: "t", Mode: alert.ModeShadow, Levels: hot},
+		{ID: "often", Version: 1, Kind: alert.Expression, Expression: "applied", Predicate: applied{}, ForDuration: 40 * time.Millisecond, Levels: []alert.Level{{Severity: alert.Critical}}},
 		{ID: "quiet", Version: 1, Kind: alert.Stale, ForDuration: 400 * time.Millisecond, Levels: []alert.Level{{Severity: alert.Info}}},
 	}))
 }
+
+// applied holds for every other handful of samples of a twin.
+type applied struct{}
+
+// Holds implements alert.Predicate.
+func (applied) Holds(of any) (bool, error) {
+	t, ok := of.(*twin.Twin)
+	if !ok {
+		return false, errNoTwin
+	}
+	return t.Counters().Applied%10 >= 5, nil
+}
+
+var errNoTwin = errors.New("not a twin")
 
 // breaks is a rule of the protocol that a world does not keep; nil parts are left alone.
 type breaks struct {
