@@ -150,8 +150,8 @@ func (s *script) input(d *datadriven.TestData, words []string, emit *[]Alert) {
 		s.book.Renumbered(s.set, device, at, emit)
 	case "tick":
 		s.book.Tick(s.set, device, at, emit)
-	case "ack": // RULE BY COMMENT: of its open alert
-		k := Acknowledgement{By: words[3], Comment: words[4]}
+	case "ack": // RULE BY [COMMENT]: of its open alert
+		k := Acknowledgement{By: words[3], Comment: strings.Join(words[4:], " ")}
 		for _, a := range s.book.Open() {
 			if a.Rule == words[2] {
 				k.Alert = a.ID

@@ -115,7 +115,7 @@ func (a *activation) ResolveName(name string) (any, bool) {
 	if err != nil {
 		return types.WrapErr(err), true
 	}
-	return a.fields.adapter.NativeToValue(v), true
+	return ordered(a.fields.adapter.NativeToValue(v)), true
 }
 
 // looseTypes declares numbers inside messages dynamic, like those at the top, and lets fields be

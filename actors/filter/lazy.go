@@ -2,6 +2,7 @@ package filter
 
 import (
 	"reflect"
+	"slices"
 
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
@@ -64,7 +65,7 @@ func (m *lazyMap) Size() ref.Val {
 }
 
 // Iterator implements traits.Iterable.
-func (m *lazyMap) Iterator() traits.Iterator { return m.all().Iterator() }
+func (m *lazyMap) Iterator() traits.Iterator { return inOrder(m.all().Iterator()) }
 
 // ConvertToNative implements ref.Val.
 func (m *lazyMap) ConvertToNative(t reflect.Type) (any, error) { return m.all().ConvertToNative(t) }
@@ -80,6 +81,41 @@ func (m *lazyMap) Type() ref.Type { return types.MapType }
 
 // Value implements ref.Val.
 func (m *lazyMap) Value() any { return m.all().Value() }
+
+// orderedMap is a map whose keys come in order: what a filter says of a twin must not depend on chance.
+type orderedMap struct{ traits.Mapper }
+
+// ordered is v, or where that is a map, the map in order.
+func ordered(v ref.Val) ref.Val {
+	if m, ok := v.(traits.Mapper); ok {
+		return &orderedMap{m}
+	}
+	return v
+}
+
+// Iterator implements traits.Iterable.
+func (m *orderedMap) Iterator() traits.Iterator { return inOrder(m.Mapper.Iterator()) }
+
+// Find implements traits.Mapper.
+func (m *orderedMap) Find(key ref.Val) (ref.Val, bool) {
+	v, ok := m.Mapper.Find(key)
+	return ordered(v), ok
+}
+
+// Get implements traits.Indexer.
+func (m *orderedMap) Get(key ref.Val) ref.Val { return ordered(m.Mapper.Get(key)) }
+
+// inOrder goes through the same keys in byte order.
+func inOrder(it traits.Iterator) traits.Iterator {
+	var keys []string
+	for it.HasNext() == types.True {
+		if key, ok := it.Next().(types.String); ok { // there are no other keys
+			keys = append(keys, string(key))
+		}
+	}
+	slices.Sort(keys)
+	return types.NewStringList(types.DefaultTypeAdapter, keys).Iterator()
+}
 
 // getter looks up fields of a lazy message by their proto names, as protobuf's reflection would give
 // them.

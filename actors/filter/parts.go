@@ -60,11 +60,14 @@ func alerting(op string, n float64) (Term, bool) {
 
 // verdictOf is an expression that a View can answer.
 func verdictOf(e ast.Expr) (verdict, bool) {
-	if t, ok := termOf(e); ok && t.Kind != Tagged {
-		if t.Kind == Online {
-			return func(q *Question) (bool, error) { return q.View.Online() == t.Want, nil }, true
-		}
-		return func(q *Question) (bool, error) { return (q.View.OpenCount() > 0) == t.Want, nil }, true
+	if t, ok := termOf(e); ok {
+		return t.verdict(), true
+	}
+	if key, ok := taggedAtAll(e); ok {
+		return func(q *Question) (bool, error) {
+			_, ok := q.View.Tag(key)
+			return ok, nil
+		}, true
 	}
 	if p, ok := pathOf(e); ok && p == (path{field: "quarantined"}) {
 		return func(q *Question) (bool, error) { return q.quarantined(), nil }, true
@@ -93,6 +96,40 @@ func verdictOf(e ast.Expr) (verdict, bool) {
 		return textual(call)
 	default:
 		return compared(e)
+	}
+}
+
+func (t Term) verdict() verdict {
+	switch t.Kind {
+	case Online:
+		return func(q *Question) (bool, error) { return q.View.Online() == t.Want, nil }
+	case Alerting:
+		return func(q *Question) (bool, error) { return (q.View.OpenCount() > 0) == t.Want, nil }
+	case Tagged:
+	}
+	return func(q *Question) (bool, error) {
+		value, ok := q.View.Tag(t.Key)
+		return ok && string(value) == t.Value, nil
+	}
+}
+
+// taggedAtAll is the key of has(tags.key) and of "key" in tags.
+func taggedAtAll(e ast.Expr) (key string, ok bool) {
+	switch e.Kind() {
+	case ast.SelectKind:
+		s := e.AsSelect()
+		p, ok := pathOf(s.Operand())
+		return s.FieldName(), ok && s.IsTestOnly() && p == path{field: "tags"}
+	case ast.CallKind:
+		call := e.AsCall()
+		if call.FunctionName() != operators.In || len(call.Args()) != 2 || call.Args()[0].Kind() != ast.LiteralKind {
+			return "", false
+		}
+		text, isText := call.Args()[0].AsLiteral().(types.String)
+		p, ok := pathOf(call.Args()[1])
+		return string(text), ok && isText && p == path{field: "tags"}
+	default:
+		return "", false
 	}
 }
 
@@ -136,6 +173,12 @@ func compared(e ast.Expr) (verdict, bool) {
 	case types.Int, types.Uint, types.Double:
 		return numeric(p, op, value)
 	case types.String:
+		if p.field == "tags" && p.key != "" && p.member == "" {
+			return func(q *Question) (bool, error) {
+				text, ok := q.View.Tag(p.key)
+				return ok && compares(op, strings.Compare(string(text), string(value))), nil
+			}, true
+		}
 		if p != (path{field: "id"}) {
 			return nil, false
 		}

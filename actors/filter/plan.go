@@ -22,6 +22,8 @@ type View interface {
 	Counters() twin.Counters
 	OpenCount() int
 	Value(metric string) (float64, bool)
+	// Tag is the value of a tag; it is good until the View is one of another twin.
+	Tag(key string) ([]byte, bool)
 }
 
 var (

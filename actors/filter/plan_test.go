@@ -24,7 +24,7 @@ var parts = []string{
 	`metrics.m0.value > 0`, `metrics["m0"].value <= 0`, `metrics["m1"].value == 0.5`, `metrics["m1"].value != 40`, `-1 < metrics.m1.value`, `metrics["m0"].value == -1`, `metrics.m2.value > 0`, `metrics.m2.value != 0`,
 	`id == "d"`, `id != "d"`, `id.startsWith("d")`, `id.endsWith("x")`, `id.contains("")`, `"e" > id`, `id < "d"`,
 	`last_seen > timestamp("2026-11-22T10:00:05Z")`, `lastSeen == timestamp("2026-11-22T10:00:05Z")`, `last_seen != timestamp("2026-11-22T10:00:05Z")`, `create_time <= timestamp("2026-11-22T10:00:00Z")`,
-	`tags.site == "brno"`, `tags["site"] != "brno"`, `has(metrics.m0)`, `metrics.m0.z > 1`, `reported.a == 1`, `true`, `false`, `"m0" in metrics`,
+	`tags.site == "brno"`, `has(tags.site)`, `"line" in tags`, `tags.site > "a"`, `has(tags.nosuch)`, `tags["line"] != "1"`, `tags["site"] != "brno"`, `has(metrics.m0)`, `metrics.m0.z > 1`, `reported.a == 1`, `true`, `false`, `"m0" in metrics`,
 	`online && version > 2`, `online || version > 2`, `(online || quarantined) && metrics.m0.value > 0`, `tags.site == "x" || version > 3`, `!(metrics.m0.value > 0)`,
 }
 
@@ -119,7 +119,7 @@ func TestPlanTakesApart(t *testing.T) {
 		},
 		{`online || version > 3`, nil, false, false},
 		{`online && has(metrics.temperature)`, []filter.Term{{Kind: filter.Online, Want: true}}, false, true},
-		{`tags.site == "a" || tags.site == "b"`, nil, false, true},
+		{`tags.site == "a" || tags.site == "b" || has(tags.line)`, nil, false, false},
 	} {
 		f, err := env.Compile(tc.filter)
 		if err != nil {

@@ -83,6 +83,14 @@ func (a *twinActivation) ResolveName(name string) (any, bool) {
 		return instant(t.CreateTime()), true
 	case "counters":
 		return &counters{message: message{a: a, field: "counters"}, counts: t.Counters()}, true
+	case "tags":
+		return ordered(types.NewStringStringMap(a.fields.adapter, t.Tags())), true
+	case "desired_version", "desiredVersion":
+		return types.Uint(t.DesiredVersion()), true
+	case "tags_version", "tagsVersion":
+		return types.Uint(t.TagsVersion()), true
+	case "diverge_time", "divergeTime":
+		return instant(t.DivergeTime()), true
 	case "metrics":
 		return &lazyMap{whole: a.wholeMap(name), find: a.metric, size: t.KnownMetrics}, true
 	case "reported":
@@ -132,7 +140,7 @@ func (a *twinActivation) reported(key string) (ref.Val, bool) {
 	if err := protojson.Unmarshal(text, v); err != nil {
 		return nil, false // cannot be: the twin keeps canonical JSON
 	}
-	return a.fields.adapter.NativeToValue(v), true
+	return ordered(a.fields.adapter.NativeToValue(v)), true
 }
 
 // instant is a time as a filter sees it: one that has not come compares with nothing.

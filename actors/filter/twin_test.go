@@ -2,6 +2,7 @@ package filter_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -27,7 +28,7 @@ var operands = []string{
 	`reported`, `reported.a`, `reported.b`, `reported.b.c`, `reported["b"]["d"]`, `reported.nosuch`,
 	`open_alerts`, `open_alerts[0]`, `size(open_alerts)`, `size(metrics)`, `size(reported)`, `size(metrics.m0)`,
 	`has(metrics.m0)`, `has(metrics.m1.z)`, `has(metrics.m1.value)`, `has(reported.a)`, `has(reported.b.c)`, `has(counters.gaps)`,
-	`"m0" in metrics`, `3 in metrics`, `"a" in reported`, `metrics.exists(m, metrics[m].value > 0)`, `metrics.all(m, m != "m1")`,
+	`"m0" in metrics`, `3 in metrics`, `"a" in reported`, `metrics.map(m, metrics[m].value)`, `reported.map(k, k)`, `tags.map(k, tags[k])`, `tags.size()`, `"site" in tags`, `tags["line"]`, `desired_version`, `tags_version`, `diverge_time`, `desired.a`, `delta.a`, `convergence`, `metrics.exists(m, metrics[m].value > 0)`, `metrics.all(m, m != "m1")`,
 	`reported.exists(k, k == "b")`, `doppel.v1.Metric{value: 0.5}`, `doppel.v1.Counters{applied: 1u}`,
 	`type(metrics)`, `type(metrics.m0)`, `type(counters)`, `string(metrics.m0.value)`,
 	`0`, `1u`, `0.5`, `""`, `"d"`, `true`, `null`, `{}`, `[]`, `timestamp(0)`,
@@ -85,10 +86,13 @@ func TestEveryOperandAgrees(t *testing.T) {
 			}
 		}
 	}
+	all := slices.Sorted(maps.Keys(filters))
 	rapid.Check(t, func(t *rapid.T) {
 		tw := anyTwin(t, rules)
 		msg := filter.Message(tw, filter.Facts{})
-		for text, f := range filters {
+		for range 150 {
+			text := rapid.SampledFrom(all).Draw(t, "filter")
+			f := filters[text]
 			want, wantErr := f.Matches(msg)
 			got, gotErr := f.HoldsTwin(tw, filter.Facts{})
 			if got != want || (gotErr != nil) != (wantErr != nil) {
@@ -132,6 +136,11 @@ func anyTwin(t *rapid.T, rules *alert.Set) *twin.Twin {
 		case 2:
 			in.Kind = twin.KindRefused
 			in.Refused.Count = 1
+		case 3:
+			in.Kind = twin.KindDesired
+			in.Desired.Tags = map[string]string{"site": rapid.SampledFrom([]string{"brno", "x"}).Draw(t, "site"), "line": "1"}
+			in.Desired.ReplaceTags = rapid.Bool().Draw(t, "replace")
+			in.Desired.Patch = []byte(rapid.SampledFrom([]string{`{"a":1}`, `{}`, `{"a":{"b":[2]},"c":null}`}).Draw(t, "desired"))
 		default:
 			in.Kind = twin.KindSample
 			seq += rapid.Uint64Range(1, 2).Draw(t, "step")

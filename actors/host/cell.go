@@ -18,6 +18,8 @@ type cell struct {
 	part *partition
 	twin twin.Twin
 
+	tags        map[string]string // as indexed
+	tagsVersion uint64
 	lastN       uint64 // count of its newest record in this epoch
 	lookAt      int64  // when the wheel looks at it; 0: not scheduled
 	place       uint32 // in the roster; 0: none

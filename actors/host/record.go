@@ -79,6 +79,7 @@ func (o *owner) record(c *cell) *pending {
 		o.twinsOn += sign(on)
 		o.roster.online.set(c.place, on)
 	}
+	o.roster.retag(c)
 	if len(fx.Transitions) > 0 {
 		o.roster.alerting.set(c.place, c.twin.OpenCount() > 0)
 	}

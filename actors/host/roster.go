@@ -19,6 +19,7 @@ type roster struct {
 	used     bitset
 	online   bitset
 	alerting bitset
+	tagged   map[tag]*posting
 }
 
 // slot is a twin in one of its two forms; neither: there is none.
@@ -71,7 +72,9 @@ func (r *roster) enter(c *cell) {
 		c.place = r.place()
 	}
 	r.slots[c.place] = slot{hot: c}
+	c.tags, c.tagsVersion = nil, 0
 	r.index(c.place, &c.twin)
+	r.retag(c)
 }
 
 // enterPassive gives p a place; t is what it encodes, nil if that cannot be read.
@@ -79,6 +82,9 @@ func (r *roster) enterPassive(p *passive, t *twin.Twin) {
 	p.place = r.place()
 	r.slots[p.place] = slot{rest: p}
 	r.index(p.place, t)
+	if t != nil {
+		r.tag(p.place, t.Tags())
+	}
 }
 
 // rests notes that c is p now.
@@ -96,8 +102,9 @@ func (r *roster) leaves(c *cell) {
 	for _, s := range []*bitset{&r.used, &r.online, &r.alerting} {
 		s.set(c.place, false)
 	}
+	r.untag(c.place, c.tags)
 	r.free = append(r.free, c.place)
-	c.place = 0
+	c.place, c.tags, c.tagsVersion = 0, nil, 0
 }
 
 func (r *roster) index(place uint32, t *twin.Twin) {
@@ -107,27 +114,18 @@ func (r *roster) index(place uint32, t *twin.Twin) {
 }
 
 // indexed are the kinds of terms that a roster answers.
-var indexed = []filter.TermKind{filter.Online, filter.Alerting}
-
-// has are the places, 64 of them from 64*i on, of twins that have all terms.
-func (r *roster) has(i int, terms []filter.Term) uint64 {
-	word := r.used.word(i)
-	for _, t := range terms {
-		set := r.online
-		if t.Kind == filter.Alerting {
-			set = r.alerting
-		}
-		if t.Want {
-			word &= set.word(i)
-		} else {
-			word &^= set.word(i)
-		}
-	}
-	return word
-}
+var indexed = []filter.TermKind{filter.Online, filter.Alerting, filter.Tagged}
 
 // next is the first place from one on whose twin has all terms; 0: there is none.
 func (r *roster) next(from uint32, terms []filter.Term) uint32 {
+	if rare, ok := r.rarest(terms); ok {
+		for place := rare.next(from); place != 0; place = rare.next(place + 1) {
+			if r.has(int(place/64), terms)&(1<<(place%64)) != 0 && r.hasTags(place, terms) {
+				return place
+			}
+		}
+		return 0
+	}
 	for i := int(from / 64); i < len(r.used); i++ {
 		word := r.has(i, terms)
 		if i == int(from/64) {
@@ -138,4 +136,26 @@ func (r *roster) next(from uint32, terms []filter.Term) uint32 {
 		}
 	}
 	return 0
+}
+
+// has are the places, 64 of them from 64*i on, of twins that have all terms but those of tags.
+func (r *roster) has(i int, terms []filter.Term) uint64 {
+	word := r.used.word(i)
+	for _, t := range terms {
+		var set bitset
+		switch t.Kind {
+		case filter.Online:
+			set = r.online
+		case filter.Alerting:
+			set = r.alerting
+		case filter.Tagged:
+			continue
+		}
+		if t.Want {
+			word &= set.word(i)
+		} else {
+			word &^= set.word(i)
+		}
+	}
+	return word
 }

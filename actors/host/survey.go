@@ -79,11 +79,9 @@ func (h *Host) Summarize(ctx context.Context, p int32, f filter.Filter, by *sele
 		case selection.ByOwner:
 			value = of.Facts.Owner
 		case selection.ByTag:
-			t := of.Whole()
-			if t == nil {
-				return nil
-			}
-			value = filter.Message(t, of.Facts).GetTags()[by.Tag]
+			b, _ := of.View.Tag(by.Tag)
+			to.AddTo(b, of.View.Value)
+			return to.Err()
 		}
 		to.Add(value, of.View.Value)
 		return to.Err()
@@ -339,3 +337,6 @@ func (v *passiveView) OpenCount() int { return v.look().OpenCount() }
 
 // Value implements filter.View.
 func (v *passiveView) Value(metric string) (float64, bool) { return v.look().Value(metric) }
+
+// Tag implements filter.View.
+func (v *passiveView) Tag(key string) ([]byte, bool) { return v.look().Tag(key) }

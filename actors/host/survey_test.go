@@ -281,3 +281,59 @@ func TestRoster(t *testing.T) {
 		t.Errorf("%d online, want %d", got, want)
 	}
 }
+
+// TestTagIndex tags and untags, few and many, and compares with maps.
+func TestTagIndex(t *testing.T) {
+	var r roster
+	random := rand.New(rand.NewPCG(5, 6))
+	const places = 4 * fewMost
+	r.used.set(0, false)
+	have := map[uint32]map[string]string{}
+	for range 30_000 {
+		place := 1 + random.Uint32N(places)
+		r.untag(place, have[place])
+		have[place] = nil
+		r.used.set(place, true)
+		if random.IntN(4) > 0 {
+			have[place] = map[string]string{"site": []string{"brno", "prague"}[random.IntN(20)/19], "serial": fmt.Sprint(random.IntN(50))}
+			r.tag(place, have[place])
+		}
+		r.online.set(place, place%2 == 0)
+	}
+	for _, terms := range [][]filter.Term{
+		{{Kind: filter.Tagged, Key: "site", Value: "brno", Want: true}},
+		{{Kind: filter.Tagged, Key: "site", Value: "brno", Want: true}, {Kind: filter.Tagged, Key: "serial", Value: "7", Want: true}},
+		{{Kind: filter.Tagged, Key: "serial", Value: "7", Want: true}, {Kind: filter.Online}},
+		{{Kind: filter.Tagged, Key: "site", Value: "prague", Want: true}, {Kind: filter.Online, Want: true}},
+		{{Kind: filter.Tagged, Key: "site", Value: "nowhere", Want: true}},
+		{{Kind: filter.Tagged, Key: "nosuch", Value: "", Want: true}},
+	} {
+		var got, want []uint32
+		for place := r.next(1, terms); place != 0; place = r.next(place+1, terms) {
+			got = append(got, place)
+		}
+		for place := uint32(1); place <= places; place++ {
+			ok := r.used.word(int(place/64))&(1<<(place%64)) != 0
+			for _, term := range terms {
+				if term.Kind == filter.Online {
+					ok = ok && term.Want == (place%2 == 0)
+				} else {
+					value, tagged := have[place][term.Key]
+					ok = ok && tagged && value == term.Value
+				}
+			}
+			if ok {
+				want = append(want, place)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%v: %d places, want %d", terms, len(got), len(want))
+		}
+	}
+	for place, tags := range have {
+		r.untag(place, tags)
+	}
+	if len(r.tagged) != 0 {
+		t.Errorf("%d tags are left that nobody has", len(r.tagged))
+	}
+}

@@ -116,7 +116,19 @@ func NewGroups(by *Grouping) *Groups {
 
 // Add counts a twin of a group; read gives its metrics.
 func (g *Groups) Add(value string, read func(metric string) (float64, bool)) {
-	to := g.group(value)
+	g.add(g.group(value), read)
+}
+
+// AddTo is Add; value is not kept.
+func (g *Groups) AddTo(value []byte, read func(metric string) (float64, bool)) {
+	to := g.groups[string(value)]
+	if to == nil {
+		to = g.group(string(value))
+	}
+	g.add(to, read)
+}
+
+func (g *Groups) add(to *group, read func(metric string) (float64, bool)) {
 	if to == nil {
 		return
 	}
@@ -125,13 +137,6 @@ func (g *Groups) Add(value string, read func(metric string) (float64, bool)) {
 		if x, ok := read(name); ok {
 			to.sketches[i].Add(x)
 		}
-	}
-}
-
-// AddCount counts twins of a group whose metrics are not asked for.
-func (g *Groups) AddCount(value string, n int64) {
-	if to := g.group(value); to != nil {
-		to.count += n
 	}
 }
 

@@ -30,6 +30,15 @@ func readerOf(k *orderKey) reader {
 		}
 	case len(k.path) > 1:
 		return nil
+	case name == "tags":
+		tag := k.key
+		return func(v filter.View) keyValue {
+			value, ok := v.Tag(tag)
+			if !ok {
+				return keyValue{kind: keyAbsent}
+			}
+			return keyValue{kind: keyString, s: string(value)}
+		}
 	}
 	switch name {
 	case "id":

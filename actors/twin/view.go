@@ -65,3 +65,9 @@ func (t *Twin) ReportedMember(key string) []byte {
 	}
 	return t.props.list[i].text[t.props.list[i].value:]
 }
+
+// Tag is the value of a tag.
+func (t *Twin) Tag(key string) ([]byte, bool) {
+	value, ok := t.Tags()[key]
+	return []byte(value), ok
+}

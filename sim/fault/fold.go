@@ -72,6 +72,9 @@ func (f *fold) take(offset int64, key, value []byte) {
 	t.Step(ev.Now, &ev.Input, f.rules, &f.effects)
 	f.compare(offset, t)
 	for i := range f.effects.Transitions {
+		if f.effects.Transitions[i].Shadow { // nobody is told
+			continue
+		}
 		f.transitions[position{f.partition, offset, i}] = f.effects.Transitions[i]
 		f.stories[t.ID()] = append(f.stories[t.ID()], codec.Alert(t.ID(), &f.effects.Transitions[i]))
 	}

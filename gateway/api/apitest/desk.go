@@ -28,7 +28,7 @@ func (f *Fleet) Acknowledge(ctx context.Context, device, id, by, comment string)
 		return nil, fmt.Errorf("acknowledge alert %s: %w", id, host.ErrAlertResolved)
 	}
 	f.acknowledged++
-	if a.GetAcknowledgedBy() != by || a.GetAcknowledgeComment() != comment {
+	if a.GetAcknowledgedBy() != by || comment != "" && a.GetAcknowledgeComment() != comment {
 		a = proto.CloneOf(a)
 		a.AcknowledgeTime = timestamppb.New(Epoch().Add(f.acknowledged))
 		a.AcknowledgedBy, a.AcknowledgeComment = by, comment
