@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
@@ -31,11 +30,14 @@ const (
 // connect opens the connection for one command: to the first node of --addr that answers, and to
 // another one when that goes away. Nothing is dialled before the first call.
 func (o *options) connect() (*grpc.ClientConn, error) {
-	opts := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+	opts, err := o.who.DialOptions(o.addr)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	opts = append(opts,
 		grpc.WithUnaryInterceptor(retryUnary),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout}),
-	}
+	)
 	target := o.addr
 	if nodes := strings.Split(o.addr, ","); len(nodes) > 1 {
 		var state resolver.State

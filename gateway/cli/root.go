@@ -8,12 +8,15 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/doppel-iot/doppel/gateway/auth"
 )
 
 // options are the flags that every client command shares.
 type options struct {
 	addr   string
 	output string
+	who    auth.Client
 }
 
 // Root is the doppel command with all client commands; the caller adds those that run something.
@@ -35,11 +38,12 @@ func Root() *cobra.Command {
 	}
 	for _, cmd := range []*cobra.Command{twinCommand(&o), commandCommand(&o), alertsCommand(&o), rulesCommand(&o), clusterCommand(&o), dlqCommand(&o), auditCommand(&o), replayCommand(&o)} {
 		cmd.PersistentFlags().StringVar(&o.addr, "addr", addr, "`HOST:PORT` of any node's gRPC door, several with commas (env DOPPEL_ADDR)")
+		identify(cmd.PersistentFlags(), &o.who)
 		cmd.PersistentFlags().StringVarP(&o.output, "output", "o", "table", "table, wide, json or yaml")
 		cmd.PersistentPreRunE = func(*cobra.Command, []string) error { return o.check() }
 		root.AddCommand(cmd)
 	}
-	root.AddCommand(detectCommand(), versionCommand())
+	root.AddCommand(detectCommand(), mqttCommand(), versionCommand())
 	return root
 }
 

@@ -15,32 +15,38 @@ import (
 
 // Options are the flags of `doppel sim`.
 type Options struct {
-	Devices     int
-	Rate        float64 // samples per second and device; 0: unpaced
-	Duration    time.Duration
-	Broker      string
-	GRPC, HTTP  string
-	Kafka       []string
-	QuestDB     string
-	Connections int
-	Inflight    int
-	Format      string
-	Batch       int
-	Metrics     int
-	Anomalies   float64
-	Faults      string
-	Replay      string
-	Speed       float64
-	Seed        uint64
-	Boot        uint64
-	Prefix      string
-	TopicRoot   string
-	TopicPrefix string
-	TLSCA       string
-	Settle      time.Duration
-	Verify      bool
-	Report      string
-	Quiet       bool
+	Devices      int
+	Rate         float64 // samples per second and device; 0: unpaced
+	Duration     time.Duration
+	Broker       string
+	GRPC, HTTP   string
+	Kafka        []string
+	QuestDB      string
+	Connections  int
+	Inflight     int
+	Format       string
+	Batch        int
+	Metrics      int
+	Anomalies    float64
+	Faults       string
+	Replay       string
+	Speed        float64
+	Seed         uint64
+	Boot         uint64
+	Prefix       string
+	TopicRoot    string
+	TopicPrefix  string
+	MQTTUser     string
+	MQTTPassword string // file
+	TLSCA        string
+	TLSCert      string
+	TLSKey       string
+	TLS          bool // of gRPC, HTTP and Kafka
+	TokenFile    string
+	Settle       time.Duration
+	Verify       bool
+	Report       string
+	Quiet        bool
 }
 
 func (o *Options) register(fs *pflag.FlagSet) {
@@ -67,7 +73,13 @@ func (o *Options) register(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Prefix, "prefix", "sim-", "beginning of the device ids")
 	fs.StringVar(&o.TopicRoot, "topic-root", "devices", "first level of the MQTT topics")
 	fs.StringVar(&o.TopicPrefix, "topic-prefix", "doppel.", "prefix of the Kafka topics")
-	fs.StringVar(&o.TLSCA, "tls-ca", "", "certificate authorities `FILE` (PEM) for mqtts")
+	fs.StringVar(&o.TLSCA, "tls-ca", "", "certificate authorities `FILE` (PEM) for mqtts, and with --tls for the rest")
+	fs.StringVar(&o.TLSCert, "tls-cert", "", "client certificate `FILE` (PEM) for the same")
+	fs.StringVar(&o.TLSKey, "tls-key", "", "its private key `FILE` (PEM)")
+	fs.BoolVar(&o.TLS, "tls", false, "gRPC, HTTP and Kafka with TLS, too")
+	fs.StringVar(&o.TokenFile, "token-file", "", "`FILE` of the token to show to the node")
+	fs.StringVar(&o.MQTTUser, "mqtt-user", "", "user at the broker: a service, or one that has all devices of the run")
+	fs.StringVar(&o.MQTTPassword, "mqtt-password-file", "", "`FILE` of its password")
 	fs.DurationVar(&o.Settle, "settle", time.Minute, "how long to wait at the end for what is not acknowledged")
 	fs.BoolVar(&o.Verify, "verify", false, "compare twins, records, rows and alerts with what was sent")
 	fs.StringVar(&o.Report, "report", "", "write the report as JSON to `FILE`")

@@ -4,8 +4,6 @@ package command
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -75,12 +73,12 @@ func Run(ctx context.Context, o *Options, out, progressOut io.Writer, log *slog.
 	if err != nil {
 		return usage(err)
 	}
-	roots, err := trust(o.TLSCA)
+	keys, err := o.keys()
 	if err != nil {
 		return usage(err)
 	}
 	cfg := fleet.Config{
-		Broker: o.Broker, TLS: roots, Connections: o.connections(len(crowd.ids)), Inflight: o.Inflight,
+		Broker: o.Broker, TLS: keys.broker, User: o.MQTTUser, Password: keys.password, Connections: o.connections(len(crowd.ids)), Inflight: o.Inflight,
 		Format: fleet.Format(o.Format), Batch: o.Batch, TopicRoot: o.TopicRoot,
 		ClientID: fmt.Sprintf("doppel-sim-%x", o.Boot), Seed: o.Seed, Faults: faults, Settle: o.Settle, Log: log,
 	}
@@ -89,7 +87,7 @@ func Run(ctx context.Context, o *Options, out, progressOut io.Writer, log *slog.
 	}
 	judge, err := oracle.Open(ctx, oracle.Config{
 		GRPC: o.GRPC, HTTP: o.HTTP, Kafka: o.Kafka, TopicPrefix: o.TopicPrefix, QuestDB: o.QuestDB,
-		Boot: o.Boot, IDs: crowd.ids, Interval: crowd.interval, Verify: o.Verify, Log: log,
+		Boot: o.Boot, IDs: crowd.ids, Interval: crowd.interval, Verify: o.Verify, Dial: keys.dial, TLS: keys.node, Token: keys.token, Log: log,
 	})
 	if err != nil {
 		return &ExitError{Code: exitUnreachable, Err: err}
@@ -161,20 +159,4 @@ func (o *Options) connections(devices int) int {
 		return min(o.Connections, devices)
 	}
 	return min(manyConns, devices)
-}
-
-// trust reads certificate authorities; nil: the system's.
-func trust(file string) (*tls.Config, error) {
-	if file == "" {
-		return nil, nil //nolint:nilnil // no configuration is a valid one
-	}
-	pem, err := os.ReadFile(file) //nolint:gosec // the user names it
-	if err != nil {
-		return nil, fmt.Errorf("tls-ca: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("tls-ca: no certificate in %s", file)
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}, nil
 }

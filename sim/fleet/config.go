@@ -58,6 +58,8 @@ type Config struct {
 	// Broker is mqtt://HOST:PORT or, with TLS, mqtts://HOST:PORT; user and password may stand in it.
 	Broker string
 	TLS    *tls.Config // for mqtts; nil: the system's roots
+	// User and Password, if there is a user, go before those in the URL.
+	User, Password string
 	// Connections defaults to 1.
 	Connections int
 	// Inflight is the number of unacknowledged messages of a connection, at most; default 512. The

@@ -31,6 +31,9 @@ func New(cfg Config) (*Fleet, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.User != "" {
+		e.user, e.password = cfg.User, cfg.Password
+	}
 	f := &Fleet{cfg: cfg, stop: make(chan struct{})}
 	for i := range cfg.Connections {
 		f.conns = append(f.conns, newConn(cfg, e, fmt.Sprintf("%s-%d", cfg.ClientID, i), i))

@@ -3,6 +3,7 @@ package oracle
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,14 +12,29 @@ import (
 	"time"
 )
 
+// scraper reads /metrics.
+type scraper struct {
+	client *http.Client
+	scheme string
+	token  string
+}
+
+func newScraper(secure *tls.Config, token string) *scraper {
+	s := &scraper{client: http.DefaultClient, scheme: "http://", token: token}
+	if secure != nil {
+		s.scheme, s.client = "https://", &http.Client{Transport: &http.Transport{TLSClientConfig: secure, ForceAttemptHTTP2: true}}
+	}
+	return s
+}
+
 // nodesCPU is the CPU time of all nodes that list names.
-func nodesCPU(ctx context.Context, list string) (sum time.Duration, err error) {
+func (s *scraper) nodesCPU(ctx context.Context, list string) (sum time.Duration, err error) {
 	all := addresses(list)
 	if len(all) == 0 {
 		return 0, errors.New("metrics: no address")
 	}
 	for _, address := range all {
-		used, err := nodeCPU(ctx, address)
+		used, err := s.nodeCPU(ctx, address)
 		if err != nil {
 			return 0, err
 		}
@@ -28,10 +44,10 @@ func nodesCPU(ctx context.Context, list string) (sum time.Duration, err error) {
 }
 
 // nodeCPU reads process_cpu_seconds_total from a node's /metrics; address is HOST:PORT or a URL.
-func nodeCPU(ctx context.Context, address string) (time.Duration, error) {
+func (s *scraper) nodeCPU(ctx context.Context, address string) (time.Duration, error) {
 	base := address
 	if !strings.Contains(base, "://") {
-		base = "http://" + base
+		base = s.scheme + base
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -39,7 +55,10 @@ func nodeCPU(ctx context.Context, address string) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("metrics: %w", err)
 	}
-	res, err := http.DefaultClient.Do(req)
+	if s.token != "" {
+		req.Header.Set("Authorization", "Bearer "+s.token)
+	}
+	res, err := s.client.Do(req)
 	if err != nil {
 		return 0, fmt.Errorf("metrics: %w", err)
 	}

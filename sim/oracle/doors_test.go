@@ -29,18 +29,18 @@ func TestNodeCPU(t *testing.T) {
 	}))
 	defer s.Close()
 	for _, address := range []string{s.URL, strings.TrimPrefix(s.URL, "http://")} {
-		if got, err := nodeCPU(t.Context(), address); err != nil || got != 12500*time.Millisecond {
+		if got, err := newScraper(nil, "").nodeCPU(t.Context(), address); err != nil || got != 12500*time.Millisecond {
 			t.Errorf("%s: %v, %v", address, got, err)
 		}
 	}
-	if got, err := nodesCPU(t.Context(), s.URL+", "+s.URL); err != nil || got != 25*time.Second {
+	if got, err := newScraper(nil, "").nodesCPU(t.Context(), s.URL+", "+s.URL); err != nil || got != 25*time.Second {
 		t.Errorf("two nodes: %v, %v", got, err)
 	}
-	if _, err := nodesCPU(t.Context(), s.URL+",127.0.0.1:1"); err == nil {
+	if _, err := newScraper(nil, "").nodesCPU(t.Context(), s.URL+",127.0.0.1:1"); err == nil {
 		t.Error("no error though one of two nodes is away")
 	}
 	body = "go_goroutines 3\n"
-	if _, err := nodeCPU(t.Context(), s.URL); err == nil {
+	if _, err := newScraper(nil, "").nodeCPU(t.Context(), s.URL); err == nil {
 		t.Error("no error though the metric is missing")
 	}
 }
@@ -111,7 +111,7 @@ func TestTail(t *testing.T) {
 	l.Sent(0, 1, 10, time.Now().UnixNano())
 	l.Poisoned([]byte("bad"))
 	produce(1, "bad")
-	tail, err := openTail(t.Context(), cluster.ListenAddrs(), "x.", newChangelog(boot, l, nil), l, slog.New(slog.DiscardHandler))
+	tail, err := openTail(t.Context(), cluster.ListenAddrs(), nil, "x.", newChangelog(boot, l, nil), l, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestTail(t *testing.T) {
 	cancel()
 	<-done
 
-	if _, err := openTail(t.Context(), cluster.ListenAddrs(), "y.", nil, l, nil); err == nil {
+	if _, err := openTail(t.Context(), cluster.ListenAddrs(), nil, "y.", nil, l, nil); err == nil {
 		t.Error("no error though the topics are missing")
 	}
 }

@@ -11,15 +11,18 @@ import (
 )
 
 // dial connects to the first of the given nodes that answers, and to another one when that goes away.
-func dial(nodes string) (*grpc.ClientConn, error) {
+func dial(nodes string, as []grpc.DialOption) (*grpc.ClientConn, error) {
 	var state resolver.State
 	for _, a := range addresses(nodes) {
 		state.Endpoints = append(state.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: a, ServerName: a}}})
 	}
-	target, opts := nodes, []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultServiceConfig(Patience),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.WaitForReady(true)),
+	if len(as) == 0 {
+		as = []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
 	}
+	target, opts := nodes, append([]grpc.DialOption{
+		grpc.WithDefaultServiceConfig(Patience),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.WaitForReady(true)),
+	}, as...)
 	if len(state.Endpoints) > 1 {
 		several := manual.NewBuilderWithScheme("nodes")
 		several.InitialState(state)

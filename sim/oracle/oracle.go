@@ -8,6 +8,7 @@ package oracle
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"sync"
 	"time"
@@ -30,7 +31,12 @@ type Config struct {
 	Interval    time.Duration
 	// Verify turns the checks on; without it only the nodes' CPU time is read.
 	Verify bool
-	Log    *slog.Logger
+	// Dial says who this is to the nodes, and whether they are encrypted. Default: nobody, in plain text.
+	Dial []grpc.DialOption
+	// TLS is for Kafka and HTTP; nil: plain. Token is shown to /metrics.
+	TLS   *tls.Config
+	Token string
+	Log   *slog.Logger
 }
 
 const (
@@ -54,6 +60,7 @@ type Oracle struct {
 	bases  map[string]base
 	tail   *tail
 	alerts *alertWatch
+	scrape *scraper
 	cpu    time.Duration
 	cpuErr error
 
@@ -76,12 +83,13 @@ func Open(ctx context.Context, cfg Config) (*Oracle, error) {
 			return nil, err
 		}
 	}
-	o.cpu, o.cpuErr = nodesCPU(ctx, cfg.HTTP)
+	o.scrape = newScraper(cfg.TLS, cfg.Token)
+	o.cpu, o.cpuErr = o.scrape.nodesCPU(ctx, cfg.HTTP)
 	return o, nil
 }
 
 func (o *Oracle) watch(ctx context.Context) error {
-	conn, err := dial(o.cfg.GRPC)
+	conn, err := dial(o.cfg.GRPC, o.cfg.Dial)
 	if err != nil {
 		return err
 	}
@@ -109,7 +117,7 @@ func (o *Oracle) watch(ctx context.Context) error {
 
 	if len(o.cfg.Kafka) > 0 {
 		c := newChangelog(o.cfg.Boot, o.ledger, o.epochs(starting))
-		if o.tail, err = openTail(starting, o.cfg.Kafka, o.cfg.TopicPrefix, c, o.ledger, o.cfg.Log); err != nil {
+		if o.tail, err = openTail(starting, o.cfg.Kafka, o.cfg.TLS, o.cfg.TopicPrefix, c, o.ledger, o.cfg.Log); err != nil {
 			return err
 		}
 		o.background.Go(func() { o.tail.run(run) })
@@ -151,7 +159,7 @@ func (o *Oracle) Base(id string) (digest, set uint64) {
 // Check fills in what a report says of the node. p is the fleet's final account.
 func (o *Oracle) Check(ctx context.Context, r *Report, devices []Device, p *fleet.Progress) {
 	if o.cpuErr == nil && p.Messages > 0 {
-		if after, err := nodesCPU(ctx, o.cfg.HTTP); err == nil && after >= o.cpu {
+		if after, err := o.scrape.nodesCPU(ctx, o.cfg.HTTP); err == nil && after >= o.cpu {
 			us := float64((after - o.cpu).Microseconds()) / float64(p.Messages)
 			r.NodeCPU = &us
 		}

@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -28,9 +29,13 @@ type tail struct {
 }
 
 // openTail notes the end offsets and opens the consumer; run consumes.
-func openTail(ctx context.Context, seeds []string, prefix string, c *changelog, l *ledger, log *slog.Logger) (*tail, error) {
+func openTail(ctx context.Context, seeds []string, secure *tls.Config, prefix string, c *changelog, l *ledger, log *slog.Logger) (*tail, error) {
 	t := &tail{telemetry: prefix + "telemetry", dlq: prefix + "dlq", ledger: l, changelog: c, log: log}
-	probe, err := kgo.NewClient(kgo.SeedBrokers(seeds...))
+	to := []kgo.Opt{kgo.SeedBrokers(seeds...)}
+	if secure != nil {
+		to = append(to, kgo.DialTLSConfig(secure))
+	}
+	probe, err := kgo.NewClient(to...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)
 	}
@@ -49,11 +54,7 @@ func openTail(ctx context.Context, seeds []string, prefix string, c *changelog, 
 		}
 		from[o.Topic][o.Partition] = kgo.NewOffset().At(o.Offset)
 	})
-	t.client, err = kgo.NewClient(
-		kgo.SeedBrokers(seeds...),
-		kgo.ConsumePartitions(from),
-		kgo.FetchMaxWait(100*time.Millisecond),
-	)
+	t.client, err = kgo.NewClient(append(to, kgo.ConsumePartitions(from), kgo.FetchMaxWait(100*time.Millisecond))...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)
 	}
