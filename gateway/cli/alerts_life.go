@@ -124,7 +124,11 @@ func describeExplanation(w io.Writer, e *doppelv1.ExplainAlertResponse) {
 	if len(e.GetEvidence()) == 0 {
 		return
 	}
-	fmt.Fprintln(w)
+	of := a.GetMetric()
+	if of == "" {
+		of = "the device (its first metric)"
+	}
+	fmt.Fprintf(w, "\nReadings of %s around its transitions:\n", of)
 	columns(w, func(w io.Writer) {
 		fmt.Fprintln(w, "TIME\tBOOT\tSEQ\tVALUE\tZ\t")
 		told := false
