@@ -46,7 +46,7 @@ func (a *alertmanager) start() {
 	if err := os.WriteFile(config, []byte("route: {receiver: nobody}\nreceivers: [{name: nobody}]\n"), 0o600); err != nil {
 		a.t.Fatal(err)
 	}
-	a.cmd = exec.Command(program, "--config.file="+config, "--storage.path="+dir, "--web.listen-address="+a.addr, "--cluster.listen-address=") //nolint:noctx,gosec // it is ended by stop
+	a.cmd = exec.Command(program, "--config.file="+config, "--storage.path="+dir, "--web.listen-address="+a.addr, "--cluster.listen-address=") //nolint:gosec // it is ended by stop
 	a.cmd.Stdout, a.cmd.Stderr = &a.out, &a.out
 	if err := a.cmd.Start(); err != nil {
 		a.t.Fatal(err)
@@ -72,7 +72,7 @@ func (a *alertmanager) alerts() ([]map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read
+	defer resp.Body.Close()
 	var got []struct{ Labels map[string]string }
 	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {
 		return nil, err

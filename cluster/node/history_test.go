@@ -106,7 +106,7 @@ func asJSON(t *testing.T, n *nodetest.Node, id string, start time.Time) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer resp.Body.Close() //nolint:errcheck // only read
+		defer resp.Body.Close()
 		b, err := io.ReadAll(resp.Body)
 		if err == nil {
 			err = json.Unmarshal(b, into)

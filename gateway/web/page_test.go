@@ -173,6 +173,32 @@ func TestPage(t *testing.T) {
 	b.until("what happened in between", `document.querySelector("#alerts-rows").innerText.includes("pump-00777") && !document.querySelector("#alerts-rows").innerText.includes("`+mac+`")`, `document.querySelector("#alerts-rows").innerText`)
 }
 
+// TestChartRemembers: a chart shows what was before the page looked.
+func TestChartRemembers(t *testing.T) {
+	s := newSite(t, nil)
+	s.Remember(time.Now().Add(-4 * time.Minute))
+	s.Put(pump(mac, 200, 21.5))
+	b := newBrowser(t, 1000, 800)
+	b.open(s.url + "/#/twins/" + mac)
+	// The line is where only the past can have drawn it: in the left half, behind the axis.
+	b.until("the past in the chart", `(() => {
+		const probe = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
+		probe.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--accent");
+		probe.fillRect(0, 0, 1, 1);
+		const [r, g, b] = probe.getImageData(0, 0, 1, 1).data;
+		const chart = document.querySelector("#chart");
+		const data = chart.getContext("2d").getImageData(chart.width * 0.2, 0, chart.width * 0.3, chart.height).data;
+		let n = 0;
+		for (let i = 0; i < data.length; i += 4)
+			if (Math.abs(data[i] - r) < 3 && Math.abs(data[i+1] - g) < 3 && Math.abs(data[i+2] - b) < 3) n++;
+		return n > 20;
+	})()`, `document.querySelector("#detail").innerText`)
+	b.screenshot("past")
+	if len(b.problems) > 0 {
+		t.Errorf("console: %v", b.problems)
+	}
+}
+
 // drawn is an expression that says whether a colour of the style sheet is somewhere in the chart.
 func drawn(name string) string {
 	return fmt.Sprintf(`(() => {

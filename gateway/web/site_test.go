@@ -52,7 +52,7 @@ func newSite(t *testing.T, change func(*Config)) *site {
 	hub := api.NewHub(api.HubConfig{Alerts: alerts})
 	follow(t, hub)
 	f := apitest.NewFleet(hub, alerts)
-	a, err := api.New(api.Config{Twins: f, Alerts: f, Fleet: f, Rules: f, Hub: hub, Log: log})
+	a, err := api.New(api.Config{Twins: f, History: f, Alerts: f, Fleet: f, Rules: f, Hub: hub, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,7 +65,7 @@ func TestIdsWithColons(t *testing.T) {
 			"/v1/twins/aa:bb:cc:dd:ee:ff:reset", "/v1/twins/aa%3Abb:replay", "/v1/twins/aa:bb/commands/re:start",
 			"/v1/alerts/0000000000000abc:acknowledge", "/v1/alerts:silence", "/v1/rules:test", "/v1/deadLetters:redrive",
 		},
-		"GET":    {"/v1/twins/aa:bb/history", "/v1/alerts/0000000000000abc:explain", "/v1/deadLetters"},
+		"GET":    {"/v1/alerts/0000000000000abc:explain", "/v1/deadLetters"},
 		"DELETE": {"/v1/twins/aa:bb:cc:dd:ee:ff", "/v1/rules/a.b"},
 		"PATCH":  {"/v1/twins/aa:bb:cc:dd:ee:ff"},
 		"PUT":    {"/v1/rules/a.b"},
@@ -93,6 +93,9 @@ func TestErrorsAsJSON(t *testing.T) {
 	}{
 		{"GET", "/v1/twins/nosuch:aa", "", 404, 5, ""},
 		{"GET", "/v1/twins/a%2Fb", "", 400, 3, "id"},
+		{"GET", "/v1/twins/aa:bb/history", "", 400, 3, "metric"},
+		{"GET", "/v1/twins/aa:bb/history?metric=m", "", 404, 5, ""},
+		{"GET", "/v1/twins/a/history?metric=m&interval=0s", "", 400, 3, "interval"},
 		{"GET", "/v1/twins/" + strings.Repeat("x", 200), "", 400, 3, "id"},
 		{"GET", "/v1/twins?filter=nope", "", 400, 3, "filter"},
 		{"GET", "/v1/twins?pageToken=x", "", 400, 3, "page_token"},

@@ -38,8 +38,9 @@ type Fleet struct {
 	block  chan struct{} // non-nil: reads wait for it or for their context
 	panics bool
 
-	difference string // what audits and replays find
-	retained   int64  // what History says of it
+	difference string    // what audits and replays find
+	retained   int64     // what History says of it
+	since      time.Time // History begins; zero: Epoch
 
 	acknowledged time.Duration // how often alerts were acknowledged
 	rules        rules

@@ -8,8 +8,8 @@ import (
 	"github.com/doppel-iot/doppel/actors/history"
 )
 
-// History implements api.History: each metric of a twin had a sample a second since Epoch, as many as the
-// twin has versions, the value of the nth being n; those of every tenth second are missing.
+// History implements api.History: each metric of a twin had a sample a second since Epoch, or the time that
+// Remember was told, as many as the twin has versions, the value of the nth being n; those of every tenth second are missing.
 func (f *Fleet) History(ctx context.Context, q history.Query) (history.Page, error) {
 	t, err := f.Twin(ctx, q.Device)
 	if err != nil {
@@ -21,7 +21,7 @@ func (f *Fleet) History(ctx context.Context, q history.Query) (history.Page, err
 	}
 	var points []history.Point
 	for n := uint64(1); n <= t.GetVersion(); n++ {
-		at := history.Place{Time: Epoch().Add(time.Duration(n) * time.Second).UnixNano(), Boot: 2, Seq: n}
+		at := history.Place{Time: f.began().Add(time.Duration(n) * time.Second).UnixNano(), Boot: 2, Seq: n}
 		if n%10 == 0 || at.Time < q.Start || at.Time >= q.End {
 			continue
 		}
@@ -61,6 +61,22 @@ func sum(points []history.Point, p history.Point, q *history.Query) []history.Po
 	return append(points, history.Point{
 		Place: history.Place{Time: at}, Z: math.NaN(), Count: 1, Mean: p.Value, Min: p.Value, Max: p.Value,
 	})
+}
+
+// Remember makes History begin at a time.
+func (f *Fleet) Remember(from time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.since = from
+}
+
+func (f *Fleet) began() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.since.IsZero() {
+		return Epoch()
+	}
+	return f.since
 }
 
 // Retain makes History say that what came before a time is gone.

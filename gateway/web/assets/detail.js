@@ -23,6 +23,7 @@ class View {
   constructor(id) {
     this.id = id;
     this.series = new Map(); // metric → points
+    this.recalled = new Set(); // metrics whose past was asked for
     this.alerts = new Map(); // id → alert
     this.metric = ""; // shown in the chart
     this.chosen = false; // by hand
@@ -54,6 +55,26 @@ class View {
       this.drawAlerts();
     } catch (error) {
       if (error.name !== "AbortError") this.problem(error.message);
+    }
+  }
+
+  /** Puts what a metric was in front of what it has been since the page looks. */
+  async recall(metric) {
+    this.recalled.add(metric);
+    const seconds = Math.max(...[...byId("twin-window").options].map((option) => Number(option.value)));
+    const now = Date.now();
+    const query = { metric, start: new Date(now - seconds * 1000).toISOString(), end: new Date(now).toISOString(), pageSize: kept / 2 };
+    const path = `/v1/twins/${encodeURIComponent(this.id)}/history`;
+    try {
+      let page = await get(path, query, this.abort.signal);
+      if (page.nextPageToken) page = await get(path, { ...query, interval: `${seconds / 1000}s` }, this.abort.signal);
+      const live = this.series.get(metric) ?? [];
+      const until = live[0]?.t ?? Infinity;
+      const past = page.points.map((p) => ({ t: millis(p.time), v: p.count === "0" ? p.value : p.mean, mean: 0, stddev: 0 }));
+      this.series.set(metric, [...past.filter((p) => p.t < until), ...live]);
+      this.chart();
+    } catch {
+      // The chart begins now; a twin that cannot be read is told of elsewhere.
     }
   }
 
@@ -178,6 +199,7 @@ class View {
 
   chart() {
     if (byId("twin-body").hidden) return;
+    if (this.metric && !this.recalled.has(this.metric)) this.recall(this.metric);
     const points = this.series.get(this.metric) ?? [];
     const marks = [...this.alerts.values()].filter((a) => !a.metric || a.metric === this.metric).map((a) => ({
       from: millis(a.fireTime ?? a.createTime), to: a.resolveTime ? millis(a.resolveTime) : Infinity, severity: a.severity,
