@@ -24,6 +24,8 @@ type Config struct {
 	// Anomalies is the chance of an anomaly per device and minute (Interval 0: per 1,000 samples).
 	Anomalies float64
 	Plan      []Planned
+	// Steady makes it refuse to reboot.
+	Steady bool
 	// Digest and Set are what the device's twin holds already; the digests run on from there.
 	Digest, Set uint64
 }
@@ -41,6 +43,8 @@ type Device struct {
 	episode  episode
 	labels   []Label
 	chain    Chain
+	told     control
+	before   uint64 // samples of earlier boots
 }
 
 // New returns a device that has sent nothing.
@@ -80,7 +84,7 @@ const (
 
 // Due is when the next sample is due, unix nanoseconds, or Never or Unpaced.
 func (d *Device) Due() int64 {
-	if d.cfg.Limit > 0 && d.seq >= d.cfg.Limit {
+	if d.cfg.Limit > 0 && d.before+d.seq >= d.cfg.Limit {
 		return Never
 	}
 	if d.cfg.Interval == 0 {
