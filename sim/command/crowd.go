@@ -66,7 +66,7 @@ func (c *crowd) start(now time.Time, base func(id string) (digest, set uint64)) 
 	for i := range o.Devices {
 		cfg := device.Config{
 			ID: c.ids[i], Seed: o.Seed, Index: uint64(i), Boot: o.Boot, Metrics: o.Metrics,
-			Interval: int64(c.interval), Anomalies: o.Anomalies,
+			Interval: int64(c.interval), Anomalies: o.Anomalies, Steady: o.Verify,
 			Skew: int64(clocks.Between(-1, 1) * float64(c.skew)),
 		}
 		// Devices are spread over the interval, so that the fleet is a steady stream.

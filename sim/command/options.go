@@ -47,6 +47,8 @@ type Options struct {
 	Verify       bool
 	Report       string
 	Quiet        bool
+	Interactive  bool
+	MQTTVersion  string
 }
 
 func (o *Options) register(fs *pflag.FlagSet) {
@@ -65,7 +67,9 @@ func (o *Options) register(fs *pflag.FlagSet) {
 	fs.IntVar(&o.Batch, "batch", 1, "samples in a message")
 	fs.IntVar(&o.Metrics, "metrics", 3, "metrics of a sample: temperature, vibration, pressure, …")
 	fs.Float64Var(&o.Anomalies, "anomalies", 0, "chance `P` of a labelled anomaly, per device and minute (--rate 0: per 1,000 samples)")
-	fs.StringVar(&o.Faults, "faults", "", "`LIST` of dup=P,reorder=P,poison=P (per message), drop-conn=P (per connection and second), skew=D (device clocks, within ±D)")
+	fs.StringVar(&o.Faults, "faults", "", "`LIST` of dup=P,reorder=P,poison=P, offline=P (per message; offline devices store and send later), drop-conn=P (per connection and second), skew=D (device clocks, within ±D)")
+	fs.BoolVar(&o.Interactive, "interactive", false, "devices take desired properties and report them, obey _sampling, and answer the commands ping, set and reboot")
+	fs.StringVar(&o.MQTTVersion, "mqtt-version", "5", "`VERSION` of MQTT: 5 or 3.1.1")
 	fs.StringVar(&o.Replay, "replay", "", "`DIR` of CSV series (timestamp,value; any depth), each played as a device with the metric \"value\"")
 	fs.Float64Var(&o.Speed, "speed", 1, "how much faster series are played; they start now, times shifted, and start over at their end")
 	fs.Uint64Var(&o.Seed, "seed", 1, "seed of values, anomalies and faults")
@@ -98,6 +102,9 @@ func (o *Options) check() error {
 	}
 	if o.Rate == 0 && o.Replay != "" {
 		bad("rate: 0 (as fast as possible) does not go with replay, whose pace is that of the recording")
+	}
+	if o.MQTTVersion != "5" && o.MQTTVersion != "3.1.1" {
+		bad("mqtt-version: %q, want 5 or 3.1.1", o.MQTTVersion)
 	}
 	if o.Duration <= 0 {
 		bad("duration: %v, want more than 0", o.Duration)
@@ -149,7 +156,7 @@ func parseFaults(list string) (f fleet.Faults, skew time.Duration, err error) {
 	if list == "" {
 		return f, 0, nil
 	}
-	chances := map[string]*float64{"dup": &f.Dup, "reorder": &f.Reorder, "drop-conn": &f.DropConn, "poison": &f.Poison}
+	chances := map[string]*float64{"dup": &f.Dup, "reorder": &f.Reorder, "drop-conn": &f.DropConn, "poison": &f.Poison, "offline": &f.Offline}
 	for item := range strings.SplitSeq(list, ",") {
 		name, value, found := strings.Cut(strings.TrimSpace(item), "=")
 		if !found {
@@ -163,7 +170,7 @@ func parseFaults(list string) (f fleet.Faults, skew time.Duration, err error) {
 		}
 		p, known := chances[name]
 		if !known {
-			return f, 0, fmt.Errorf("faults: %q, want dup, reorder, drop-conn, skew or poison", name)
+			return f, 0, fmt.Errorf("faults: %q, want dup, reorder, drop-conn, offline, skew or poison", name)
 		}
 		v, err := strconv.ParseFloat(value, 64)
 		if err != nil || !(v >= 0 && v <= 1) {

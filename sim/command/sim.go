@@ -81,6 +81,7 @@ func Run(ctx context.Context, o *Options, out, progressOut io.Writer, log *slog.
 		Broker: o.Broker, TLS: keys.broker, User: o.MQTTUser, Password: keys.password, Connections: o.connections(len(crowd.ids)), Inflight: o.Inflight,
 		Format: fleet.Format(o.Format), Batch: o.Batch, TopicRoot: o.TopicRoot,
 		ClientID: fmt.Sprintf("doppel-sim-%x", o.Boot), Seed: o.Seed, Faults: faults, Settle: o.Settle, Log: log,
+		Interactive: o.Interactive, Version: o.version(),
 	}
 	if _, err := fleet.New(cfg); err != nil {
 		return usage(err)
@@ -152,6 +153,13 @@ func conclude(r *oracle.Report, devices []oracle.Device, file string, out io.Wri
 		return &ExitError{Code: exitDifferent, Err: errors.New("the run shows differences: " + r.Findings[0])}
 	}
 	return nil
+}
+
+func (o *Options) version() fleet.Version {
+	if o.MQTTVersion == "3.1.1" {
+		return fleet.V311
+	}
+	return fleet.V5
 }
 
 func (o *Options) connections(devices int) int {

@@ -48,7 +48,7 @@ func Fleet(ctx context.Context, url string, cfg Config) error {
 	start := time.Now()
 	boot := uint64(start.UnixMilli())
 	f, err := fleet.New(fleet.Config{
-		Broker: url, Connections: connections, Format: fleet.JSON, Settle: settle, Log: cfg.Log,
+		Broker: url, Connections: connections, Format: fleet.JSON, Settle: settle, Log: cfg.Log, Interactive: true,
 		ClientID: fmt.Sprintf("doppel-demo-%x", boot),
 	})
 	if err != nil {

@@ -51,6 +51,9 @@ type Faults struct {
 	DropConn float64
 	// Poison is the chance that a message is followed by a broken one.
 	Poison float64
+	// Offline is the chance, per message, of a device to be offline for 1 to 10 s: it keeps what it has to
+	// say, and says it in order when it is back.
+	Offline float64
 }
 
 // Config is what a fleet needs; the zero values of all but Broker are usable.
@@ -72,11 +75,25 @@ type Config struct {
 	ClientID  string // connections append their number; default "doppel-sim"
 	Seed      uint64 // of the faults
 	Faults    Faults
+	// Version of MQTT, default V5.
+	Version Version
+	// Interactive subscribes the devices that are Obedient to what they are told. The others, and all
+	// without it, cost no subscription.
+	Interactive bool
 	// Settle is how long Run waits at the end for what is still unacknowledged; default 60 s.
 	Settle   time.Duration
 	Observer Observer // may be nil
 	Log      *slog.Logger
 }
+
+// Version is a protocol level of MQTT.
+type Version byte
+
+// The versions.
+const (
+	V311 Version = 4
+	V5   Version = 5
+)
 
 const (
 	maxBatch = 1000
@@ -108,12 +125,19 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Settle == 0 {
 		c.Settle = time.Minute
 	}
+	if c.Version == 0 {
+		c.Version = V5
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	switch {
 	case c.Connections < 0:
 		return c, errors.New("connections must be positive")
+	case c.Version != V5 && c.Version != V311:
+		return c, fmt.Errorf("version %d of MQTT: want 5 or 4 (3.1.1)", c.Version)
+	case c.Version != V5 && c.Faults.Poison > 0:
+		return c, errors.New("poison needs MQTT 5: some of it is in the content type")
 	case c.Inflight < 0 || c.Inflight > maxInflight:
 		return c, fmt.Errorf("inflight must be between 1 and %d", maxInflight)
 	case c.Batch < 0 || c.Batch > maxBatch:

@@ -35,6 +35,7 @@ type conn struct {
 	devices   queue[*sender]
 	later     queue[*message]
 	script    script
+	obedient  map[string]*listener // by id
 	nextCut   int64
 	lastWrite int64
 	until     int64
@@ -46,7 +47,8 @@ type conn struct {
 	totals totals
 	// waiting is set when the writer sleeps for want of room; freed wakes it.
 	waiting bool
-	refused bool // the broker refused a message; the link was cut for it
+	inbox   []heard // what obedient devices were told
+	refused bool    // the broker refused a message; the link was cut for it
 	freed   chan struct{}
 	// lag is how long the last acknowledged message took, nanoseconds.
 	lag atomic.Int64
@@ -61,6 +63,7 @@ func newConn(cfg Config, e endpoint, clientID string, index int) *conn {
 		clientID: clientID,
 		log:      cfg.Log.With("client_id", clientID),
 		window:   newWindow(cfg.Inflight),
+		obedient: make(map[string]*listener),
 		limit:    cfg.Inflight,
 		totals:   newTotals(),
 		freed:    make(chan struct{}, 1),
@@ -69,14 +72,14 @@ func newConn(cfg Config, e endpoint, clientID string, index int) *conn {
 			random:  device.NewRandom(cfg.Seed, 1<<32+uint64(index)),
 			encoder: encoder{format: cfg.Format},
 			batch:   cfg.Batch,
-			props:   contentType(cfg.Format.contentType()),
+			props:   telemetryProperties(cfg),
 		},
 	}
 }
 
 // open connects and starts the reader.
 func (c *conn) open(ctx context.Context) error {
-	l, err := dial(ctx, c.endpoint, c.clientID)
+	l, err := dial(ctx, c.endpoint, c.cfg.Version, c.clientID)
 	if err != nil {
 		return err
 	}
@@ -92,6 +95,9 @@ func (c *conn) run(ctx context.Context, stop <-chan struct{}) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	c.nextCut = time.Now().Add(time.Second).UnixNano()
+	if err := c.subscribeAgain(ctx); err != nil {
+		c.log.Debug("subscribe failed", "error", err) // the connection has ended
+	}
 	for {
 		select {
 		case <-stop:
@@ -99,6 +105,7 @@ func (c *conn) run(ctx context.Context, stop <-chan struct{}) {
 			stop = nil
 		default:
 		}
+		c.hear()
 		now := time.Now().UnixNano()
 		full, wrote := c.fill(now)
 		if wrote > 0 {
@@ -263,6 +270,9 @@ func (c *conn) reconnect(ctx context.Context) bool {
 		case <-time.After(wait):
 		}
 		err := c.open(ctx)
+		if err == nil {
+			err = c.subscribeAgain(ctx)
+		}
 		if err == nil {
 			c.resend()
 			return true

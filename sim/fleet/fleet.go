@@ -112,6 +112,9 @@ func (f *Fleet) distribute(sources []Source, until int64) []*sender {
 		d := &sender{source: s, index: i, topic: []byte(f.cfg.TopicRoot + "/" + s.ID() + "/telemetry")}
 		senders[i] = d
 		c := f.conns[i%len(f.conns)]
+		if o, ok := s.(Obedient); ok && f.cfg.Interactive {
+			c.obedient[s.ID()] = &listener{sender: d, source: o}
+		}
 		c.until = until
 		at := s.Due()
 		if at == device.Unpaced {
@@ -172,6 +175,9 @@ func (f *Fleet) result(senders []*sender) Result {
 		r.Devices[i].Swapped = d.swapped
 		if d.held != nil {
 			leave(d, d.held.first, d.held.samples)
+		}
+		for _, m := range d.stored {
+			leave(d, m.first, m.samples)
 		}
 		for _, s := range d.pending {
 			leave(d, s.Seq, 1)

@@ -22,11 +22,12 @@ type link struct {
 	tcp            *net.TCPConn
 	reader         *bufio.Reader
 	receiveMaximum int
+	granted        chan bool     // a SUBACK came: whether it refused something
 	ended          chan struct{} // closed when the reader has returned
 }
 
 // dial opens a connection and speaks CONNECT.
-func dial(ctx context.Context, e endpoint, clientID string) (*link, error) {
+func dial(ctx context.Context, e endpoint, version Version, clientID string) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	var d net.Dialer
@@ -34,25 +35,25 @@ func dial(ctx context.Context, e endpoint, clientID string) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &link{net: raw, ended: make(chan struct{})}
+	l := &link{net: raw, granted: make(chan bool, 1), ended: make(chan struct{})}
 	l.tcp, _ = raw.(*net.TCPConn)
 	if e.tls != nil {
 		l.net = tls.Client(raw, e.tls)
 	}
 	l.reader = bufio.NewReaderSize(l.net, readBuffer)
-	if err := l.handshake(ctx, e, clientID); err != nil {
+	if err := l.handshake(ctx, e, version, clientID); err != nil {
 		return nil, errors.Join(err, l.net.Close())
 	}
 	return l, nil
 }
 
-func (l *link) handshake(ctx context.Context, e endpoint, clientID string) error {
+func (l *link) handshake(ctx context.Context, e endpoint, version Version, clientID string) error {
 	deadline, _ := ctx.Deadline()
 	if err := l.net.SetDeadline(deadline); err != nil {
 		return err
 	}
 	hello := appendConnect(nil, credentials{
-		clientID: clientID, user: e.user, password: e.password, keepAlive: uint16(keepAlive / time.Second),
+		version: version, clientID: clientID, user: e.user, password: e.password, keepAlive: uint16(keepAlive / time.Second),
 	})
 	if _, err := l.net.Write(hello); err != nil {
 		return fmt.Errorf("connect: %w", err)
@@ -64,7 +65,7 @@ func (l *link) handshake(ctx context.Context, e endpoint, clientID string) error
 	if p.kind != packetConnack {
 		return fmt.Errorf("packet of type 0x%02x where CONNACK was due", p.kind)
 	}
-	if l.receiveMaximum, err = parseConnack(p.body); err != nil {
+	if l.receiveMaximum, err = parseConnack(version, p.body); err != nil {
 		return err
 	}
 	return l.net.SetDeadline(time.Time{})

@@ -28,6 +28,7 @@ const (
 
 // credentials open a connection.
 type credentials struct {
+	version                  Version
 	clientID, user, password string
 	keepAlive                uint16 // seconds
 }
@@ -43,9 +44,11 @@ func appendConnect(b []byte, c credentials) []byte {
 		flags |= 0x40
 	}
 	body := appendString(nil, "MQTT")
-	body = append(body, 5, flags)
+	body = append(body, byte(c.version), flags)
 	body = binary.BigEndian.AppendUint16(body, c.keepAlive)
-	body = append(body, 0) // no properties
+	if c.version == V5 {
+		body = append(body, 0) // no properties
+	}
 	body = appendString(body, c.clientID)
 	if c.user != "" {
 		body = appendString(body, c.user)
@@ -67,6 +70,14 @@ func appendPublish(b, topic []byte, id uint16, properties, payload []byte) []byt
 	b = binary.BigEndian.AppendUint16(b, id)
 	b = append(b, properties...)
 	return append(b, payload...)
+}
+
+// telemetryProperties are those of every sample; MQTT 3.1.1 has none.
+func telemetryProperties(cfg Config) []byte {
+	if cfg.Version != V5 {
+		return nil
+	}
+	return contentType(cfg.Format.contentType())
 }
 
 // contentType encodes the properties of a PUBLISH: its Content Type, or none.
@@ -93,8 +104,9 @@ func appendLength(b []byte, n int) []byte {
 
 // incoming is a packet from the broker; body is valid until the next read.
 type incoming struct {
-	kind byte
-	body []byte
+	kind  byte
+	first byte // with its flags
+	body  []byte
 }
 
 var errLength = errors.New("malformed remaining length")
@@ -129,16 +141,19 @@ func readPacket(r *bufio.Reader, buf []byte) (incoming, error) {
 	if _, err := io.ReadFull(r, buf); err != nil {
 		return incoming{}, err
 	}
-	return incoming{kind: kind & 0xF0, body: buf}, nil
+	return incoming{kind: kind & 0xF0, first: kind, body: buf}, nil
 }
 
 // parseConnack gives the broker's Receive Maximum.
-func parseConnack(body []byte) (receiveMaximum int, err error) {
-	if len(body) < 3 {
+func parseConnack(version Version, body []byte) (receiveMaximum int, err error) {
+	if len(body) < 2 {
 		return 0, errors.New("short CONNACK")
 	}
 	if body[1] != 0 {
 		return 0, &RefusedError{Reason: body[1]}
+	}
+	if version != V5 {
+		return 65535, nil
 	}
 	length, n := binary.Uvarint(body[2:])
 	props := body[2+max(n, 0):]

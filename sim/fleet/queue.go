@@ -30,7 +30,22 @@ func (q *queue[T]) push(at int64, v T) {
 // moveTop gives the earliest another time.
 func (q *queue[T]) moveTop(at int64) {
 	q.items[0].at = at
-	for i := 0; ; {
+	q.sink(0)
+}
+
+// set gives the one at place i another time.
+func (q *queue[T]) set(i int, at int64) {
+	q.items[i].at = at
+	for i > 0 && q.items[(i-1)/2].at > at {
+		up := (i - 1) / 2
+		q.items[up], q.items[i] = q.items[i], q.items[up]
+		i = up
+	}
+	q.sink(i)
+}
+
+func (q *queue[T]) sink(i int) {
+	for {
 		low := 2*i + 1
 		if low >= len(q.items) {
 			return

@@ -21,6 +21,23 @@ func (c *conn) read(l *link) {
 				return
 			}
 			acks = append(acks, ack{id: id, reason: reason})
+		case packetPublish & 0xF0:
+			if err := c.overhear(p); err != nil {
+				c.log.Warn("broker sent a malformed packet", "error", err)
+				l.cut()
+				return
+			}
+		case packetSuback:
+			refused, err := parseSuback(c.cfg.Version, p.body)
+			if err != nil {
+				c.log.Warn("broker sent a malformed packet", "error", err)
+				l.cut()
+				return
+			}
+			select {
+			case l.granted <- refused:
+			default: // nobody asked
+			}
 		case packetPingresp:
 		case packetDisconnect:
 			c.log.Debug("broker disconnected", "body", p.body)
@@ -76,4 +93,20 @@ func (c *conn) acknowledge(acks []ack) bool {
 		}
 	}
 	return true
+}
+
+// overhear puts a message to a device down for the writer, and wakes it.
+func (c *conn) overhear(p incoming) error {
+	h, err := parseHeard(c.cfg.Version, p.first, p.body)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.inbox = append(c.inbox, h)
+	c.mu.Unlock()
+	select {
+	case c.freed <- struct{}{}:
+	default:
+	}
+	return nil
 }

@@ -78,6 +78,9 @@ func (c *conn) take(d *sender, now int64) *message {
 	}
 	m := c.encode(d, batch)
 	d.pending = d.pending[:0]
+	if c.store(d, m, now, next >= c.until) {
+		return nil
+	}
 
 	if sc.random.Chance(sc.faults.Poison) {
 		c.later.push(now, c.poison(d, now))
@@ -139,6 +142,9 @@ func (c *conn) poison(d *sender, now int64) *message {
 func (c *conn) abandonSchedule() {
 	for !c.devices.empty() {
 		d := c.devices.pop()
+		if len(d.stored) > 0 {
+			c.comeBack(d, 0)
+		}
 		if len(d.pending) > 0 {
 			c.later.push(1, clone(c.encode(d, d.pending)))
 			d.pending = d.pending[:0]

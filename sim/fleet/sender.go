@@ -14,6 +14,11 @@ type sender struct {
 	pending []device.Sample // a batch in the making; their readings are copies
 	held    *message        // waits until the next message has overtaken it
 
+	// awayUntil is when a device that is offline comes back, unix nanoseconds; stored is what it has to say
+	// by then.
+	awayUntil int64
+	stored    []*message
+
 	swapped uint64 // samples sent behind a later one on purpose
 }
 

@@ -15,6 +15,7 @@ type totals struct {
 	poisons        uint64 // acknowledged broken messages
 	poisonsSent    uint64
 	cuts, refusals uint64
+	absences       uint64 // of devices, on purpose
 	lastReason     byte
 	swapped        atomic.Uint64 // samples sent behind a later one on purpose
 	latency        *hdrhistogram.Histogram
@@ -37,6 +38,7 @@ func (t *totals) wrote(s *slot) {
 		t.duplicates += n
 	case poisonMessage:
 		t.poisonsSent++
+	case wordMessage:
 	}
 }
 
@@ -49,7 +51,7 @@ func (t *totals) acknowledged(s *slot, now int64) {
 		_ = t.latency.RecordValue(min(max((now-s.sentAt)/1000, 1), 600e6))
 	case poisonMessage:
 		t.poisons++
-	case duplicateMessage:
+	case duplicateMessage, wordMessage:
 	}
 }
 
@@ -59,7 +61,8 @@ type Progress struct {
 	Messages                                 uint64 // acknowledged PUBLISHes, faults included
 	PoisonSent, PoisonAcked                  uint64 // messages
 	Cuts, Refusals                           uint64
-	LastRefusal                              byte // PUBACK reason
+	Absences                                 uint64 // of devices
+	LastRefusal                              byte   // PUBACK reason
 	Behind                                   int64
 	Inflight                                 int // messages
 	// Latency is publish to PUBACK in µs since the previous call.
@@ -81,6 +84,7 @@ func (c *conn) collect(p *Progress) {
 	p.PoisonAcked += t.poisons
 	p.Cuts += t.cuts
 	p.Refusals += t.refusals
+	p.Absences += t.absences
 	if t.lastReason != 0 {
 		p.LastRefusal = t.lastReason
 	}

@@ -7,6 +7,7 @@ const (
 	sampleMessage kind = iota
 	duplicateMessage
 	poisonMessage
+	wordMessage // reports and replies
 )
 
 // message is one PUBLISH: what it says, without its packet id.

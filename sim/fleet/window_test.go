@@ -104,7 +104,7 @@ func TestReceiveMaximum(t *testing.T) {
 		{"too short", []byte{0, 0}, 0, false},
 		{"refused", []byte{0, 0x87, 0}, 0, false},
 	} {
-		got, err := parseConnack(c.body)
+		got, err := parseConnack(V5, c.body)
 		if (err == nil) != c.ok || c.ok && got != c.want {
 			t.Errorf("%s: %d, %v; want %d, %v", c.name, got, err, c.want, c.ok)
 		}
