@@ -5,7 +5,7 @@ import "github.com/doppel-iot/doppel/actors/alert"
 // Concerned says whether rules that have just come in force mean anything for the twin as it is, so that
 // its owner should log a review of it. It changes nothing.
 func (t *Twin) Concerned(rules *alert.Set, now int64) bool {
-	return !t.quarantined && t.book.Concerned(rules, t.id, now)
+	return !t.quarantined && !t.Deleted() && t.book.Concerned(rules, t.id, now)
 }
 
 // stepReviewed holds the twin's alerts against the rules in force.

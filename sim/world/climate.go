@@ -59,6 +59,8 @@ const (
 	compacts
 	truncates
 	alertsFail
+	orders   // people want other rules
+	obeys    // a node hears of them
 	ambushes // old checkpoints land, and whoever could repair what they hide dies
 	actions
 )
@@ -97,6 +99,9 @@ func newClimate(r *rand.Rand) climate {
 		if r.IntN(2) == 0 {
 			c.weights[a] += weight * (1 + r.IntN(3)) / 2
 		}
+	}
+	if r.IntN(2) == 0 {
+		c.weights[orders], c.weights[obeys] = 1+r.IntN(8), 5+r.IntN(20)
 	}
 	return c
 }

@@ -6,14 +6,14 @@ import "fmt"
 type Counts struct {
 	Worlds                                                           int
 	steps, boots, crashes, tables, records, void, gaps, forced, late int
-	slow, adoptions, transitions, letters                            int
+	slow, adoptions, transitions, letters, orders, enacted           int
 }
 
 // String says it to people.
 func (c Counts) String() string {
 	return fmt.Sprintf("%d steps, %d processes, %d crashes, %d tables, %d records and %d void ones, %d gaps (%d forced), %d late samples, "+
-		"%d messages by the slow path, %d adoptions, %d alert transitions, %d dead letters",
-		c.steps, c.boots, c.crashes, c.tables, c.records, c.void, c.gaps, c.forced, c.late, c.slow, c.adoptions, c.transitions, c.letters)
+		"%d messages by the slow path, %d adoptions, %d alert transitions, %d dead letters, rules changed %d times, in %d records",
+		c.steps, c.boots, c.crashes, c.tables, c.records, c.void, c.gaps, c.forced, c.late, c.slow, c.adoptions, c.transitions, c.letters, c.orders, c.enacted)
 }
 
 func (c *Counts) add(d *Counts) {
@@ -31,4 +31,6 @@ func (c *Counts) add(d *Counts) {
 	c.adoptions += d.adoptions
 	c.transitions += d.transitions
 	c.letters += d.letters
+	c.orders += d.orders
+	c.enacted += d.enacted
 }

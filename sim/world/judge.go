@@ -39,6 +39,10 @@ type judge struct {
 	newest  map[uint64]int // of real, the newest of an alert by a reader of doppel.alerts
 	counted []bool         // whether the record at an offset is valid
 	forced  int
+
+	rules  *alert.Set // in force
+	ruled  int64      // their offset; 0: those that a node brings itself
+	latest int64      // highest offset of rules that were
 }
 
 type transition struct {
@@ -83,6 +87,12 @@ func (j *judge) fold(offset int64, device string) {
 	if p := ev.SrcNext; p != (codec.Position{}) { // else as before
 		j.handled(offset, p)
 	}
+	switch ev.Kind { //nolint:exhaustive // the others are no rules
+	case doppelv1.EventKind_EVENT_KIND_CLAIM:
+		j.enact(nil)
+	case doppelv1.EventKind_EVENT_KIND_RULES:
+		j.enact(ev.Rules)
+	}
 	if ev.Kind == doppelv1.EventKind_EVENT_KIND_CLAIM || ev.OfPartition() || device == "" {
 		return
 	}
@@ -96,8 +106,11 @@ func (j *judge) fold(offset int64, device string) {
 	if ev.Kind == doppelv1.EventKind_EVENT_KIND_GAP {
 		j.gap(device, tw, offset)
 	}
+	if j.ruled < j.latest {
+		j.fail("offset %d, %s: under rules %d, behind rules %d", offset, device, j.ruled, j.latest)
+	}
 	tw.AddDuplicates(ev.Duplicates)
-	tw.Step(ev.Now, &ev.Input, j.w.lab.rules, &j.fx)
+	tw.Step(ev.Now, &ev.Input, j.rules, &j.fx)
 	j.sum += tw.Hash()
 	if tw.Digest() != ev.Digest || tw.SetDigest() != ev.SetDigest || tw.Version() != ev.Version ||
 		len(j.fx.Applied) != len(ev.Effects.Applied) || len(j.fx.Transitions) != len(ev.Effects.Transitions) {

@@ -30,6 +30,7 @@ func (w *World) rest() {
 		return
 	}
 	w.final()
+	w.obeyed()
 	if w.found != "" {
 		return
 	}
@@ -74,6 +75,11 @@ func (w *World) settle(ok func() bool) bool {
 
 // people sees that somebody lives, and that the group knows who does not.
 func (w *World) people() {
+	for _, n := range w.nodes {
+		if n.p != nil {
+			n.p.obey(true)
+		}
+	}
 	up := 0
 	for _, n := range w.nodes {
 		up += b2i(n.p != nil && !n.p.leaving)

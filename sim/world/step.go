@@ -112,6 +112,12 @@ func (w *World) strike(a action) {
 		w.truncate(w.shards[r.IntN(len(w.shards))])
 	case ambushes:
 		w.ambush(w.shards[r.IntN(len(w.shards))])
+	case orders:
+		w.ordered(r)
+	case obeys:
+		if p != nil {
+			p.obey(false)
+		}
 	case alertsFail:
 		if p != nil {
 			p.alerts.sessions[r.IntN(len(w.shards))].failAll()

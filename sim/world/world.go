@@ -1,7 +1,6 @@
 package world
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,7 +11,7 @@ import (
 
 	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/host"
-	"github.com/doppel-iot/doppel/actors/twin"
+	"github.com/doppel-iot/doppel/actors/ruleset"
 )
 
 const (
@@ -23,12 +22,14 @@ const (
 // Lab holds what worlds use one after another and is dear to make. One goroutine uses a Lab.
 type Lab struct {
 	hosts [maxNodes]*host.Host // of a node's processes, for their actor engines
-	rules *alert.Set
+	rules *alert.Set           // that every node brings itself
+
+	compiler *ruleset.Compiler
 }
 
 // NewLab makes a Lab.
 func NewLab() *Lab {
-	l := &Lab{rules: rules()}
+	l := &Lab{rules: rules(), compiler: ruleset.NewCompiler()}
 	for i := range l.hosts {
 		p := &process{}
 		l.hosts[i] = must(host.New(host.Config{
@@ -38,36 +39,6 @@ func NewLab() *Lab {
 	}
 	return l
 }
-
-// rules fire often under the load, and wait for event time and for logged ticks.
-func rules() *alert.Set {
-	hot := []alert.Level{{Severity: alert.Warning, Enter: 50, Exit: 40, Op: ">"}}
-	return must(alert.NewSet([]alert.Rule{
-		{ID: "hot", Version: 1, Kind: alert.Threshold, Metric: "t", ForSamples: 2, Levels: hot},
-		{ID: "stays-hot", Version: 1, Kind: alert.Threshold, Metric: "t", ForDuration: 60 * time.Millisecond, Levels: hot},
-		{
-			ID: "nags", Version: 1, Kind: alert.Threshold, Metric: "t", EscalateAfter: 150 * time.Millisecond, FlapCount: 2, FlapWindow: 300 * time.Millisecond,
-			Levels: hot,
-		},
-		{ID: "tried", Version: 1, Kind: alert.Threshold, Metric: "t", Mode: alert.ModeShadow, Levels: hot},
-		{ID: "often", Version: 1, Kind: alert.Expression, Expression: "applied", Predicate: applied{}, ForDuration: 40 * time.Millisecond, Levels: []alert.Level{{Severity: alert.Critical}}},
-		{ID: "quiet", Version: 1, Kind: alert.Stale, ForDuration: 400 * time.Millisecond, Levels: []alert.Level{{Severity: alert.Info}}},
-	}))
-}
-
-// applied holds for every other handful of samples of a twin.
-type applied struct{}
-
-// Holds implements alert.Predicate.
-func (applied) Holds(of any) (bool, error) {
-	t, ok := of.(*twin.Twin)
-	if !ok {
-		return false, errNoTwin
-	}
-	return t.Counters().Applied%10 >= 5, nil
-}
-
-var errNoTwin = errors.New("not a twin")
 
 // breaks is a rule of the protocol that a world does not keep; nil parts are left alone.
 type breaks struct {
@@ -114,6 +85,7 @@ type World struct {
 	token     uint64
 	published map[number]int64 // when the broker had a sample first
 	letters   map[string]bool  // payloads
+	orders    []*ruleset.Set   // the rules that people wanted, newest last
 }
 
 // Play plays the world of a seed and returns what was wrong with it; empty: nothing. Every step is written to
