@@ -86,6 +86,7 @@ func (o *owner) record(c *cell) *pending {
 	if gone := c.twin.Deleted(); gone != c.deleted {
 		c.deleted = gone
 		o.tombs += sign(gone)
+		o.roster.used.set(c.place, !gone)
 	}
 	if fx.Tell {
 		e.tell, e.message = true, codec.DesiredMessage(&c.twin)

@@ -216,7 +216,8 @@ func (a *assembly) openHost(hub *api.Hub) (err error) {
 	cfg := host.Config{
 		Node: a.id, Incarnation: a.incarnation, Partitions: a.storage.Partitions(),
 		Changelog: a.storage.Changelog(), State: a.storage.State(), Ingest: a.storage.Ingest(), DeadLetters: a.storage.DeadLetters(), Alerts: a.storage.AlertLog(), Watchers: watchers{hub, a.commands},
-		Rejected:      func(device string, r twin.Reason, detail string) { a.door.Rejected(device, r, detail) },
+		Rejected: func(device string, r twin.Reason, detail string) { a.door.Rejected(device, r, detail) },
+		Devices:  devices{a}, DesiredAnew: a.cfg.embeddedBroker(),
 		RefuseUnknown: a.cfg.UnknownDevices == "dead-letter", Ranges: a.ranges, PassivateAfter: a.cfg.passivateAfter(), CheckpointAfter: a.cfg.CheckpointAfter,
 		Clock:   func() int64 { return time.Now().UnixNano() },
 		Nonce:   nonce,
@@ -269,4 +270,12 @@ func nonce() uint64 {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return binary.LittleEndian.Uint64(b[:])
+}
+
+// devices are told what is desired through the door, which is opened later than the host.
+type devices struct{ a *assembly }
+
+// Desired implements host.Devices.
+func (d devices) Desired(device string, payload []byte, done func(error)) {
+	d.a.door.Desired(device, payload, done)
 }

@@ -48,7 +48,7 @@ func (a *assembly) openDoors(hub *api.Hub, grpcListener, httpListener net.Listen
 	}
 	a.api, err = api.New(api.Config{
 		Twins: reader, Past: reader, History: past, Alerts: reader, Fleet: all, Drains: all, Rules: query.NewRules(reader, a.rules),
-		DeadLetters: a.storage.Letters(), Decoder: a.newDecoder, Resets: reader, Hub: hub, Guard: a.locks.guard, Journal: a.locks.journal, Log: a.log.With("component", "api"),
+		DeadLetters: a.storage.Letters(), Decoder: a.newDecoder, Resets: reader, Writes: reader, Hub: hub, Guard: a.locks.guard, Journal: a.locks.journal, Log: a.log.With("component", "api"),
 		Commands:  reader,
 		AlertDesk: reader,
 	})

@@ -47,6 +47,7 @@ type door interface {
 	Clear(ctx context.Context) error
 	Stats() *mqtt.Stats
 	Sweep(ctx context.Context) error
+	Desired(device string, payload []byte, done func(error))
 	Rejected(device string, reason twin.Reason, detail string)
 	Command(ctx context.Context, cmd *mqtt.Command) error
 }

@@ -134,7 +134,7 @@ func (n *node) config() query.Config {
 func (n *node) serve() {
 	t := n.w.t
 	a, err := api.New(api.Config{
-		Twins: n.reader, Past: n.reader, Alerts: n.reader, Fleet: n.fleet, Drains: n.fleet, Resets: n.reader, Hub: n.hub, Log: slog.New(slog.DiscardHandler),
+		Twins: n.reader, Past: n.reader, Alerts: n.reader, Fleet: n.fleet, Drains: n.fleet, Resets: n.reader, Writes: n.reader, Hub: n.hub, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

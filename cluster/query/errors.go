@@ -21,6 +21,9 @@ import (
 // domain of the reasons in ErrorInfo.
 const domain = "doppel.v1.QueryService"
 
+// invalidWrite is the reason of a host.Invalid, whose parts travel beside it.
+const invalidWrite = "INVALID_WRITE"
+
 // traveller is an error and how it travels: its reason, not its text, says which one it is.
 type traveller struct {
 	err    error
@@ -32,6 +35,7 @@ type traveller struct {
 var errorTable = append(outcomes(), []traveller{
 	{host.ErrUnknownDevice, codes.NotFound, "UNKNOWN_DEVICE"},
 	{host.ErrUnknownAlert, codes.NotFound, "UNKNOWN_ALERT"},
+	{host.ErrConflict, codes.Aborted, "CONFLICT"},
 	{host.ErrAlertResolved, codes.FailedPrecondition, "ALERT_RESOLVED"},
 	{host.ErrNotRetained, codes.OutOfRange, "NOT_RETAINED"},
 	{filter.ErrCost, codes.ResourceExhausted, "FILTER_COST"},
@@ -54,6 +58,14 @@ func outcomes() []traveller {
 func toStatus(err error) error {
 	if err == nil {
 		return nil
+	}
+	if bad, ok := errors.AsType[*host.Invalid](err); ok {
+		st, failed := status.New(codes.InvalidArgument, err.Error()).WithDetails(&errdetails.ErrorInfo{
+			Reason: invalidWrite, Domain: domain, Metadata: map[string]string{"field": bad.Field, "text": bad.Text},
+		})
+		if failed == nil {
+			return st.Err()
+		}
 	}
 	for _, row := range errorTable {
 		if !errors.Is(err, row.err) {
@@ -97,6 +109,9 @@ func fromStatus(err error) (_ error, ok bool) {
 		info, isInfo := d.(*errdetails.ErrorInfo)
 		if !isInfo || info.GetDomain() != domain {
 			continue
+		}
+		if info.GetReason() == invalidWrite {
+			return &host.Invalid{Field: info.GetMetadata()["field"], Text: info.GetMetadata()["text"]}, true
 		}
 		for _, row := range errorTable {
 			if row.reason == info.GetReason() {

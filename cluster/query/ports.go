@@ -24,6 +24,8 @@ type Host interface {
 	TwinAsOf(ctx context.Context, p int32, device string, at host.AsOf) (*doppelv1.Twin, error)
 	Replay(ctx context.Context, p int32, device string) (host.Replay, error)
 	Reset(ctx context.Context, p int32, device string) error
+	Update(ctx context.Context, p int32, u host.Update) (*doppelv1.Twin, error)
+	Delete(ctx context.Context, p int32, device, etag string) error
 	Alerts(ctx context.Context, p int32) ([]*doppelv1.Alert, error)
 	Alert(ctx context.Context, p int32, id string) (*doppelv1.Alert, error)
 	Acknowledge(ctx context.Context, p int32, device string, k alert.Acknowledgement) (*doppelv1.Alert, error)

@@ -46,6 +46,8 @@ type Config struct {
 	Decoder func() *codec.Decoder
 	// Resets nil: ResetTwin is UNIMPLEMENTED.
 	Resets Resets
+	// Writes nil: UpdateTwin and DeleteTwin are UNIMPLEMENTED.
+	Writes Writes
 	Drains Drains // nil: DrainNode is UNIMPLEMENTED
 	// Commands nil: InvokeCommand is UNIMPLEMENTED.
 	Commands Commands
@@ -98,7 +100,7 @@ func New(cfg Config) (*API, error) {
 	}
 	a := &API{
 		log: cfg.Log, guard: cfg.Guard, journal: cfg.Journal,
-		twins:  &twinService{twins: cfg.Twins, past: cfg.Past, history: cfg.History, resets: cfg.Resets, commands: cfg.Commands, hub: cfg.Hub, filter: twinFilter},
+		twins:  &twinService{twins: cfg.Twins, past: cfg.Past, history: cfg.History, resets: cfg.Resets, writes: cfg.Writes, commands: cfg.Commands, hub: cfg.Hub, filter: twinFilter},
 		alerts: &alertService{alerts: cfg.Alerts, desk: cfg.AlertDesk, hub: cfg.Hub, filter: alertFilter, rules: cfg.Rules, silencer: ruleset.NewCompiler()},
 		fleet: &fleetService{
 			fleet: cfg.Fleet, drains: cfg.Drains, letters: cfg.DeadLetters, letterFilter: letterFilter, decoder: cfg.Decoder, redriving: make(chan struct{}, 1),

@@ -34,6 +34,7 @@ var errorTable = []struct {
 }{
 	{err: host.ErrUnknownDevice, code: codes.NotFound},
 	{err: host.ErrUnknownAlert, code: codes.NotFound},
+	{err: host.ErrConflict, code: codes.Aborted, reason: "ETAG_MISMATCH"},
 	{err: host.ErrAlertResolved, code: codes.FailedPrecondition, reason: "ALERT_RESOLVED"},
 	{err: host.ErrNotRetained, code: codes.OutOfRange},
 	{err: history.ErrTooMuch, code: codes.ResourceExhausted},
@@ -60,6 +61,9 @@ func toStatus(err error) error {
 	}
 	if st := commandStatus(err); st != nil {
 		return st
+	}
+	if bad, ok := errors.AsType[*host.Invalid](err); ok {
+		return toStatus(invalid("twin."+bad.Field, "%s", bad.Text))
 	}
 	for _, row := range errorTable {
 		if !errors.Is(err, row.err) {

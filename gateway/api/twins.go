@@ -20,6 +20,7 @@ type twinService struct {
 	past    Past
 	history History // nil: there is none
 	resets  Resets  // nil: nobody resets
+	writes  Writes  // nil: nobody writes
 	// commands nil: nobody sends any.
 	commands Commands
 	hub      *Hub

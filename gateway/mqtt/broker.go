@@ -28,6 +28,7 @@ type Broker struct {
 	sink   *sink
 
 	rejects  *rejects
+	herald   *herald
 	server   *mochi.Server
 	self     *mochi.Client // publishes for the node
 	hook     *hook
@@ -59,6 +60,7 @@ func NewBroker(cfg BrokerConfig, inlet Inlet, refuser Refuser, log *slog.Logger)
 	b := &Broker{cfg: cfg, log: log, topics: newTopics(cfg.TopicRoot), gate: newGate(), closed: make(chan struct{})}
 	b.work, b.stop = context.WithCancel(context.Background())
 	b.rejects = newRejects(b, b.topics, &b.stats)
+	b.herald = newHerald(b, b.topics)
 	b.sink = &sink{
 		inlet: inlet, refuser: refuser, reject: b.rejects,
 		topics: b.topics, stats: &b.stats, observe: cfg.Observe, log: log,
@@ -139,6 +141,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		return fmt.Errorf("embedded mqtt broker: %w", err)
 	}
 	b.serving.Store(true)
+	wg.Go(func() { b.herald.run(b.work) })
 	b.log.InfoContext(ctx, "embedded mqtt broker listens", "address", b.Addr().String())
 	b.watch(ctx)
 	return b.finish(ctx)
@@ -247,6 +250,11 @@ func (b *Broker) Stats() *Stats { return &b.stats }
 
 // Sweep does nothing: every retained status came through this door already.
 func (b *Broker) Sweep(context.Context) error { return nil }
+
+// Desired implements host.Devices.
+func (b *Broker) Desired(device string, payload []byte, done func(error)) {
+	b.herald.Desired(device, payload, done)
+}
 
 // Rejected implements [Rejecter].
 func (b *Broker) Rejected(device string, reason twin.Reason, detail string) {

@@ -29,6 +29,7 @@ type Client struct {
 	link    *link
 	down    *downlink // nil: nobody wants replies, and what there is to publish goes by link
 	rejects *rejects
+	herald  *herald
 
 	manager atomic.Pointer[autopaho.ConnectionManager]
 	started atomic.Bool
@@ -46,6 +47,7 @@ func New(cfg Config, inlet Inlet, refuser Refuser, log *slog.Logger) (*Client, e
 	}
 	c := &Client{cfg: cfg, urls: urls, log: log, topics: newTopics(cfg.TopicRoot), closed: make(chan struct{}), ended: make(chan struct{})}
 	c.rejects = newRejects(c, c.topics, &c.stats)
+	c.herald = newHerald(c, c.topics)
 	c.sink = &sink{
 		inlet: inlet, refuser: refuser, reject: c.rejects,
 		topics: c.topics, stats: &c.stats, observe: cfg.Observe, log: log,
@@ -76,6 +78,7 @@ func (c *Client) Run(ctx context.Context) error {
 	wg.Go(func() { c.link.ledger.writeAcks(work) })
 	wg.Go(func() { c.link.ledger.retry(work, c.sink) })
 	wg.Go(func() { c.rejects.run(work) })
+	wg.Go(func() { c.herald.run(work) })
 	wg.Go(func() { c.link.subscribeAll(work, c.subscriptions()) })
 	if c.down != nil {
 		wg.Go(func() { c.down.run(work) })
@@ -142,6 +145,11 @@ func (c *Client) Ready() error {
 
 // Stats are the door's counters.
 func (c *Client) Stats() *Stats { return &c.stats }
+
+// Desired implements host.Devices.
+func (c *Client) Desired(device string, payload []byte, done func(error)) {
+	c.herald.Desired(device, payload, done)
+}
 
 // Rejected implements [Rejecter].
 func (c *Client) Rejected(device string, reason twin.Reason, detail string) {

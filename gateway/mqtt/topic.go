@@ -60,6 +60,8 @@ func (t topics) statusFilter() string { return t.prefix + "+/status" }
 
 func (t topics) rejected(device string) string { return t.prefix + device + "/rejected" }
 
+func (t topics) desired(device string) string { return t.prefix + device + "/desired" }
+
 // checkDevice says why b is no device id, or "" if it is one.
 func checkDevice(b []byte) string {
 	if len(b) == 0 {
