@@ -267,13 +267,14 @@ func (v *passiveView) look() filter.View {
 		return v.view
 	}
 	v.buf = append(v.buf[:0], v.encoded...)
-	if v.peek.Look(v.id, v.buf, v.name) {
+	switch {
+	case v.peek.Look(v.id, v.buf, v.name):
 		v.view = &v.peek
-	} else if v.all() == nil {
+	case v.all() != nil:
+		v.view = &v.whole
+	default:
 		v.whole = *twin.New(strings.Clone(v.id), 0) // as it is shown: quarantined
 		v.view, v.of.Facts.Quarantined = &v.whole, true
-	} else {
-		v.view = &v.whole
 	}
 	return v.view
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -251,12 +253,11 @@ func TestRoster(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for place := r.next(1, nil); place != 0; place = r.next(place+1, nil) {
-		id := ""
-		if s := r.slots[place]; s.hot != nil {
-			id = s.hot.id()
-		} else {
-			id = s.rest.id()
+		id := cmp.Or(r.slots[place].hot, &cell{}).pid.GetID()
+		if rest := r.slots[place].rest; rest != nil {
+			id = pidKind + rest.id()
 		}
+		id = strings.TrimPrefix(id, pidKind)
 		if seen[id] || cells[id] == nil {
 			t.Errorf("%s at %d: seen %t", id, place, seen[id])
 		}
@@ -295,7 +296,7 @@ func TestTagIndex(t *testing.T) {
 		have[place] = nil
 		r.used.set(place, true)
 		if random.IntN(4) > 0 {
-			have[place] = map[string]string{"site": []string{"brno", "prague"}[random.IntN(20)/19], "serial": fmt.Sprint(random.IntN(50))}
+			have[place] = map[string]string{"site": []string{"brno", "prague"}[random.IntN(20)/19], "serial": strconv.Itoa(random.IntN(50))}
 			r.tag(place, have[place])
 		}
 		r.online.set(place, place%2 == 0)

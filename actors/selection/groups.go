@@ -68,10 +68,8 @@ func ParseGrouping(req *doppelv1.AggregateTwinsRequest) (*Grouping, error) {
 	if len(g.Metrics) > maxMetrics {
 		return nil, &Error{"metrics", fmt.Sprintf("more than %d", maxMetrics)}
 	}
-	for _, m := range g.Metrics {
-		if m == "" {
-			return nil, &Error{"metrics", "a name is empty"}
-		}
+	if slices.Contains(g.Metrics, "") {
+		return nil, &Error{"metrics", "a name is empty"}
 	}
 	slices.Sort(g.Metrics)
 	g.Metrics = slices.Compact(g.Metrics)

@@ -157,6 +157,8 @@ func TestOutput(t *testing.T) {
 	for name, args := range map[string][]string{
 		"twin-get":       {"twin", "get", "pump-1"},
 		"twin-list":      {"twin", "list", "--order-by", "id"},
+		"twin-count":     {"twin", "count", "--by", "tags.site", "--metric", "temperature,vibration"},
+		"twin-all":       {"twin", "count"},
 		"alerts-list":    {"alerts", "list"},
 		"nothing":        {"twin", "list", "--filter", `id == "nobody"`},
 		"alerts-quiet":   {"alerts", "list", "--filter", `device == "nobody"`},
@@ -245,6 +247,9 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"twin", "get", "pump-1", "--addr", "127.0.0.1:1"}, 4, "127.0.0.1:1"},
 		{[]string{"twin", "list", "--addr", addr, "--filter", "nonsense ="}, 2, "filter"},
 		{[]string{"twin", "list", "--addr", addr, "--order-by", "nonsense"}, 2, "nonsense"},
+		{[]string{"twin", "count", "--addr", addr, "--by", "nonsense"}, 2, "group_by"},
+		{[]string{"twin", "count", "--addr", addr, "--quantile", "2"}, 2, "quantiles"},
+		{[]string{"twin", "count", "--limit", "0"}, 2, "--limit: 0: want 1 to 1000"},
 		{[]string{"detect", "--data", filepath.Join(t.TempDir(), "absent"), "--out", t.TempDir()}, 1, "absent"},
 		{[]string{"detect", "--detector", "guess", "--data", "a", "--out", "b"}, 2, `--detector: unknown detector "guess"`},
 		{[]string{"detect"}, 2, "--data and --out: both are needed"},

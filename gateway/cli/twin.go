@@ -18,7 +18,7 @@ import (
 
 func twinCommand(o *options) *cobra.Command {
 	cmd := Group("twin", "Read and watch twins")
-	cmd.AddCommand(twinGet(o), twinList(o), twinWatch(o), twinReset(o), twinHistory(o))
+	cmd.AddCommand(twinGet(o), twinList(o), twinCount(o), twinWatch(o), twinReset(o), twinHistory(o))
 	return cmd
 }
 
