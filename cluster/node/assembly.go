@@ -147,7 +147,7 @@ func (a *assembly) openLog(ctx context.Context) error {
 	if a.cfg.embeddedLog() {
 		cfg.DataDir, cfg.RetentionBytes = filepath.Join(a.cfg.DataDir, "log"), a.cfg.EmbeddedRetentionBytes
 		embedded, err := kafka.OpenEmbedded(kafka.EmbeddedConfig{
-			Addr: a.cfg.KafkaAddr, DataDir: cfg.DataDir, TopicPrefix: a.cfg.TopicPrefix,
+			Addr: a.cfg.KafkaAddr, Advertise: a.cfg.KafkaAdvertise, DataDir: cfg.DataDir, TopicPrefix: a.cfg.TopicPrefix,
 			TLS: a.locks.kafka(a.cfg), Fsync: a.cfg.EmbeddedFsync, Logger: a.log.With("component", "embedded_log"),
 		})
 		if err != nil {

@@ -30,6 +30,7 @@ type Config struct {
 
 	GRPCAddr, HTTPAddr, MQTTAddr, KafkaAddr, NodeAddr string
 	Advertise                                         string
+	KafkaAdvertise                                    string
 
 	Security
 
@@ -62,6 +63,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.HTTPAddr, "http-addr", "127.0.0.1:8080", "where JSON, the page, metrics and health listen")
 	fs.StringVar(&c.MQTTAddr, "mqtt-addr", "127.0.0.1:1883", "where the embedded broker listens")
 	fs.StringVar(&c.KafkaAddr, "kafka-addr", "127.0.0.1:9092", "where the embedded log listens")
+	fs.StringVar(&c.KafkaAdvertise, "kafka-advertise", "", "address that clients of the embedded log are told (default kafka-addr)")
 	fs.StringVar(&c.NodeAddr, "node-addr", "127.0.0.1:7946", "where other nodes reach this one")
 	fs.StringVar(&c.Advertise, "advertise", "", "address that other nodes are told (default node-addr)")
 	c.Security.flags(fs)

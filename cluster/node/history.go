@@ -18,7 +18,7 @@ func (a *assembly) newHistory() (*history.Reader, error) {
 		Logger:    a.log.With("component", "history"),
 	}
 	if a.rows != nil {
-		r, err := questdb.NewReader(a.cfg.QuestDB)
+		r, err := questdb.NewReader(a.locks.questdb, a.locks.certs.Client)
 		if err != nil {
 			return nil, err
 		}

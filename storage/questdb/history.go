@@ -2,11 +2,11 @@ package questdb
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -36,7 +36,7 @@ var (
 )
 
 // NewReader makes a Reader of the QuestDB at an URL, as in Config. It connects when it is asked.
-func NewReader(rawURL string) (*Reader, error) {
+func NewReader(rawURL string, secure func() *tls.Config) (*Reader, error) {
 	cfg := Config{URL: rawURL}
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("questdb: %w", err)
@@ -45,7 +45,7 @@ func NewReader(rawURL string) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("questdb url: %w", err)
 	}
-	return &Reader{db: newSQLClient(u, http.DefaultTransport, time.Minute), columns: newColumns(math.MaxInt), there: map[string]bool{}}, nil
+	return &Reader{db: newSQLClient(u, newTransport(time.Minute, secure), time.Minute), columns: newColumns(math.MaxInt), there: map[string]bool{}}, nil
 }
 
 // Visible implements history.Store: QuestDB says that it has rows when they are in its log, and applies that

@@ -122,7 +122,7 @@ func TestHistoryIsTheSameFromBoth(t *testing.T) {
 
 func conformance(t *testing.T, f *fixture) {
 	t.Helper()
-	store, err := NewReader(f.cfg.URL)
+	store, err := NewReader(f.cfg.URL, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func TestHistoryOfWhatIsNotInQuestDBYet(t *testing.T) {
 	f.started()
 	f.log.claim()
 	f.offer(f.log.idle())
-	store, err := NewReader(f.cfg.URL)
+	store, err := NewReader(f.cfg.URL, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func TestHistoryOfANewQuestDB(t *testing.T) {
 	f := newFixture(t, Config{})
 	f.log.claim()
 	f.log.event("a", sample(1, "m", 1.0))
-	store, err := NewReader(f.cfg.URL)
+	store, err := NewReader(f.cfg.URL, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func TestHistoryNamesAreQuoted(t *testing.T) {
 	f.offer(f.log.idle())
 	f.offer(f.log.event("a", sample(1, "m", 1.0)))
 	f.settled()
-	store, err := NewReader(f.cfg.URL)
+	store, err := NewReader(f.cfg.URL, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -78,24 +78,30 @@ func New(cfg Config, log Changelog, cursors CursorStore, letters host.DeadLetter
 	if err != nil {
 		return nil, fmt.Errorf("questdb url: %w", err)
 	}
-	transport := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: cfg.Timeout}).DialContext,
-		TLSHandshakeTimeout: cfg.Timeout,
-		IdleConnTimeout:     2 * time.Minute,
-	}
-	if cfg.TLS != nil {
-		transport.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-			d := tls.Dialer{NetDialer: &net.Dialer{Timeout: cfg.Timeout}, Config: cfg.TLS()}
-			return d.DialContext(ctx, network, address)
-		}
-	}
+	transport := newTransport(cfg.Timeout, cfg.TLS)
 	return &Writer{
 		cfg: cfg, log: log, cursors: cursors, letters: letters, logger: logger,
 		inbox: newInbox(cfg.QueueRows, cfg.QueueBytes, cfg.Shared),
 		url:   u, transport: transport, db: newSQLClient(u, transport, cfg.Timeout),
 		parts: map[int32]*partition{},
 	}, nil
+}
+
+// newTransport connects within timeout; secure, unless nil, is asked for each encrypted connection.
+func newTransport(timeout time.Duration, secure func() *tls.Config) *http.Transport {
+	t := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: timeout}).DialContext,
+		TLSHandshakeTimeout: timeout,
+		IdleConnTimeout:     2 * time.Minute,
+	}
+	if secure != nil {
+		t.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			d := tls.Dialer{NetDialer: &net.Dialer{Timeout: timeout}, Config: secure()}
+			return d.DialContext(ctx, network, address)
+		}
+	}
+	return t
 }
 
 // Offer implements host.RowSink.
