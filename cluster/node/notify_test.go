@@ -17,8 +17,11 @@ import (
 	"github.com/eclipse/paho.golang/paho"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/cluster/node"
 	"github.com/doppel-iot/doppel/cluster/node/nodetest"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+	"github.com/doppel-iot/doppel/storage/kafka"
 )
 
 // hook is a webhook on an address of its own, where it comes and goes.
@@ -28,8 +31,10 @@ type hook struct {
 
 	mu     sync.Mutex
 	events []string // DEVICE STATE, each event once
+	told   []string // their ids
 	ids    map[string]bool
 	broken bool
+	asked  int
 	server *http.Server
 }
 
@@ -92,10 +97,34 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 	case h.broken:
 		w.WriteHeader(http.StatusBadGateway)
-	case !h.ids[e.ID]:
+	case h.ids[e.ID]:
+		h.asked++
+	default:
+		h.asked++
 		h.ids[e.ID] = true
+		h.told = append(h.told, e.ID)
 		h.events = append(h.events, e.Data.Device+" "+e.Data.State)
 	}
+}
+
+// order are the ids of the events by partition, as they came first.
+func (h *hook) order() map[string][]string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	ids := map[string][]string{}
+	for _, id := range h.told {
+		_, place, _ := strings.Cut(id, "/")
+		p, _, _ := strings.Cut(place, ":")
+		ids[p] = append(ids[p], id)
+	}
+	return ids
+}
+
+// count is the number of requests answered well.
+func (h *hook) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.asked
 }
 
 func (h *hook) got() []string {
@@ -177,6 +206,84 @@ func TestNotify(t *testing.T) {
 			t.Errorf("the dead one lags behind by %v", lag)
 		}
 	})
+}
+
+// TestNotifyMoves: all that stands in doppel.alerts is told, in the order of each partition, while partitions go
+// from node to node and back; what is told twice bears the same id.
+func TestNotifyMoves(t *testing.T) {
+	h := newHook(t)
+	cfg := nodetest.Real(t)
+	cfg.Partitions = 8
+	sinks(t, &cfg, fmt.Sprintf("sinks: [{name: ops, kind: webhook, url: 'http://%s/'}]", h.addr))
+	first := nodetest.Start(t, cfg)
+	var devices []*nodetest.Device
+	for range 8 {
+		devices = append(devices, first.Device(nodetest.Unique("pump")))
+	}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for session := 1; ; session++ {
+			for _, d := range devices {
+				presence(d, session, true)
+				presence(d, session, false)
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}()
+	other := nodetest.Real(t)
+	other.Group, other.TopicPrefix, other.MQTTRoot, other.Partitions, other.Notify = cfg.Group, cfg.TopicPrefix, cfg.MQTTRoot, cfg.Partitions, cfg.Notify
+	second := nodetest.Start(t, other)
+	if !nodetest.Poll(func() bool { return second.Metrics()[`doppel_partitions{state="serving"}`] == 4 }) {
+		t.Fatal("the second node has not its partitions")
+	}
+	n := len(h.got())
+	if !nodetest.Poll(func() bool { return len(h.got()) > n+100 }) {
+		t.Fatal("nothing is told any more")
+	}
+	second.Stop()
+	n = len(h.got())
+	if !nodetest.Poll(func() bool { return len(h.got()) > n+100 }) {
+		t.Fatal("nothing is told any more when the second node is gone")
+	}
+	close(stop)
+	<-ended
+	var want, got map[string][]string
+	if !nodetest.Poll(func() bool { want, got = published(t, &cfg), h.order(); return cmp.Equal(want, got) }) {
+		t.Errorf("by partition (-doppel.alerts +told):\n%s", cmp.Diff(want, got))
+	}
+	t.Logf("%d told in %d requests", len(h.got()), h.count())
+}
+
+// published are the ids of what fires or is over in doppel.alerts, each once, by partition and in its order.
+func published(t *testing.T, cfg *node.Config) map[string][]string {
+	t.Helper()
+	c, err := kafka.Open(t.Context(), kafka.Config{Brokers: cfg.Kafka, TopicPrefix: cfg.TopicPrefix, Partitions: cfg.Partitions})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	start, end, err := c.AlertLog().Bounds(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, seen := map[string][]string{}, map[string]bool{}
+	err = c.AlertLog().Read(t.Context(), start, end, func(p host.Published) error {
+		id := fmt.Sprintf("%s/%d:%d:%d", p.Alert.GetId(), p.Partition, p.Offset, p.Index)
+		if a := p.Alert; !seen[id] && (a.GetState() == doppelv1.AlertState_FIRING || a.GetState() == doppelv1.AlertState_RESOLVED) {
+			seen[id] = true
+			ids[fmt.Sprint(p.Partition)] = append(ids[fmt.Sprint(p.Partition)], id)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
 }
 
 // TestNotifyIsChecked: a file that is wrong ends the node before it starts.

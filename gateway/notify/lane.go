@@ -42,6 +42,8 @@ type lane struct {
 	// What outlives a session: failed attempts in a row, and when there may be another one.
 	attempts int
 	after    time.Time
+	// open are the alerts that the receiver was told to fire: it is told their end, whatever they were meanwhile.
+	open map[string]bool
 }
 
 // begin prepares a session.
@@ -115,7 +117,7 @@ func (l *lane) handle(ctx context.Context, batch []host.Published) bool {
 		}
 		if b.Alert != nil && !at.Told(b) {
 			at.Offset, at.Index = b.Offset, b.Index
-			if l.sink.wants(b.Alert) {
+			if l.sink.wants(b.Alert) || l.concludes(b.Alert) {
 				events = append(events, *b)
 			}
 		}
@@ -129,6 +131,27 @@ func (l *lane) handle(ctx context.Context, batch []host.Published) bool {
 		l.sink.reach(p, at)
 	}
 	return true
+}
+
+// openMost bounds what a lane remembers; beyond it an alert that became less severe may end untold.
+const openMost = 100_000
+
+// concludes says whether an alert is over that the receiver takes for open, though it would not be told of one
+// like that: it had become less severe, or its tags are others.
+func (l *lane) concludes(a *doppelv1.Alert) bool {
+	return l.open[a.GetId()] && a.GetState() == doppelv1.AlertState_RESOLVED && l.sink.cfg.resolved() && !a.GetSilenced() && !a.GetShadow()
+}
+
+// remember notes what the receiver knows now.
+func (l *lane) remember(events []host.Published) {
+	for i := range events {
+		switch a := events[i].Alert; {
+		case a.GetState() != doppelv1.AlertState_FIRING:
+			delete(l.open, a.GetId())
+		case len(l.open) < openMost:
+			l.open[a.GetId()] = true
+		}
+	}
 }
 
 // deliver tries until the receiver has taken or refused the events, or they are too old. false: ctx has ended.
@@ -150,6 +173,7 @@ func (l *lane) deliver(ctx context.Context, events []host.Published) bool {
 		case err == nil:
 			s.counts[Delivered].Add(uint64(len(events)))
 			l.attempts = 0
+			l.remember(events)
 			s.recovered()
 			return true
 		case isRefusal(err) && len(events) > 1: // one of them

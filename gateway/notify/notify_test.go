@@ -323,6 +323,26 @@ func TestOnlyWhatIsWanted(t *testing.T) {
 	}
 }
 
+// TestTheEndIsTold: who was told of an alert is told that it is over, though it would not be told of one like that.
+func TestTheEndIsTold(t *testing.T) {
+	r := newReceiver(t)
+	f := newFixture(t, Sink{Name: "ops", Kind: Webhook, URL: r.URL, MinSeverity: "critical"})
+	f.start()
+	severe := func(s doppelv1.Severity, id string) func(*doppelv1.Alert) {
+		return func(a *doppelv1.Alert) { a.Severity, a.Id = s, id }
+	}
+	f.topic.put(0, 1, alarm("a", firing, severe(doppelv1.Severity_CRITICAL, "1")))
+	f.topic.put(0, 2, alarm("a", firing, severe(doppelv1.Severity_WARNING, "1")))
+	f.topic.put(0, 3, alarm("b", firing, severe(doppelv1.Severity_WARNING, "2")))
+	f.topic.put(0, 4, alarm("b", resolved, severe(doppelv1.Severity_WARNING, "2")))
+	f.topic.put(0, 5, alarm("a", resolved, severe(doppelv1.Severity_WARNING, "1")))
+	f.topic.put(0, 6, alarm("c", firing, severe(doppelv1.Severity_CRITICAL, "3")))
+	poll(t, "all were told", func() bool { return len(r.all()) >= 3 })
+	if diff := cmp.Diff([]string{"a FIRING 1/0:1:0", "a RESOLVED 1/0:5:0", "c FIRING 3/0:6:0"}, r.events(t)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // TestFailuresAreOutlasted: errors, hangs and a receiver that is not there cost time and nothing else, each
 // partition keeps its order, a restart repeats nothing, and other sinks notice nothing of it.
 func TestFailuresAreOutlasted(t *testing.T) {

@@ -63,7 +63,7 @@ func newSink(cfg Sink, all *Config) (*sink, error) {
 		s.counts[r] = new(atomic.Uint64)
 	}
 	for i := range s.lanes {
-		s.lanes[i] = &lane{sink: s, number: int32(i)}
+		s.lanes[i] = &lane{sink: s, number: int32(i), open: map[string]bool{}}
 		if cfg.Kind == Alertmanager {
 			s.lanes[i].target = &alertmanager{cfg: &s.cfg, told: map[string]told{}}
 		} else {
