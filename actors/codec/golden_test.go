@@ -140,6 +140,7 @@ func goldenEvents() map[doppelv1.EventKind]*Event {
 			Numbered: true, Boot: 1, Seq: 4, Patch: []byte(`{"firmware":"1.2.3"}`),
 		}}),
 		doppelv1.EventKind_EVENT_KIND_QUARANTINED: input(twin.Input{Kind: twin.KindQuarantined, Quarantine: twin.Quarantine{Reason: "index out of range"}}),
+		doppelv1.EventKind_EVENT_KIND_REVIEWED:    input(twin.Input{Kind: twin.KindReviewed}),
 		doppelv1.EventKind_EVENT_KIND_ACKNOWLEDGED: input(twin.Input{Kind: twin.KindAcknowledged, Acknowledgement: alert.Acknowledgement{
 			Alert: 0x0123456789abcdef, By: "eva", Comment: "on my way",
 		}}),
