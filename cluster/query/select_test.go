@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -65,9 +66,9 @@ func TestSelectAnywhere(t *testing.T) {
 			q.After = &s.Keys[len(s.Keys)-1]
 		}
 		var want []string
-		for i := len(ids) - 1; i >= 0; i-- {
-			if ids[i] != "dev-11" {
-				want = append(want, ids[i])
+		for _, id := range slices.Backward(ids) {
+			if id != "dev-11" {
+				want = append(want, id)
 			}
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
@@ -149,7 +150,7 @@ func TestSelectFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // nothing was left unsaid
+	defer conn.Close()
 	c := doppelv1.NewQueryServiceClient(conn)
 	for name, req := range map[string]*doppelv1.SelectTwinsRequest{
 		"filter":    {Filter: "nonsense", Limit: 1},

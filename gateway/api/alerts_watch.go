@@ -68,7 +68,7 @@ func (s *alertService) WatchAlerts(req *doppelv1.WatchAlertsRequest, stream grpc
 	case !resumes || from.partial && from.log == s.hub.log.Load():
 		err = w.snapshot()
 	case from.log != s.hub.log.Load() || len(from.seen) != len(w.seen):
-		err = w.startOver("the token is of another log of alerts")
+		err = w.startOver("the token is of another log of alerts", 0)
 	default:
 		err = w.resumeFrom(from.seen)
 	}
@@ -169,7 +169,7 @@ func (w *alertWatch) resumeFrom(seen vector) error {
 		}
 		for p := range seen {
 			if seen[p].next > end[p] {
-				return w.startOver("the token is of another log of alerts")
+				return w.startOver("the token is of another log of alerts", 0)
 			}
 		}
 	}
@@ -189,12 +189,12 @@ func (w *alertWatch) resume() error {
 		}
 		_, head := hub.transitions.behind()
 		if len(head) != len(w.seen) {
-			return w.startOver("doppel.alerts is another one")
+			return w.startOver("doppel.alerts is another one", 0)
 		}
 		for !w.seen.reaches(head) {
 			trs, err := hub.told(w.ctx, w.seen, head)
 			if errors.Is(err, host.ErrNotRetained) {
-				return w.startOver("the token is too old: transitions behind it are no longer kept")
+				return w.missed()
 			}
 			if err != nil {
 				return err
@@ -231,11 +231,24 @@ func (w *alertWatch) pass(trs []transition) error {
 	return nil
 }
 
-// startOver tells of a gap and sends a fresh snapshot, once it is to be had.
-func (w *alertWatch) startOver(reason string) error {
+// missed starts over behind what the log does not have any more, and tells how many transitions that are at most.
+func (w *alertWatch) missed() error {
+	start, _, err := w.s.hub.cfg.Alerts.Bounds(w.ctx)
+	if err != nil {
+		return err
+	}
+	n := int64(0)
+	for p := range w.seen {
+		n += max(0, start[p]-w.seen[p].next)
+	}
+	return w.startOver("the token is too old: transitions behind it are no longer kept", uint64(n))
+}
+
+// startOver tells of a gap and sends a fresh snapshot, once it is to be had. missed is 0 if nobody knows.
+func (w *alertWatch) startOver(reason string, missed uint64) error {
 	w.at, w.seen = w.s.hub.transitions.behind()
 	w.partial = true // the token of the gap leads to a snapshot
-	err := w.emit(&doppelv1.WatchAlertsResponse{Event: &doppelv1.WatchAlertsResponse_Gap{Gap: &doppelv1.Gap{Reason: reason}}})
+	err := w.emit(&doppelv1.WatchAlertsResponse{Event: &doppelv1.WatchAlertsResponse_Gap{Gap: &doppelv1.Gap{Missed: missed, Reason: reason}}})
 	if err != nil {
 		return err
 	}

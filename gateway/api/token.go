@@ -144,17 +144,6 @@ func (r *tokenReader) bool() bool {
 	return v == 1
 }
 
-func (r *tokenReader) bytes() []byte {
-	n := r.uvarint()
-	if uint64(len(r.b)) < n {
-		r.bad = true
-		return nil
-	}
-	v := r.b[:n]
-	r.b = r.b[n:]
-	return v
-}
-
 // end fails if anything was missing or is left over.
 func (r *tokenReader) end(field string) error {
 	if r.bad || len(r.b) > 0 {

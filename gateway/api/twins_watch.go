@@ -35,6 +35,7 @@ type twinWatch struct {
 	cursor uint64 // every change up to it was sent
 	// owed are twins that changed and could not be read, because their partitions move.
 	owed    map[string]struct{}
+	shown   *shownTwins // nil: no filter, so what is there is shown
 	partial bool // some of a snapshot was sent, and not all
 }
 
@@ -69,6 +70,9 @@ func (s *twinService) WatchTwins(req *doppelv1.WatchTwinsRequest, stream grpc.Se
 		ids: unique(req.GetIds()), match: match, mask: m,
 		pulse: newPulse(every, s.hub.done), waiter: newWaiter(), looked: from.seq, cursor: from.seq,
 	}
+	if match.String() != "" {
+		w.shown = &shownTwins{unknown: true} // until a snapshot begins
+	}
 	defer w.pulse.stop()
 	if err := s.hub.joinTwins(w.ctx, w.waiter); err != nil {
 		return err
@@ -87,7 +91,7 @@ func (s *twinService) WatchTwins(req *doppelv1.WatchTwinsRequest, stream grpc.Se
 	case !resumes:
 		err = w.snapshot()
 	case from.incarnation != s.hub.incarnation || from.seq > s.hub.changes.seq.Load():
-		err = w.startOver("the token is of another node or of this one before it restarted")
+		err = w.startOver("the token is of another node or of this one before it restarted", 0)
 	case from.partial:
 		err = w.snapshot()
 	}
@@ -101,7 +105,7 @@ func (w *twinWatch) run() error {
 	for {
 		w.arm()
 		if reason := w.s.hub.lostSince(w.cursor); reason != "" {
-			if err := w.startOver(reason); err != nil {
+			if err := w.startOver(reason, w.s.hub.changes.seq.Load()-w.cursor); err != nil {
 				return err
 			}
 			continue
@@ -141,11 +145,12 @@ func (w *twinWatch) beat() error {
 	return w.emit(&doppelv1.WatchTwinsResponse{Event: &doppelv1.WatchTwinsResponse_Heartbeat{Heartbeat: &emptypb.Empty{}}})
 }
 
-// startOver tells of a gap and sends a fresh snapshot, once it is to be had.
-func (w *twinWatch) startOver(reason string) error {
+// startOver tells of a gap and sends a fresh snapshot, once it is to be had. missed is how many changes there
+// were at most, 0 if nobody knows.
+func (w *twinWatch) startOver(reason string, missed uint64) error {
 	w.cursor = w.s.hub.changes.seq.Load()
 	w.partial = true // the token of the gap leads to a snapshot
-	err := w.emit(&doppelv1.WatchTwinsResponse{Event: &doppelv1.WatchTwinsResponse_Gap{Gap: &doppelv1.Gap{Reason: reason}}})
+	err := w.emit(&doppelv1.WatchTwinsResponse{Event: &doppelv1.WatchTwinsResponse_Gap{Gap: &doppelv1.Gap{Missed: missed, Reason: reason}}})
 	if err != nil {
 		return err
 	}
@@ -166,7 +171,9 @@ func (w *twinWatch) arm() {
 func (w *twinWatch) snapshot() error {
 	w.cursor = w.s.hub.changes.seq.Load()
 	w.looked, w.owed, w.partial = w.cursor, nil, true
+	w.shown.begin()
 	one := func(t *doppelv1.Twin) error {
+		w.shown.enters(t.GetId())
 		w.mask.prune(t.ProtoReflect())
 		return w.emit(&doppelv1.WatchTwinsResponse{Event: &doppelv1.WatchTwinsResponse_Snapshot{Snapshot: t}})
 	}
@@ -257,7 +264,7 @@ func (r *twinRound) all(upTo uint64) error {
 	return r.fetch(buf)
 }
 
-// fetch reads twins that changed and sends those that match; one that is gone was deleted, unless some
+// fetch reads twins that changed and sends those that match; one that is not there was deleted, unless some
 // partition could not be read: then it is owed.
 func (r *twinRound) fetch(ids []string) error {
 	for len(ids) > 0 {
@@ -276,8 +283,12 @@ func (r *twinRound) fetch(ids []string) error {
 				return err
 			}
 			if !ok {
+				if err := r.gone(t.GetId()); err != nil {
+					return err
+				}
 				continue
 			}
+			r.w.shown.enters(t.GetId())
 			r.w.mask.prune(t.ProtoReflect())
 			if err := r.put(&doppelv1.WatchTwinsResponse{Event: &doppelv1.WatchTwinsResponse_Changed{Changed: t}}); err != nil {
 				return err
@@ -294,12 +305,21 @@ func (r *twinRound) fetch(ids []string) error {
 				r.w.owed[id] = struct{}{}
 				continue
 			}
-			if err := r.put(&doppelv1.WatchTwinsResponse{Event: &doppelv1.WatchTwinsResponse_DeletedId{DeletedId: id}}); err != nil {
+			if err := r.gone(id); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// gone tells that a twin was deleted, or does not pass the filter any more; of a twin that was not shown there is
+// nothing to tell.
+func (r *twinRound) gone(id string) error {
+	if !r.w.shown.leaves(id) {
+		return nil
+	}
+	return r.put(&doppelv1.WatchTwinsResponse{Event: &doppelv1.WatchTwinsResponse_DeletedId{DeletedId: id}})
 }
 
 func (r *twinRound) put(m *doppelv1.WatchTwinsResponse) error {

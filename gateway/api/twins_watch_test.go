@@ -350,3 +350,68 @@ func TestSlowSubscriberSlowsNobody(t *testing.T) {
 		}
 	}
 }
+
+// TestWatchTwinsThatStopMatching: a twin that was shown and does not pass the filter any more is told as gone, one
+// that never did is not told of at all.
+func TestWatchTwinsThatStopMatching(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	hot := func(id string, n int) *doppelv1.Twin { return apitest.Twin(id, 2*n) }
+	w.Put(hot("in", 50))
+	w.Put(hot("out", 10))
+	req := &doppelv1.WatchTwinsRequest{Filter: `metrics.temperature.value > 80`}
+	s := w.watchTwins(t, req)
+	if ids, _ := s.snapshot(); len(ids) != 1 || !ids["in"] {
+		t.Fatalf("snapshot %v, want in", ids)
+	}
+	token := ""
+	expect := func(s *twinStream, changed, gone string) {
+		t.Helper()
+		m := s.next()
+		if token = m.GetResumeToken(); m.GetChanged().GetId() != changed || m.GetDeletedId() != gone {
+			t.Fatalf("got %v, want changed %q or gone %q", m, changed, gone)
+		}
+	}
+	w.Put(hot("out", 11)) // nothing to tell
+	w.Put(hot("in", 51))
+	expect(s, "in", "")
+	w.Put(hot("in", 9))
+	expect(s, "", "in")
+	w.Put(hot("in", 8))
+	w.Remove("in")
+	w.Put(hot("out", 60))
+	expect(s, "out", "")
+	w.Remove("out")
+	expect(s, "", "out")
+	w.Put(hot("new", 70))
+	expect(s, "new", "")
+	s.stop()
+
+	// Behind a token nobody knows what was shown: what leaves is told once, to be safe.
+	w.Put(hot("new", 5))
+	w.Put(hot("other", 5))
+	req.ResumeToken = token
+	s = w.watchTwins(t, req)
+	gone := map[string]bool{}
+	for range 2 {
+		gone[s.next().GetDeletedId()] = true
+	}
+	if !gone["new"] || !gone["other"] {
+		t.Errorf("gone are %v, want new and other", gone)
+	}
+	w.Put(hot("other", 6))
+	w.Put(hot("new", 71))
+	expect(s, "new", "")
+}
+
+func TestShownTwinsAreBounded(t *testing.T) {
+	s := &shownTwins{}
+	for i := range shownMost + 10 {
+		s.enters(fmt.Sprint("d", i))
+	}
+	if len(s.in) > shownMost {
+		t.Errorf("%d are remembered", len(s.in))
+	}
+	if !s.leaves("d1") || s.leaves("d1") {
+		t.Error("one that was forgotten is told as gone once")
+	}
+}
