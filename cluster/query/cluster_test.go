@@ -18,6 +18,7 @@ import (
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/cluster/placement"
 	"github.com/doppel-iot/doppel/cluster/query"
+	"github.com/doppel-iot/doppel/cluster/rulebook"
 	"github.com/doppel-iot/doppel/gateway/api"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 	"github.com/doppel-iot/doppel/storage/kafka"
@@ -58,6 +59,8 @@ type node struct {
 	address string
 	twins   doppelv1.TwinServiceClient
 	alerts  doppelv1.AlertServiceClient
+	rules   doppelv1.RuleServiceClient
+	book    *rulebook.Book
 
 	hold atomic.Pointer[hold] // nil: questions are answered at once
 
@@ -133,14 +136,23 @@ func (n *node) config() query.Config {
 // serve opens both doors of a node.
 func (n *node) serve() {
 	t := n.w.t
+	var err error
+	n.book, err = rulebook.New(rulebook.Config{
+		Log: n.client, Compiler: n.host.Compiler(), Publish: n.host.SetRules, Writes: func() bool { return n.host.Partition(0).State == host.Serving },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	a, err := api.New(api.Config{
-		Twins: n.reader, Past: n.reader, Alerts: n.reader, Fleet: n.fleet, Drains: n.fleet, Resets: n.reader, Writes: n.reader, Hub: n.hub, Log: slog.New(slog.DiscardHandler),
+		Twins: n.reader, Past: n.reader, Alerts: n.reader, Fleet: n.fleet, Drains: n.fleet, Resets: n.reader, Writes: n.reader, Rules: query.NewRules(n.reader, n.book), Hub: n.hub, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.peers, n.door = grpc.NewServer(), a.Server()
-	query.NewServer(held{n.host, n}, n.part, n.hub).Register(n.peers)
+	answers := query.NewServer(held{n.host, n}, n.part, n.hub)
+	answers.ServeRules(n.book)
+	answers.Register(n.peers)
 	var served sync.WaitGroup
 	listen := func(s *grpc.Server) string {
 		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -159,15 +171,18 @@ func (n *node) serve() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.twins, n.alerts = doppelv1.NewTwinServiceClient(conn), doppelv1.NewAlertServiceClient(conn)
+	n.twins, n.alerts, n.rules = doppelv1.NewTwinServiceClient(conn), doppelv1.NewAlertServiceClient(conn), doppelv1.NewRuleServiceClient(conn)
 	ctx, cancel := context.WithCancel(context.Background())
-	followed := make(chan error, 1)
+	followed := make(chan error, 2)
 	go func() { followed <- n.hub.Run(ctx) }()
+	go func() { followed <- n.book.Run(ctx) }()
 	t.Cleanup(func() {
 		n.hub.Close()
 		cancel()
-		if err := <-followed; err != nil {
-			t.Error(err)
+		for range 2 {
+			if err := <-followed; err != nil {
+				t.Error(err)
+			}
 		}
 		n.door.Stop()
 		n.peers.Stop()
