@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -139,6 +140,8 @@ func (b *browser) call(method string, params, result any) {
 			b.t.Fatalf("%s: %v", method, err)
 		}
 		switch {
+		case m.ID == b.id && m.Error != nil && strings.Contains(m.Error.Message, "navigated"):
+			return // the page went elsewhere meanwhile: there is no result
 		case m.ID == b.id && m.Error != nil:
 			b.t.Fatalf("%s: %s", method, m.Error.Message)
 		case m.ID == b.id:

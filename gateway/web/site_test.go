@@ -17,6 +17,7 @@ import (
 
 	"github.com/doppel-iot/doppel/gateway/api"
 	"github.com/doppel-iot/doppel/gateway/api/apitest"
+	"github.com/doppel-iot/doppel/gateway/auth"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -45,21 +46,24 @@ func follow(t *testing.T, h *api.Hub) {
 	})
 }
 
-func newSite(t *testing.T, change func(*Config)) *site {
+func newSite(t *testing.T, change func(*Config)) *site { return newGuardedSite(t, nil, change) }
+
+// newGuardedSite asks who comes; nil: nobody is asked.
+func newGuardedSite(t *testing.T, g *auth.Guard, change func(*Config)) *site {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	alerts := &apitest.AlertLog{}
 	hub := api.NewHub(api.HubConfig{Alerts: alerts})
 	follow(t, hub)
 	f := apitest.NewFleet(hub, alerts)
-	a, err := api.New(api.Config{Twins: f, History: f, Alerts: f, Fleet: f, Rules: f, Hub: hub, Log: log})
+	a, err := api.New(api.Config{Twins: f, History: f, Alerts: f, Fleet: f, Rules: f, Hub: hub, Guard: g, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "doppel_answer"}, func() float64 { return 42 }))
 	grpcServer := a.Server()
-	cfg := Config{GRPC: grpcServer, Watches: a, Metrics: registry, Log: log}
+	cfg := Config{GRPC: grpcServer, Watches: a, Metrics: registry, Guard: g, Log: log}
 	if change != nil {
 		change(&cfg)
 	}

@@ -3,6 +3,7 @@ import * as alerts from "./alerts.js";
 import * as detail from "./detail.js";
 import * as list from "./list.js";
 import * as status from "./status.js";
+import { keepToken } from "./stream.js";
 import { byId, put } from "./text.js";
 
 const root = document.documentElement;
@@ -29,6 +30,14 @@ function route() {
   document.title = id === undefined ? "Doppel" : `${decodeURIComponent(id)} · Doppel`;
 }
 
+window.addEventListener("unauthenticated", () => {
+  if (!byId("login").open) byId("login").showModal();
+});
+byId("login-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  keepToken(byId("login-token").value.trim());
+  location.reload();
+});
 theme();
 dark.addEventListener("change", theme);
 byId("theme").addEventListener("click", () => {

@@ -8,6 +8,20 @@ export class ApiError extends Error {
   }
 }
 
+/** The token that this tab shows to the API; "" where nobody asks for one. */
+export function token() {
+  try { return sessionStorage.getItem("token") ?? ""; } catch { return ""; }
+}
+
+export function keepToken(value) {
+  try { sessionStorage.setItem("token", value); } catch { /* storage may be forbidden */ }
+}
+
+function headers() {
+  const shown = token();
+  return shown ? { Authorization: `Bearer ${shown}` } : {};
+}
+
 function address(path, params = {}) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(params)) {
@@ -20,12 +34,13 @@ function address(path, params = {}) {
 }
 
 async function refuse(response) {
+  if (response.status === 401) window.dispatchEvent(new Event("unauthenticated"));
   throw new ApiError(response.status, await response.json().catch(() => undefined));
 }
 
 /** GET one answer. */
 export async function get(path, params, signal) {
-  const response = await fetch(address(path, params), { signal });
+  const response = await fetch(address(path, params), { signal, headers: headers() });
   if (!response.ok) await refuse(response);
   return response.json();
 }
@@ -89,7 +104,7 @@ export class Watch {
   async once(works) {
     this.abort = new AbortController();
     const params = { ...this.params, resumeToken: this.token };
-    const response = await fetch(address(this.path, params), { signal: this.abort.signal });
+    const response = await fetch(address(this.path, params), { signal: this.abort.signal, headers: headers() });
     if (!response.ok) await refuse(response);
     this.handlers.up?.();
     for await (const message of linesOf(response)) {
