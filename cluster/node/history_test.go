@@ -89,6 +89,20 @@ func TestHistory(t *testing.T) {
 				t.Errorf("second bucket: %v", p)
 			}
 			asJSON(t, n, d.ID, at(1))
+
+			// A twin that is deleted has no history; what was stored of it stays, and is there when it comes back.
+			if _, err := n.Twins().DeleteTwin(t.Context(), &doppelv1.DeleteTwinRequest{Id: d.ID}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := n.Twins().GetHistory(t.Context(), &doppelv1.GetHistoryRequest{Id: d.ID, Metric: "temperature"}); status.Code(err) != codes.NotFound {
+				t.Errorf("history of a twin that was deleted: %v", err)
+			}
+			d = n.Device(d.ID)
+			send(61)
+			n.Await(d.ID, "back", func(twin *doppelv1.Twin) bool { return twin.GetSeq() == 61 })
+			if got := history(n, &doppelv1.GetHistoryRequest{}); len(got.GetPoints()) != 43 {
+				t.Errorf("%d samples of both its lives, want 43", len(got.GetPoints()))
+			}
 		})
 	}
 }

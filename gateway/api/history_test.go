@@ -222,3 +222,24 @@ func TestHistoryErrors(t *testing.T) {
 	_, err = w.twins.GetHistory(ctx, asked(1, 2))
 	wantCode(t, err, codes.Canceled, "")
 }
+
+// Whatever stands in a token, it is refused or means a place in a span.
+func FuzzHistoryToken(f *testing.F) {
+	req := asked(1, 100)
+	q := history.Query{Start: 1, End: 100}
+	own, err := openToken("page_token", tokenHistory, historyToken(req, &q, history.Place{Time: 50, Boot: 1 << 62, Seq: 7}))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(own)
+	f.Add(own[:8])
+	f.Fuzz(func(t *testing.T, content []byte) {
+		copy(content, own[:8]) // so that it belongs to the request
+		req := asked(1, 100)
+		req.PageToken = sealToken(tokenHistory, content)
+		got, err := historyQuery(req, apitest.Epoch())
+		if err == nil && (got.Start <= 0 || got.After.Time < got.Start || got.After.Time >= got.End) {
+			t.Errorf("token means %+v", got)
+		}
+	})
+}
