@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -517,4 +518,58 @@ func violated(err error) string {
 		}
 	}
 	return ""
+}
+
+// TestRulesUnderLoad: rules that change while devices send, and the node starts anew, are in force at one point of
+// each partition: what is live is the fold of the log, for every device.
+func TestRulesUnderLoad(t *testing.T) {
+	setups(t, func(t *testing.T, cfg node.Config) {
+		id, devices := nodetest.Unique("load"), []string{}
+		for range 4 {
+			devices = append(devices, nodetest.Unique("load"))
+		}
+		n := nodetest.Start(t, cfg)
+		const samples = 300
+		for round := range 2 {
+			var sending sync.WaitGroup
+			for i, name := range devices {
+				d := n.Device(name)
+				sending.Go(func() {
+					for seq := round*samples + 1; seq <= (round+1)*samples; seq++ {
+						d.Telemetry(fmt.Sprintf(`{"boot":1,"seq":%d,"metrics":{"t":%d}}`, seq, (seq*(7+i))%100))
+					}
+				})
+			}
+			for i := range 6 {
+				apply(t, n, hot(id, "load-*", float64(90-10*i)))
+				if i == 3 {
+					if _, err := n.Rules().DeleteRule(t.Context(), &doppelv1.DeleteRuleRequest{Id: id}); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			sending.Wait()
+			if round == 0 {
+				n.Stop()
+				n = nodetest.Start(t, cfg)
+			}
+		}
+		changes := 0
+		for _, name := range devices {
+			n.Await(name, "complete", func(tw *doppelv1.Twin) bool { return tw.GetSeq() == 2*samples })
+			equalReplay(t, n, name)
+			got, err := n.Alerts().ListAlerts(t.Context(), &doppelv1.ListAlertsRequest{Filter: fmt.Sprintf("device == %q && rule == %q", name, id)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			changes += len(got.GetAlerts())
+		}
+		if changes == 0 {
+			t.Error("the rule never fired: this tests nothing")
+		}
+		audit, err := n.Fleet().GetAudit(t.Context(), &doppelv1.GetAuditRequest{Deep: true})
+		if err != nil || !audit.GetBalanced() {
+			t.Errorf("audit: %v, %v", audit, err)
+		}
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/doppel-iot/doppel/actors/alert"
 	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/host"
+	"github.com/doppel-iot/doppel/actors/ruleset"
 	"github.com/doppel-iot/doppel/actors/twin"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
@@ -31,11 +32,13 @@ type fold struct {
 	void        int
 	differences []string // records whose replay gave something else than they say (R5)
 
-	rules   *alert.Set
-	valid   host.Validator
-	decoder codec.EventDecoder
-	event   codec.Event
-	effects twin.Effects
+	builtin  *alert.Set
+	rules    *alert.Set // in force
+	compiler *ruleset.Compiler
+	valid    host.Validator
+	decoder  codec.EventDecoder
+	event    codec.Event
+	effects  twin.Effects
 }
 
 func newFold(partition int32) (*fold, error) {
@@ -44,7 +47,7 @@ func newFold(partition int32) (*fold, error) {
 		return nil, fmt.Errorf("fold: %w", err)
 	}
 	return &fold{
-		partition: partition, rules: rules,
+		partition: partition, builtin: rules, rules: rules, compiler: ruleset.NewCompiler(),
 		twins: make(map[string]*twin.Twin), transitions: make(map[position]alert.Alert), stories: make(map[string][]*doppelv1.Alert),
 	}, nil
 }
@@ -59,6 +62,10 @@ func (f *fold) take(offset int64, key, value []byte) {
 		return
 	case ev.Kind == doppelv1.EventKind_EVENT_KIND_CLAIM:
 		f.claims++
+		f.rules = f.builtin
+		return
+	case ev.Kind == doppelv1.EventKind_EVENT_KIND_RULES:
+		f.rules = f.compiler.Compile(ev.Rules).Alerts
 		return
 	case ev.Input.Kind == 0:
 		return // an input of the partition, not of a twin
