@@ -29,7 +29,7 @@ func (c *Compiler) Silence(p *doppelv1.Silence) (alert.Silence, error) {
 // Match compiles the filter of a silence, which must not be empty: one that holds every alert is written true.
 func (c *Compiler) Match(text string) (alert.Predicate, error) {
 	if strings.TrimSpace(text) == "" {
-		return nil, invalid("filter", `it is empty: say which alerts, such as device == "pump-1", or true for all of them`)
+		return nil, invalid("filter", `is required: say which alerts, such as device == "pump-1", or true for all of them`)
 	}
 	f, err := compileFilter(c.alerts, "filter", text)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/doppel-iot/doppel/actors/codec"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -66,15 +67,17 @@ func ParseGrouping(req *doppelv1.AggregateTwinsRequest) (*Grouping, error) {
 		g.Kind, g.Tag = ByTag, tag
 	}
 	if len(g.Metrics) > maxMetrics {
-		return nil, &Error{"metrics", fmt.Sprintf("more than %d", maxMetrics)}
+		return nil, &Error{"metrics", fmt.Sprintf("%d of them: want at most %d", len(g.Metrics), maxMetrics)}
 	}
-	if slices.Contains(g.Metrics, "") {
-		return nil, &Error{"metrics", "a name is empty"}
+	for _, m := range g.Metrics {
+		if !codec.ValidMetric(m) {
+			return nil, &Error{"metrics", fmt.Sprintf("%.70q is not the name of a metric: want [A-Za-z_][A-Za-z0-9_]{0,63}", m)}
+		}
 	}
 	slices.Sort(g.Metrics)
 	g.Metrics = slices.Compact(g.Metrics)
 	if len(g.Quantiles) > maxQuantiles {
-		return nil, &Error{"quantiles", fmt.Sprintf("more than %d", maxQuantiles)}
+		return nil, &Error{"quantiles", fmt.Sprintf("%d of them: want at most %d", len(g.Quantiles), maxQuantiles)}
 	}
 	for _, q := range g.Quantiles {
 		if math.IsNaN(q) || q < 0 || q > 1 {
@@ -86,7 +89,7 @@ func ParseGrouping(req *doppelv1.AggregateTwinsRequest) (*Grouping, error) {
 	}
 	switch {
 	case g.most < 0:
-		return nil, &Error{"page_size", "negative"}
+		return nil, &Error{"page_size", fmt.Sprintf("%d is negative: want at most %d, or 0 for the default", g.most, maxLists)}
 	case g.most == 0:
 		g.most = defaultLists
 	case g.most > maxLists:

@@ -3,14 +3,17 @@ package query
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/doppel-iot/doppel/gateway/auth"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -181,5 +184,6 @@ func (f *Fleet) Drain(ctx context.Context, id string, undo bool) (*doppelv1.Node
 		}
 		return resp.GetNode(), nil
 	}
-	return nil, status.Errorf(codes.NotFound, "there is no node %q", id)
+	return nil, detailed(codes.NotFound, fmt.Sprintf("there is no node %q: GetStatus lists those there are", id),
+		&errdetails.ErrorInfo{Reason: "UNKNOWN_NODE", Domain: auth.Domain})
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/actors/ruleset"
 	"github.com/doppel-iot/doppel/cluster/rulebook"
+	"github.com/doppel-iot/doppel/gateway/auth"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -217,9 +218,9 @@ func ruleStatus(err error) error {
 			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "rule." + bad.Field, Description: bad.Text}},
 		})
 	case errors.Is(err, rulebook.ErrUnknownRule):
-		return detailed(codes.NotFound, err.Error(), &errdetails.ErrorInfo{Reason: "UNKNOWN_RULE", Domain: "doppel.v1"})
+		return detailed(codes.NotFound, err.Error(), &errdetails.ErrorInfo{Reason: "UNKNOWN_RULE", Domain: auth.Domain})
 	case errors.Is(err, rulebook.ErrUnknownSilence):
-		return detailed(codes.NotFound, err.Error(), &errdetails.ErrorInfo{Reason: "UNKNOWN_SILENCE", Domain: "doppel.v1"})
+		return detailed(codes.NotFound, err.Error(), &errdetails.ErrorInfo{Reason: "UNKNOWN_SILENCE", Domain: auth.Domain})
 	case errors.Is(err, rulebook.ErrFull), errors.Is(err, host.ErrTooMuch):
 		return status.Error(codes.ResourceExhausted, err.Error())
 	case errors.Is(err, rulebook.ErrNotWriter), errors.Is(err, rulebook.ErrContended):

@@ -59,7 +59,10 @@ func (s *alertService) find(ctx context.Context, id string) (*doppelv1.Alert, er
 }
 
 func checkAlert(id string) error {
-	if len(id) != 16 || !isHex(id) {
+	switch {
+	case id == "":
+		return invalid("id", "is required: the id of an alert, 16 hex digits")
+	case len(id) != 16 || !isHex(id):
 		return invalid("id", "%q is not an alert id: want 16 hex digits", shorten(id))
 	}
 	return nil

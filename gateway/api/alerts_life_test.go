@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -110,7 +111,7 @@ func TestAlertCallsEnd(t *testing.T) {
 			w.Fail(host.ErrUnavailable)
 			err := call(t.Context(), w)
 			wantCode(t, err, codes.Unavailable, "")
-			if _, ok := status.Convert(err).Details()[0].(*errdetails.RetryInfo); !ok {
+			if !slices.ContainsFunc(status.Convert(err).Details(), func(d any) bool { _, ok := d.(*errdetails.RetryInfo); return ok }) {
 				t.Errorf("details %v, want RetryInfo", status.Convert(err).Details())
 			}
 			w.Block()

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/doppel-iot/doppel/gateway/auth"
 	"github.com/doppel-iot/doppel/gateway/command"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
@@ -43,7 +44,10 @@ func checkCommand(req *doppelv1.InvokeCommandRequest) error {
 	if err := checkDevice("id", req.GetId()); err != nil {
 		return err
 	}
-	if !commandName.MatchString(req.GetName()) {
+	switch {
+	case req.GetName() == "":
+		return invalid("name", "is required: the name of a command, such as reboot")
+	case !commandName.MatchString(req.GetName()):
 		return invalid("name", "%q is not the name of a command: want 1-64 characters of [A-Za-z0-9._-]", shorten(req.GetName()))
 	}
 	body, err := command.Body(req.GetBody())
@@ -70,7 +74,7 @@ func commandStatus(err error) error {
 		if !errors.Is(err, o.Err) {
 			continue
 		}
-		details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: o.Reason, Domain: doppelv1.TwinService_ServiceDesc.ServiceName}}
+		details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: o.Reason, Domain: auth.Domain}}
 		if o.Retry {
 			details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
 		}

@@ -57,7 +57,7 @@ func (s *fleetService) ListDeadLetters(ctx context.Context, req *doppelv1.ListDe
 	size := req.GetPageSize()
 	switch {
 	case size < 0:
-		return nil, invalid("page_size", "negative")
+		return nil, negativePage(size, maxPage)
 	case size == 0:
 		size = defaultPage
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,13 +10,15 @@ import (
 	"strings"
 	"sync"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/filter"
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/actors/twin"
+	"github.com/doppel-iot/doppel/gateway/auth"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -47,18 +50,22 @@ func (s *fleetService) RedriveDeadLetters(ctx context.Context, req *doppelv1.Red
 		letters: s.letters, decoder: s.decoder(), replacement: req.GetReplacementPayload(), dry: req.GetDryRun(),
 		resp: &doppelv1.RedriveDeadLettersResponse{}, gate: make(chan struct{}, redrivesInFlight),
 	}
-	err = r.run(ctx, sel)
 	settled := make(chan struct{})
-	go func() { // the next call waits for what this one left on its way
-		r.sent.Wait()
-		<-s.redriving
-		close(settled)
+	func() {
+		defer func() { // also after a panic
+			go func() { // the next call waits for what this one left on its way
+				r.sent.Wait()
+				<-s.redriving
+				close(settled)
+			}()
+		}()
+		err = r.run(ctx, sel)
 	}()
 	select {
 	case <-settled:
 		return r.result(err)
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, cmp.Or(err, ctx.Err())
 	}
 }
 
@@ -153,7 +160,7 @@ func (r *redrive) checkNamed(ctx context.Context, sel *letterChoice) error {
 	err := sel.each(ctx, r.letters, func(l *doppelv1.DeadLetter) error {
 		delete(missing, letterOffset(l.GetId()))
 		if why := notRedrivable(l, r.replacement); why != "" && !l.GetRedriven() {
-			return status.Errorf(codes.FailedPrecondition, "dead letter %s cannot be redriven: %s", l.GetId(), why)
+			return because(codes.FailedPrecondition, "NOT_REDRIVABLE", "dead letter %s cannot be redriven: %s", l.GetId(), why)
 		}
 		return nil
 	})
@@ -162,7 +169,7 @@ func (r *redrive) checkNamed(ctx context.Context, sel *letterChoice) error {
 	}
 	for _, o := range sel.offsets {
 		if _, is := missing[o]; is {
-			return status.Errorf(codes.NotFound, "no dead letter 0-%d: it expired, or never was", o)
+			return because(codes.NotFound, "UNKNOWN_DEAD_LETTER", "no dead letter 0-%d: it expired, or never was", o)
 		}
 	}
 	return nil
@@ -289,7 +296,8 @@ func (r *redrive) result(err error) (*doppelv1.RedriveDeadLettersResponse, error
 	failed := r.failure()
 	switch {
 	case failed != nil && !errors.Is(failed, context.Canceled) && !errors.Is(failed, context.DeadlineExceeded):
-		return nil, status.Errorf(codes.Unavailable, "%d letters were redriven, then the log failed; call again to go on: %v", r.resp.GetRedriven(), failed)
+		return nil, withDetails(codes.Unavailable, fmt.Sprintf("%d letters were redriven, then the log failed; call again to go on: %v", r.resp.GetRedriven(), failed),
+			&errdetails.ErrorInfo{Reason: "LOG_UNAVAILABLE", Domain: auth.Domain}, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
 	case err != nil:
 		return nil, err
 	case failed != nil:

@@ -149,7 +149,7 @@ func TestListDeadLettersRefusals(t *testing.T) {
 		want string
 		req  *doppelv1.ListDeadLettersRequest
 	}{
-		{"page_size: negative", &doppelv1.ListDeadLettersRequest{PageSize: -1}},
+		{"page_size: -1 is negative: want at most 1000, or 0 for the default", &doppelv1.ListDeadLettersRequest{PageSize: -1}},
 		{"filter: 1:1: undeclared reference", &doppelv1.ListDeadLettersRequest{Filter: "nonsense"}},
 		{"page_token: belongs to another filter", &doppelv1.ListDeadLettersRequest{PageToken: page.GetNextPageToken()}},
 		{"page_token: not a token of this service", &doppelv1.ListDeadLettersRequest{PageToken: "x"}},

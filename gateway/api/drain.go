@@ -19,7 +19,7 @@ func (s *fleetService) DrainNode(ctx context.Context, req *doppelv1.DrainNodeReq
 		return s.UnimplementedFleetServiceServer.DrainNode(ctx, req)
 	}
 	if req.GetId() == "" {
-		return nil, invalid("id", "is required")
+		return nil, invalid("id", "is required: the id of a node, as GetStatus lists them")
 	}
 	return s.drains.Drain(ctx, req.GetId(), req.GetUndo())
 }

@@ -84,7 +84,7 @@ func historyQuery(req *doppelv1.GetHistoryRequest, now time.Time) (q history.Que
 	case !codec.ValidMetric(req.GetMetric()):
 		return q, invalid("metric", "%q is not the name of a metric: want [A-Za-z_][A-Za-z0-9_]{0,63}", shorten(req.GetMetric()))
 	case req.GetPageSize() < 0:
-		return q, invalid("page_size", "negative")
+		return q, negativePage(req.GetPageSize(), maxPoints)
 	}
 	q = history.Query{Device: req.GetId(), Metric: req.GetMetric(), Limit: min(int(req.GetPageSize()), maxPoints)}
 	if q.Limit == 0 {

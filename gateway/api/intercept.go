@@ -27,6 +27,9 @@ func (a *API) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, ha
 	}()
 	ctx, cancel := early(ctx)
 	defer cancel()
+	if err := ctx.Err(); err != nil {
+		return nil, err // nobody waits any more, so nothing is begun
+	}
 	return a.admit(ctx, req, info, handler)
 }
 

@@ -34,7 +34,7 @@ type pagePlace struct {
 func newPagePlace(o selection.Order, filter string, size int32, token string) (pagePlace, error) {
 	switch {
 	case size < 0:
-		return pagePlace{}, invalid("page_size", "negative")
+		return pagePlace{}, negativePage(size, maxPage)
 	case size == 0:
 		size = defaultPage
 	case size > maxPage:
@@ -58,6 +58,10 @@ func newPagePlace(o selection.Order, filter string, size int32, token string) (p
 	}
 	p.after = &key
 	return p, nil
+}
+
+func negativePage(size int32, most int) error {
+	return invalid("page_size", "%d is negative: want at most %d, or 0 for the default", size, most)
 }
 
 // token is that of the page behind a key.

@@ -3,10 +3,8 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -95,7 +93,7 @@ func (s *ruleService) ApplyRule(ctx context.Context, req *doppelv1.ApplyRuleRequ
 		return s.UnimplementedRuleServiceServer.ApplyRule(ctx, req)
 	}
 	if req.GetRule() == nil {
-		return nil, invalid("rule", "it is missing")
+		return nil, invalid("rule", "is required: the rule as it is to be")
 	}
 	by := auth.Name(ctx)
 	next, err := s.rules.CheckRule(ctx, req.GetRule(), by)
@@ -133,7 +131,7 @@ func (s *ruleService) TestRule(ctx context.Context, req *doppelv1.TestRuleReques
 		return s.UnimplementedRuleServiceServer.TestRule(ctx, req)
 	}
 	if req.GetRule() == nil {
-		return nil, invalid("rule", "it is missing")
+		return nil, invalid("rule", "is required: the rule as it is to be")
 	}
 	start, end, err := s.testedRange(req)
 	if err != nil {
@@ -185,7 +183,10 @@ func (s *ruleService) testedRange(req *doppelv1.TestRuleRequest) (start, end tim
 
 // checkRuleID refuses what no rule has for an id.
 func checkRuleID(field, id string) error {
-	ok := id != "" && len(id) <= 64
+	if id == "" {
+		return invalid(field, "is required: the id of a rule, such as builtin.zscore")
+	}
+	ok := len(id) <= 64
 	for _, c := range []byte(id) {
 		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '.' || c == '-')
 	}
@@ -211,10 +212,6 @@ func asViolation(err error) error {
 	return err
 }
 
-// reasonDomain is that of the reasons in the ErrorInfo of an answer.
-const reasonDomain = "doppel.v1"
-
 func unknownRule(id string) error {
-	return withDetails(codes.NotFound, fmt.Sprintf("rule %q does not exist: ListRules has those that do", id),
-		&errdetails.ErrorInfo{Reason: "UNKNOWN_RULE", Domain: reasonDomain})
+	return because(codes.NotFound, "UNKNOWN_RULE", "rule %q does not exist: ListRules has those that do", id)
 }

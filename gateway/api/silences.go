@@ -24,13 +24,13 @@ func (s *alertService) SilenceAlerts(ctx context.Context, req *doppelv1.SilenceA
 	d := req.GetDuration()
 	switch {
 	case d == nil:
-		return nil, invalid("duration", "it is missing: say for how long, such as \"7200s\"")
+		return nil, invalid("duration", "is required: for how long, such as \"7200s\"")
 	case d.CheckValid() != nil:
 		return nil, invalid("duration", "it is no duration: write one such as \"7200s\"")
 	case d.AsDuration() <= 0, d.AsDuration() > silenceMost:
 		return nil, invalid("duration", "%v: want more than 0 and at most %d days", d.AsDuration(), int(silenceMost.Hours()/24))
 	case len(req.GetComment()) > maxComment:
-		return nil, invalid("comment", "longer than %d bytes", maxComment)
+		return nil, invalid("comment", "is %d bytes long: want at most %d", len(req.GetComment()), maxComment)
 	}
 	if _, err := s.silencer.Match(req.GetFilter()); err != nil {
 		return nil, asViolation(err)
@@ -73,7 +73,10 @@ func (s *alertService) ExpireSilence(ctx context.Context, req *doppelv1.ExpireSi
 	if s.rules == nil {
 		return s.UnimplementedAlertServiceServer.ExpireSilence(ctx, req)
 	}
-	if id := req.GetId(); len(id) != 16 || !isHex(id) {
+	switch id := req.GetId(); {
+	case id == "":
+		return nil, invalid("id", "is required: the id of a silence, 16 hex digits")
+	case len(id) != 16 || !isHex(id):
 		return nil, invalid("id", "%q is not the id of a silence: want 16 hex digits", shorten(id))
 	}
 	resp, err := s.rules.WriteRules(ctx, &doppelv1.WriteRulesRequest{Write: &doppelv1.WriteRulesRequest_Expire{Expire: req.GetId()}, By: auth.Name(ctx)})

@@ -32,19 +32,19 @@ var errorTable = []struct {
 	// ErrorInfo goes with it, for programs; empty: the code says all.
 	reason string
 }{
-	{err: host.ErrUnknownDevice, code: codes.NotFound},
-	{err: host.ErrUnknownAlert, code: codes.NotFound},
+	{err: host.ErrUnknownDevice, code: codes.NotFound, reason: "UNKNOWN_TWIN"},
+	{err: host.ErrUnknownAlert, code: codes.NotFound, reason: "UNKNOWN_ALERT"},
 	{err: host.ErrConflict, code: codes.Aborted, reason: "ETAG_MISMATCH"},
 	{err: host.ErrAlertResolved, code: codes.FailedPrecondition, reason: "ALERT_RESOLVED"},
-	{err: host.ErrNotRetained, code: codes.OutOfRange},
-	{err: history.ErrTooMuch, code: codes.ResourceExhausted},
-	{err: history.ErrBehind, code: codes.Unavailable, retry: retryAfter},
-	{err: host.ErrUnavailable, code: codes.Unavailable, retry: retryAfter},
-	{err: host.ErrClosed, code: codes.Unavailable, retry: retryAfter},
-	{err: errHubClosed, code: codes.Unavailable, retry: retryAfter},
-	{err: errNoTail, code: codes.Unavailable, retry: retryAfter},
-	{err: filter.ErrCost, code: codes.ResourceExhausted},
-	{err: selection.ErrGroups, code: codes.ResourceExhausted},
+	{err: host.ErrNotRetained, code: codes.OutOfRange, reason: "NOT_RETAINED"},
+	{err: history.ErrTooMuch, code: codes.ResourceExhausted, reason: "TOO_MUCH_HISTORY"},
+	{err: history.ErrBehind, code: codes.Unavailable, retry: retryAfter, reason: "HISTORY_BEHIND"},
+	{err: host.ErrUnavailable, code: codes.Unavailable, retry: retryAfter, reason: "PARTITION_MOVES"},
+	{err: host.ErrClosed, code: codes.Unavailable, retry: retryAfter, reason: "NODE_STOPS"},
+	{err: errHubClosed, code: codes.Unavailable, retry: retryAfter, reason: "NODE_STOPS"},
+	{err: errNoTail, code: codes.Unavailable, retry: retryAfter, reason: "LOG_UNAVAILABLE"},
+	{err: filter.ErrCost, code: codes.ResourceExhausted, reason: "FILTER_COST"},
+	{err: selection.ErrGroups, code: codes.ResourceExhausted, reason: "TOO_MANY_GROUPS"},
 	{err: context.Canceled, code: codes.Canceled},
 	{err: context.DeadlineExceeded, code: codes.DeadlineExceeded},
 }
@@ -69,13 +69,14 @@ func toStatus(err error) error {
 		if !errors.Is(err, row.err) {
 			continue
 		}
-		if row.retry > 0 {
-			return withDetails(row.code, err.Error(), &errdetails.RetryInfo{RetryDelay: durationpb.New(row.retry)})
-		}
+		var details []protoadapt.MessageV1
 		if row.reason != "" {
-			return withDetails(row.code, err.Error(), &errdetails.ErrorInfo{Reason: row.reason, Domain: auth.Domain})
+			details = append(details, &errdetails.ErrorInfo{Reason: row.reason, Domain: auth.Domain})
 		}
-		return status.Error(row.code, err.Error())
+		if row.retry > 0 {
+			details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(row.retry)})
+		}
+		return withDetails(row.code, err.Error(), details...)
 	}
 	if st, ok := status.FromError(err); ok {
 		return st.Err()
@@ -93,6 +94,11 @@ func (v *violation) Error() string { return v.field + ": " + v.text }
 // invalid makes the violation of one field; field is its name in the proto file.
 func invalid(field, format string, args ...any) error {
 	return &violation{field: field, text: fmt.Sprintf(format, args...)}
+}
+
+// because is a status with a reason for programs.
+func because(code codes.Code, reason, format string, args ...any) error {
+	return withDetails(code, fmt.Sprintf(format, args...), &errdetails.ErrorInfo{Reason: reason, Domain: auth.Domain})
 }
 
 func withDetails(code codes.Code, text string, details ...protoadapt.MessageV1) error {

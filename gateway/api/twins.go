@@ -149,7 +149,7 @@ func (s *twinService) each(ctx context.Context, match filter.Filter, fn func(*do
 
 func checkDevice(field, id string) error {
 	if id == "" {
-		return invalid(field, "is required")
+		return invalid(field, "is required: the id of a device")
 	}
 	if !codec.ValidDevice([]byte(id)) {
 		return invalid(field, "%q is not a device id: want 1-128 bytes of [A-Za-z0-9._:@-]", shorten(id))

@@ -23,11 +23,11 @@ func heartbeatOf(d *durationpb.Duration) (time.Duration, error) {
 		return defaultHeartbeat, nil
 	}
 	if err := d.CheckValid(); err != nil {
-		return 0, invalid("heartbeat", "not a duration")
+		return 0, invalid("heartbeat", "is not a duration: write one such as \"10s\"")
 	}
 	switch v := d.AsDuration(); {
 	case v < 0:
-		return 0, invalid("heartbeat", "negative")
+		return 0, invalid("heartbeat", "%v is negative: want %v to %v, or none for the default", v, minHeartbeat, maxHeartbeat)
 	case v == 0:
 		return defaultHeartbeat, nil
 	default:

@@ -59,25 +59,30 @@ func TestIdsWithColons(t *testing.T) {
 			t.Errorf("%s: got %d %v, want %s", path, code, got, want)
 		}
 	}
-	// The verbs still are verbs, of ids with colons, too; what is not served says so.
-	for method, paths := range map[string][]string{
-		"POST": {
-			"/v1/twins/aa:bb:cc:dd:ee:ff:reset", "/v1/twins/aa%3Abb:replay", "/v1/twins/aa:bb/commands/re:start",
-			"/v1/alerts/0000000000000abc:acknowledge", "/v1/alerts:silence", "/v1/rules:test", "/v1/deadLetters:redrive",
-		},
-		"GET":    {"/v1/alerts/0000000000000abc:explain", "/v1/deadLetters"},
-		"DELETE": {"/v1/twins/aa:bb:cc:dd:ee:ff", "/v1/rules/a.b"},
-		"PATCH":  {"/v1/twins/aa:bb:cc:dd:ee:ff"},
-		"PUT":    {"/v1/rules/a.b"},
+	// The verbs still are verbs, of ids with colons, too; what is not served says so, what is says what it misses.
+	for call, want := range map[string]int{
+		"POST /v1/twins/aa:bb:cc:dd:ee:ff:reset":       http.StatusNotImplemented,
+		"POST /v1/twins/aa%3Abb:replay":                http.StatusNotImplemented,
+		"POST /v1/twins/aa:bb/commands/restart":        http.StatusNotImplemented,
+		"POST /v1/twins/aa:bb/commands/re:start":       http.StatusBadRequest,
+		"POST /v1/alerts/0000000000000abc:acknowledge": http.StatusNotImplemented,
+		"POST /v1/alerts:silence":                      http.StatusBadRequest,
+		"POST /v1/rules:test":                          http.StatusBadRequest,
+		"POST /v1/deadLetters:redrive":                 http.StatusNotImplemented,
+		"GET /v1/twins/aa:bb/history":                  http.StatusBadRequest,
+		"GET /v1/alerts/0000000000000abc:explain":      http.StatusNotImplemented,
+		"GET /v1/deadLetters":                          http.StatusNotImplemented,
+		"DELETE /v1/rules/A:b":                         http.StatusBadRequest,
+		"PUT /v1/rules/a.b":                            http.StatusBadRequest,
 	} {
-		for _, path := range paths {
-			body := ""
-			if method != "GET" && method != "DELETE" {
-				body = "{}"
-			}
-			if code, got := s.object(t, method, path, body); code != http.StatusNotImplemented || got["code"] != 12.0 {
-				t.Errorf("%s %s: got %d %v, want 501", method, path, code, got)
-			}
+		method, path, _ := strings.Cut(call, " ")
+		body := ""
+		if method == "POST" || method == "PUT" {
+			body = "{}"
+		}
+		code, got := s.object(t, method, path, body)
+		if rpc := map[int]float64{http.StatusNotImplemented: 12, http.StatusBadRequest: 3}[want]; code != want || got["code"] != rpc {
+			t.Errorf("%s: got %d %v, want %d", call, code, got, want)
 		}
 	}
 }

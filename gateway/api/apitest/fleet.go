@@ -7,6 +7,7 @@ import (
 	"math"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -38,6 +39,8 @@ type Fleet struct {
 	block  chan struct{} // non-nil: reads wait for it or for their context
 	panics bool
 
+	waiting atomic.Int64
+
 	difference string    // what audits and replays find
 	retained   int64     // what History says of it
 	since      time.Time // History begins; zero: Epoch
@@ -59,6 +62,8 @@ func (f *Fleet) enter(ctx context.Context) error {
 		panic("port panicked")
 	}
 	if block != nil {
+		f.waiting.Add(1)
+		defer f.waiting.Add(-1)
 		select {
 		case <-block:
 		case <-ctx.Done():
@@ -358,6 +363,9 @@ func (f *Fleet) Block() {
 	defer f.mu.Unlock()
 	f.block = make(chan struct{})
 }
+
+// Waiting is how many reads wait.
+func (f *Fleet) Waiting() int { return int(f.waiting.Load()) }
 
 // Panic makes every read panic, or no more.
 func (f *Fleet) Panic(on bool) {

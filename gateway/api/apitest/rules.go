@@ -18,14 +18,20 @@ type rules struct {
 }
 
 // Rules implements api.Rules.
-func (f *Fleet) Rules(context.Context) ([]*doppelv1.Rule, error) {
+func (f *Fleet) Rules(ctx context.Context) ([]*doppelv1.Rule, error) {
+	if err := f.enter(ctx); err != nil {
+		return nil, err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.rules.list, nil
 }
 
 // Silences implements api.Rules.
-func (f *Fleet) Silences(context.Context) ([]*doppelv1.Silence, error) {
+func (f *Fleet) Silences(ctx context.Context) ([]*doppelv1.Silence, error) {
+	if err := f.enter(ctx); err != nil {
+		return nil, err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.rules.silences, nil
