@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -155,10 +156,17 @@ func (s *scene) twinReads() map[string]rpc {
 
 func (s *scene) twinWrites() map[string]rpc {
 	type invoke = doppelv1.InvokeCommandRequest
+	update := func(t *doppelv1.Twin, paths ...string) *doppelv1.UpdateTwinRequest {
+		t.Id = s.pump
+		return &doppelv1.UpdateTwinRequest{Twin: t, UpdateMask: mask(paths...)}
+	}
 	send := func(q *invoke) *invoke { q.Id, q.Name = s.pump, "ping"; return q }
 	return map[string]rpc{
-		doppelv1.TwinService_UpdateTwin_FullMethodName: {&doppelv1.UpdateTwinRequest{Twin: &doppelv1.Twin{Id: s.pump}}, nil},
-		doppelv1.TwinService_DeleteTwin_FullMethodName: {&doppelv1.DeleteTwinRequest{Id: s.pump}, nil},
+		doppelv1.TwinService_UpdateTwin_FullMethodName: {update(desired("rate", structpb.NewNumberValue(1))), s.updates()},
+		doppelv1.TwinService_DeleteTwin_FullMethodName: {&doppelv1.DeleteTwinRequest{Id: s.pump}, append(
+			devices(func(id string) proto.Message { return &doppelv1.DeleteTwinRequest{Id: id} }),
+			stale(&doppelv1.DeleteTwinRequest{Id: s.pump, Etag: "of-another-day"}),
+		)},
 		doppelv1.TwinService_ResetTwin_FullMethodName: {
 			&doppelv1.ResetTwinRequest{Id: s.pump}, devices(func(id string) proto.Message { return &doppelv1.ResetTwinRequest{Id: id} }),
 		},
@@ -182,6 +190,47 @@ func (s *scene) twinWrites() map[string]rpc {
 				},
 			},
 		)},
+	}
+}
+
+// stale is a request with the etag of an older state.
+func stale(req proto.Message) failure {
+	return failure{what: "conflict", req: req, code: codes.Aborted, reason: "ETAG_MISMATCH", says: "read it again"}
+}
+
+// desired is a twin of which something is desired.
+func desired(name string, v *structpb.Value) *doppelv1.Twin {
+	return &doppelv1.Twin{Desired: &structpb.Struct{Fields: map[string]*structpb.Value{name: v}}}
+}
+
+// updates are the failures of UpdateTwin.
+func (s *scene) updates() []failure {
+	type request = doppelv1.UpdateTwinRequest
+	of := func(t *doppelv1.Twin, paths ...string) *request {
+		t.Id = s.pump
+		return &request{Twin: t, UpdateMask: mask(paths...)}
+	}
+	deep := structpb.NewBoolValue(true)
+	for range 11 {
+		deep = structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{"x": deep}})
+	}
+	one := structpb.NewNumberValue(1)
+	return []failure{
+		wrong("twin", "is required", &request{}),
+		wrong("twin.id", "is required", &request{Twin: &doppelv1.Twin{}}),
+		wrong("twin.id", "want 1-128 bytes", &request{Twin: &doppelv1.Twin{Id: "a/b"}}),
+		unknown("UNKNOWN_TWIN", &request{Twin: &doppelv1.Twin{Id: nobody, Tags: map[string]string{"site": "brno"}}}),
+		stale(&request{Twin: &doppelv1.Twin{Id: s.pump, Tags: map[string]string{"site": "brno"}}, Etag: "of-another-day"}),
+		wrong("update_mask", "desired.MEMBER", of(desired("rate", one), "reported")),
+		wrong("update_mask", "behind the dot", of(desired("rate", one), "desired.")),
+		wrong("update_mask", "behind the dot", of(desired("rate", one), "tags.")),
+		wrong("update_mask", "100", of(desired("rate", one), slices.Repeat([]string{"desired"}, 101)...)),
+		wrong("twin.desired", "at most 10", of(desired("rate", deep))),
+		wrong("twin.desired", "NaN", of(desired("rate", structpb.NewNumberValue(math.NaN())))),
+		wrong("twin.desired", "no kind", of(desired("rate", &structpb.Value{}))),
+		wrong("twin.desired", "32768", of(desired("rate", structpb.NewStringValue(strings.Repeat(long, 7))))),
+		wrong("twin.tags", "a key has", of(&doppelv1.Twin{Tags: map[string]string{long: "x"}})),
+		wrong("twin.tags", "a value at most", of(&doppelv1.Twin{Tags: map[string]string{"x": long}})),
 	}
 }
 

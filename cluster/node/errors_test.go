@@ -33,7 +33,7 @@ import (
 
 // Tokens of the node whose errors are tested.
 const (
-	readerToken, operatorToken, adminToken = "the-token-of-a-reader", "the-token-of-an-operator", "the-token-of-an-admin"
+	operatorToken = "the-token-of-the-operator"
 
 	peopleFile = "tokens:\n" +
 		"- {name: rita, token: " + readerToken + ", role: reader}\n" +
