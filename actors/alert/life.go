@@ -2,6 +2,7 @@ package alert
 
 import (
 	"encoding/binary"
+	"maps"
 	"slices"
 
 	"github.com/cespare/xxhash/v2"
@@ -195,15 +196,28 @@ const keepGone = 128
 
 // Reconcile makes open alerts those of the rules and silences in force: it ends those of rules that are gone,
 // off, no longer meant for this twin, or in shadow now; it promotes those of rules that left the shadow; and
-// it tells of those that a silence has begun or ceased to hold. Call it when rules, silences or tags have changed.
+// it tells of those that a silence has begun or ceased to hold. Call it when rules, silences have changed.
 func (b *Book) Reconcile(s *Set, device string, at int64, emit *[]Alert) {
+	b.renew(s, device, at, false, emit)
+}
+
+// Retag gives the twin other tags: rules and silences may mean it now, or not any more, and its open alerts bear
+// the new ones. The map is kept and must not change afterwards.
+func (b *Book) Retag(s *Set, device string, tags map[string]string, at int64, emit *[]Alert) {
+	told := !maps.Equal(b.tags, tags)
+	b.tags = tags
+	b.renew(s, device, at, told, emit)
+}
+
+// renew goes over to other rules or tags; tell: of every open alert that stays, if of nothing else.
+func (b *Book) renew(s *Set, device string, at int64, tell bool, emit *[]Alert) {
 	in := turn{s, device, at, emit}
 	gone := 0
 	for i := range b.trackers {
 		t := &b.trackers[i]
 		r := s.byID[t.rule]
 		if t.open != nil {
-			b.reconcile(&in, r, t)
+			b.reconcile(&in, r, t, tell)
 		}
 		if r == nil { // it may come back: only how many alerts it had is kept, so that no id comes twice
 			t.previous, t.fires = nil, nil
@@ -226,7 +240,7 @@ func (b *Book) Reconcile(s *Set, device string, at int64, emit *[]Alert) {
 	b.schedule(s, device, at)
 }
 
-func (b *Book) reconcile(in *turn, r *compiled, t *tracker) {
+func (b *Book) reconcile(in *turn, r *compiled, t *tracker, tell bool) {
 	a := &t.open.alert
 	end := func(why string) {
 		gone := compiled{Rule: Rule{ID: t.rule, Version: a.RuleVersion}}
@@ -244,6 +258,8 @@ func (b *Book) reconcile(in *turn, r *compiled, t *tracker) {
 		b.resolve(in, r, t, &evidence{at: in.now, value: a.Value, why: "it is quiet, and the rule minds no flapping any more"})
 	case a.Flapping && r.FlapCount == 0:
 		a.Flapping = false
+		b.tell(in, a, in.now)
+	case tell:
 		b.tell(in, a, in.now)
 	default:
 		b.resilence(in, a)

@@ -56,7 +56,7 @@ func ruleSets(t *rapid.T) []*Set {
 
 // act draws one input and applies it to every book alike; the returned slices must be equal.
 func act(t *rapid.T, s *Set, at int64, books []*Book) [][]Alert {
-	kind := rapid.SampledFrom([]string{"sample", "sample", "seen", "seen", "seen", "presence", "gap", "tick", "back", "renumbered", "ack", "diverged", "says", "says", "reconcile"}).Draw(t, "kind")
+	kind := rapid.SampledFrom([]string{"sample", "sample", "seen", "seen", "seen", "presence", "gap", "tick", "back", "renumbered", "ack", "diverged", "says", "says", "reconcile", "retag"}).Draw(t, "kind")
 	metric := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "metric")
 	plain := float64(rapid.IntRange(-80, 80).Draw(t, "plain")) / 10
 	held := rapid.Bool().Draw(t, "held")
@@ -94,6 +94,8 @@ func act(t *rapid.T, s *Set, at int64, books []*Book) [][]Alert {
 			b.Evaluate(s, device, online, held, &Observation{Time: at, Now: at}, &out[i])
 		case "reconcile":
 			b.Reconcile(s, device, at, &out[i])
+		case "retag":
+			b.Retag(s, device, map[string]string{"site": metric}, at, &out[i])
 		}
 	}
 	return out
@@ -104,13 +106,14 @@ type life struct {
 	state    State
 	severity Severity
 	id       uint64
-	shown    Alert // but for when
+	shown    Alert // but for when, and the tags
+	site     string
 }
 
 func lifeOf(a *Alert) life {
 	shown := *a
-	shown.UpdateTime = 0
-	return life{state: a.State, severity: a.Severity, id: a.ID, shown: shown}
+	shown.UpdateTime, shown.Tags = 0, nil
+	return life{state: a.State, severity: a.Severity, id: a.ID, shown: shown, site: a.Tags["site"]}
 }
 
 func TestTransitionsAreLegal(t *testing.T) {
@@ -162,6 +165,8 @@ func TestTransitionsAreLegal(t *testing.T) {
 // again is a book that was written down and read back, in both ways.
 func again(t *rapid.T, b *Book) Book {
 	var first, second Book
+	first.SetTags(b.tags)
+	second.SetTags(b.tags)
 	first.Restore(b.Memory())
 	in := state.NewReader(first.Encode(nil, 1e12), func(name []byte) string { return string(name) })
 	if second.Decode(&in, 1e12); in.Err() != nil || in.Len() != 0 {
@@ -205,7 +210,7 @@ func checkTransition(t *rapid.T, lives map[[2]string]life, ids map[uint64]bool, 
 	if a.Reason == "" || a.UpdateTime == 0 || (a.State == Resolved) != (a.ResolveTime != 0) {
 		t.Fatalf("%v: incomplete: %+v", key, *a)
 	}
-	if now := lifeOf(a); !begins && cmp.Equal(was.shown, now.shown) {
+	if now := lifeOf(a); !begins && cmp.Equal(was.shown, now.shown) && was.site == now.site {
 		t.Fatalf("%v: nothing changed: %+v", key, *a)
 	}
 	if was := was.shown; !begins && was.AcknowledgeTime != 0 && a.EscalateTime != was.EscalateTime {
@@ -223,6 +228,10 @@ func checkOpen(t *rapid.T, lives map[[2]string]life, b *Book) {
 	want := map[[2]string]life{}
 	for key, l := range lives {
 		if l.state != Resolved {
+			if l.site != b.tags["site"] {
+				t.Fatalf("%v: the newest transition has site %q, the twin %q", key, l.site, b.tags["site"])
+			}
+			l.site = ""
 			want[key] = l
 		}
 	}

@@ -80,8 +80,7 @@ func (t *Twin) stepDesired(s *step, in *Input) Outcome {
 		t.wishes = w
 	}
 	if tagged {
-		t.book.SetTags(tags)
-		t.book.Reconcile(s.rules, t.id, s.now, &s.out.Transitions)
+		t.book.Retag(s.rules, t.id, tags, s.now, &s.out.Transitions)
 		t.noteStale(s)
 	}
 	return Applied

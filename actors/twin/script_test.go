@@ -376,6 +376,9 @@ func transition(a *alert.Alert) string {
 	if a.Metric != "" {
 		s += " " + a.Metric
 	}
+	if len(a.Tags) > 0 {
+		s += fmt.Sprint(" ", a.Tags)
+	}
 	return s + ": " + a.Reason
 }
 
