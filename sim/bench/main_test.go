@@ -4,7 +4,8 @@
 // It holds benchmarks only. Each does one whole run, whose figures are CPU time of the node's process,
 // so that they mean the same on a busy machine; rates and latencies do not. BenchmarkDrain is of
 // queued messages, BenchmarkEmbedded of a node without services, BenchmarkAlertLatency of a steady
-// stream, BenchmarkMillionTwins of memory, BenchmarkTwoNodes of what it costs that nodes share the work.
+// stream, BenchmarkMillionTwins of memory, BenchmarkTwoNodes of what it costs that nodes share the work. BenchmarkGetTwin, BenchmarkListTwins,
+// BenchmarkWatchTwins and BenchmarkWatchAlerts are of the API beside a fleet that goes on sending.
 //
 // DOPPEL_TEST_BINARY=FILE measures another build; DOPPEL_TEST_PROFILE=DIR keeps CPU and allocation
 // profiles of the nodes there.
