@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/checker"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/interpreter"
 	"google.golang.org/protobuf/proto"
@@ -90,8 +91,11 @@ func (e *Env) Compile(expr string) (Filter, error) {
 	if out := ast.OutputType(); !out.IsExactType(cel.BoolType) && !out.IsExactType(cel.DynType) {
 		return Filter{}, &Error{Text: fmt.Sprintf("1:1: gives a %s, want a bool", out)}
 	}
-	program, err := e.env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxCost),
-		cel.CustomDecoratorV2(mixNumbers))
+	opts := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize), cel.CustomDecoratorV2(mixNumbers)}
+	if estimate, err := e.env.EstimateCost(ast, unsized{}); err != nil || estimate.Max > maxCost {
+		opts = append(opts, cel.CostLimit(maxCost)) // counting makes each evaluation dearer by half
+	}
+	program, err := e.env.Program(ast, opts...)
 	if err != nil {
 		return Filter{}, &Error{Text: "1:1: " + err.Error()}
 	}
@@ -150,4 +154,17 @@ func (f Filter) eval(vars interpreter.Activation) (bool, error) {
 		return false, nil // a missing key is no match
 	}
 	return out == types.True, nil
+}
+
+// unsized says of nothing how large it is: what depends on sizes is counted while it runs.
+type unsized struct{}
+
+var _ checker.CostEstimator = unsized{}
+
+// EstimateSize implements checker.CostEstimator.
+func (unsized) EstimateSize(checker.AstNode) *checker.SizeEstimate { return nil }
+
+// EstimateCallCost implements checker.CostEstimator.
+func (unsized) EstimateCallCost(string, string, *checker.AstNode, []checker.AstNode) *checker.CallEstimate {
+	return nil
 }
