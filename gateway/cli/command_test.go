@@ -75,7 +75,7 @@ func serveWith(t *testing.T, letters *apitest.Letters) (fleet *apitest.Fleet, ad
 	hub := api.NewHub(api.HubConfig{Alerts: alerts})
 	follow(t, hub)
 	fleet = apitest.NewFleet(hub, alerts)
-	a, err := api.New(api.Config{Twins: fleet, Past: fleet, History: fleet, Alerts: fleet, Fleet: fleet, Rules: fleet, DeadLetters: letters, Resets: fleet, Hub: hub, AlertDesk: fleet, Log: slog.New(slog.DiscardHandler)})
+	a, err := api.New(api.Config{Twins: fleet, Past: fleet, History: fleet, Alerts: fleet, Fleet: fleet, Rules: fleet, DeadLetters: letters, Resets: fleet, Commands: fleet, Hub: hub, AlertDesk: fleet, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
