@@ -1501,13 +1501,18 @@ func (x *DeleteTwinRequest) GetEtag() string {
 }
 
 type InvokeCommandRequest struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name           string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Body           *structpb.Value        `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
-	Timeout        *durationpb.Duration   `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	IdempotencyKey string                 `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	QueueIfOffline bool                   `protobuf:"varint,6,opt,name=queue_if_offline,json=queueIfOffline,proto3" json:"queue_if_offline,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// [A-Za-z0-9._-]{1,64}
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// At most 64 KiB as JSON; absent: an empty message.
+	Body *structpb.Value `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
+	// Of all of it, waiting for the device included; also the expiry of the MQTT message. Default 30 s, at most 10 min.
+	Timeout *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Calls with the same key are the same command, until 10 min after its reply. At most 128 visible ASCII characters.
+	IdempotencyKey string `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// Wait for the device instead of FAILED_PRECONDITION.
+	QueueIfOffline bool `protobuf:"varint,6,opt,name=queue_if_offline,json=queueIfOffline,proto3" json:"queue_if_offline,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1585,9 +1590,11 @@ func (x *InvokeCommandRequest) GetQueueIfOffline() bool {
 }
 
 type InvokeCommandResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Status        int32                  `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
-	Body          *structpb.Value        `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user property "status" of the reply; 200 without one.
+	Status int32 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
+	// What the device said: JSON, or else its bytes in base64; null: nothing.
+	Body          *structpb.Value `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

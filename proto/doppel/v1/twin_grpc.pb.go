@@ -47,6 +47,10 @@ type TwinServiceClient interface {
 	WatchTwins(ctx context.Context, in *WatchTwinsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTwinsResponse], error)
 	UpdateTwin(ctx context.Context, in *UpdateTwinRequest, opts ...grpc.CallOption) (*Twin, error)
 	DeleteTwin(ctx context.Context, in *DeleteTwinRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
+	// InvokeCommand sends a command to a device by MQTT and returns what the device says to it. Commands reach a
+	// device one at a time, in the order of the calls. FAILED_PRECONDITION: it is offline. DEADLINE_EXCEEDED: it
+	// did not reply. UNAVAILABLE: the partition moves or the broker is away; the ErrorInfo OUTCOME_UNKNOWN says that
+	// the device may have it, and only a call with the same key is safe.
 	InvokeCommand(ctx context.Context, in *InvokeCommandRequest, opts ...grpc.CallOption) (*InvokeCommandResponse, error)
 	GetHistory(ctx context.Context, in *GetHistoryRequest, opts ...grpc.CallOption) (*GetHistoryResponse, error)
 	ReplayTwin(ctx context.Context, in *ReplayTwinRequest, opts ...grpc.CallOption) (*ReplayTwinResponse, error)
@@ -193,6 +197,10 @@ type TwinServiceServer interface {
 	WatchTwins(*WatchTwinsRequest, grpc.ServerStreamingServer[WatchTwinsResponse]) error
 	UpdateTwin(context.Context, *UpdateTwinRequest) (*Twin, error)
 	DeleteTwin(context.Context, *DeleteTwinRequest) (*emptypb.Empty, error)
+	// InvokeCommand sends a command to a device by MQTT and returns what the device says to it. Commands reach a
+	// device one at a time, in the order of the calls. FAILED_PRECONDITION: it is offline. DEADLINE_EXCEEDED: it
+	// did not reply. UNAVAILABLE: the partition moves or the broker is away; the ErrorInfo OUTCOME_UNKNOWN says that
+	// the device may have it, and only a call with the same key is safe.
 	InvokeCommand(context.Context, *InvokeCommandRequest) (*InvokeCommandResponse, error)
 	GetHistory(context.Context, *GetHistoryRequest) (*GetHistoryResponse, error)
 	ReplayTwin(context.Context, *ReplayTwinRequest) (*ReplayTwinResponse, error)
