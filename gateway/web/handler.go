@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/doppel-iot/doppel/gateway/auth"
+	"github.com/doppel-iot/doppel/gateway/command"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
@@ -150,6 +151,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = rc.SetWriteDeadline(time.Time{})
 	} else {
 		now := time.Now()
+		if waits(r.URL.Path) {
+			now = now.Add(command.MaxTimeout)
+		}
 		_ = rc.SetReadDeadline(now.Add(readTimeout))
 		_ = rc.SetWriteDeadline(now.Add(writeTimeout))
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
@@ -172,6 +176,12 @@ func streams(path string) bool {
 	method := path[strings.LastIndexByte(path, '/')+1:]
 	return strings.HasPrefix(method, "Watch") || strings.HasSuffix(method, ":watch") ||
 		method == "Watch" || method == "ServerReflectionInfo" || strings.HasPrefix(path, "/debug/pprof/")
+}
+
+// waits says whether a call at a path may wait for a device: also reading must not end meanwhile, or the call
+// would be taken for given up.
+func waits(path string) bool {
+	return strings.HasPrefix(path, "/v1/twins/") && strings.Contains(path, "/commands/") || strings.HasSuffix(path, "/InvokeCommand")
 }
 
 // serveOther is gRPC, gRPC-Web and Connect, whose paths are /PACKAGE.SERVICE/METHOD, and what is

@@ -56,7 +56,7 @@ func newGuardedSite(t *testing.T, g *auth.Guard, change func(*Config)) *site {
 	hub := api.NewHub(api.HubConfig{Alerts: alerts})
 	follow(t, hub)
 	f := apitest.NewFleet(hub, alerts)
-	a, err := api.New(api.Config{Twins: f, History: f, Alerts: f, Fleet: f, Rules: f, Hub: hub, Guard: g, Log: log})
+	a, err := api.New(api.Config{Twins: f, History: f, Alerts: f, Fleet: f, Rules: f, Commands: f, Hub: hub, Guard: g, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
