@@ -1,0 +1,60 @@
+package host
+
+import (
+	"log/slog"
+	"testing"
+
+	"github.com/doppel-iot/doppel/actors/codec"
+	"github.com/doppel-iot/doppel/actors/ruleset"
+)
+
+// TestUnderRules: a restore starts where the rules in force are known.
+func TestUnderRules(t *testing.T) {
+	r := &restoration{o: &owner{log: slog.New(slog.DiscardHandler)}}
+	r.floor.Start = codec.Cursor{Next: 100, Epoch: 50, N: 49}
+	r.floor.State.RulesAt = 80
+	for name, tt := range map[string]struct {
+		start    Cursor
+		logStart int64
+		want     Cursor
+	}{
+		"at the floor's start":         {Cursor{100, 50, 49}, 0, Cursor{100, 50, 49}},
+		"behind the record of rules":   {Cursor{90, 50, 39}, 0, Cursor{90, 50, 39}},
+		"in front of it":               {Cursor{70, 50, 19}, 0, Cursor{Next: 50}},
+		"in an older epoch":            {Cursor{40, 20, 19}, 0, Cursor{Next: 20}},
+		"whose claim is no more there": {Cursor{40, 20, 19}, 30, Cursor{40, 20, 19}},
+	} {
+		if got := r.underRules(tt.start, tt.logStart); got != tt.want {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
+}
+
+// TestLaws: the rules for a record are those of the newest record in front of it that put any in force.
+func TestLaws(t *testing.T) {
+	builtin, first, second := &ruleset.Set{}, &ruleset.Set{Offset: 3}, &ruleset.Set{Offset: 9}
+	var l laws
+	if _, ok := l.at(5); ok {
+		t.Error("rules are known where nothing was read")
+	}
+	l.enact(10, builtin)
+	if got, ok := l.at(4); !ok || got.set != builtin {
+		t.Error("in front of the first built-in rules there may be others")
+	}
+	l.enact(11, first)
+	l.enact(40, second)
+	for offset, want := range map[int64]*ruleset.Set{11: builtin, 12: first, 40: first, 41: second, 1 << 40: second} {
+		if got, ok := l.at(offset); !ok || got.set != want {
+			t.Errorf("at %d: rules %v, want %v", offset, got.set, want)
+		}
+	}
+	for i := range int64(mostLaws) {
+		l.enact(100+i, second)
+	}
+	if _, ok := l.at(41); ok {
+		t.Error("rules are known that were forgotten")
+	}
+	if len(l) != mostLaws {
+		t.Errorf("%d remembered, want %d", len(l), mostLaws)
+	}
+}
