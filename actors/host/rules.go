@@ -36,9 +36,9 @@ func (l *laws) enact(from int64, set *ruleset.Set) {
 
 // at is the law for the record at an offset; false: it is not known.
 func (l laws) at(offset int64) (law, bool) {
-	for i := len(l) - 1; i >= 0; i-- {
-		if l[i].from < offset {
-			return l[i], true
+	for _, one := range slices.Backward(l) {
+		if one.from < offset {
+			return one, true
 		}
 	}
 	// Offsets in doppel.rules only grow along the log: where none had been read, none was before.

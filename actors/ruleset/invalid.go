@@ -6,7 +6,7 @@ import (
 )
 
 // Invalid is a rule or a silence that cannot be.
-type Invalid struct {
+type Invalid struct { //nolint:errname // it reads as what it says: errors.As(err, &invalid)
 	// Field is its path in the message, such as levels[warning].exit.
 	Field string
 	// Text says what is wrong and what to do about it.

@@ -93,8 +93,8 @@ func (c *Compiler) Compile(encoded []byte) *Set {
 func (c *Compiler) remembered(hash uint64, encoded []byte) *Set {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i := len(c.sets) - 1; i >= 0; i-- {
-		if r := c.sets[i]; r.hash == hash && string(r.set.Encoded) == string(encoded) {
+	for _, r := range slices.Backward(c.sets) {
+		if r.hash == hash && string(r.set.Encoded) == string(encoded) {
 			return r.set
 		}
 	}

@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -354,9 +355,9 @@ func TestBacktest(t *testing.T) {
 // fired are those of alerts that did, oldest first.
 func fired(alerts []*doppelv1.Alert) []*doppelv1.Alert {
 	var out []*doppelv1.Alert
-	for i := len(alerts) - 1; i >= 0; i-- {
-		if alerts[i].GetFireTime() != nil {
-			out = append(out, alerts[i])
+	for _, a := range slices.Backward(alerts) {
+		if a.GetFireTime() != nil {
+			out = append(out, a)
 		}
 	}
 	return out

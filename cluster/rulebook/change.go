@@ -17,8 +17,9 @@ import (
 var (
 	// ErrNotWriter answers where another node is to write.
 	ErrNotWriter = errors.New("another node writes the rules")
-	// ErrUnknownRule and ErrUnknownSilence answer for ids that there are none of.
-	ErrUnknownRule    = errors.New("unknown rule")
+	// ErrUnknownRule answers for an id that no rule has.
+	ErrUnknownRule = errors.New("unknown rule")
+	// ErrUnknownSilence answers for an id that no silence has.
 	ErrUnknownSilence = errors.New("unknown silence")
 	// ErrFull answers when there are as many as may be.
 	ErrFull = errors.New("there are too many")

@@ -110,8 +110,8 @@ func (b *Book) Run(ctx context.Context) error {
 	}, b.take)
 	cancel()
 	telling.Wait()
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() != nil { // asked to
+		return nil //nolint:nilerr // the end of ctx is not its failure
 	}
 	return fmt.Errorf("rules: %w", err)
 }

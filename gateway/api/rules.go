@@ -98,14 +98,14 @@ func (s *ruleService) ApplyRule(ctx context.Context, req *doppelv1.ApplyRuleRequ
 	by := auth.Name(ctx)
 	next, err := s.rules.CheckRule(ctx, req.GetRule(), by)
 	if err != nil {
-		return nil, underField("rule", err)
+		return nil, underRule(err)
 	}
 	if req.GetValidateOnly() {
 		return next, nil
 	}
 	resp, err := s.rules.WriteRules(ctx, &doppelv1.WriteRulesRequest{Write: &doppelv1.WriteRulesRequest_Apply{Apply: req.GetRule()}, By: by})
 	if err != nil {
-		return nil, underField("rule", err)
+		return nil, underRule(err)
 	}
 	return resp.GetRule(), nil
 }
@@ -146,13 +146,13 @@ func (s *ruleService) TestRule(ctx context.Context, req *doppelv1.TestRuleReques
 		}
 	}
 	if _, err := s.rules.CheckRule(ctx, req.GetRule(), ""); err != nil {
-		return nil, underField("rule", err)
+		return nil, underRule(err)
 	}
 	fired, samples, err := s.rules.Backtest(ctx, &doppelv1.BacktestRequest{
 		Rule: req.GetRule(), Start: timestamppb.New(start), End: timestamppb.New(end), Devices: req.GetDevices(),
 	})
 	if err != nil {
-		return nil, underField("rule", err)
+		return nil, underRule(err)
 	}
 	return &doppelv1.TestRuleResponse{WouldFire: fired, Samples: samples}, nil
 }
@@ -196,10 +196,10 @@ func checkRuleID(field, id string) error {
 	return nil
 }
 
-// underField puts the field of a request in front of what is wrong with the message in it.
-func underField(field string, err error) error {
+// underRule puts the field of a request in front of what is wrong with the rule in it.
+func underRule(err error) error {
 	if bad := (*ruleset.Invalid)(nil); errors.As(err, &bad) {
-		return invalid(field+"."+bad.Field, "%s", bad.Text)
+		return invalid("rule."+bad.Field, "%s", bad.Text)
 	}
 	return err
 }

@@ -248,8 +248,8 @@ func rulesTest(o *options) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return o.call(cmd, func(_ context.Context, conn *grpc.ClientConn) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+		return o.call(cmd, func(_ context.Context, conn *grpc.ClientConn) error { //nolint:contextcheck // that one is too short
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout) // longer than other calls
 			defer cancel()
 			client, end := doppelv1.NewRuleServiceClient(conn), time.Now()
 			var results []*doppelv1.TestRuleResponse

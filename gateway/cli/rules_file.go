@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -23,7 +24,7 @@ const maxRulesFile = 8 << 20
 func readRules(cmd *cobra.Command, name string) ([]*doppelv1.Rule, error) {
 	from := cmd.InOrStdin()
 	if name != "-" {
-		f, err := os.Open(name)
+		f, err := os.Open(name) //nolint:gosec // it is the user's own
 		if err != nil {
 			return nil, usagef("%w", err)
 		}
@@ -44,6 +45,8 @@ func readRules(cmd *cobra.Command, name string) ([]*doppelv1.Rule, error) {
 	return rules, nil
 }
 
+var errNoRules = errors.New("want a list of rules under \"rules:\": there is none")
+
 // parseRules reads the rules of a YAML or JSON text: a member rules with a list of the JSON shape of Rule, whose
 // members may be written in snake_case and whose durations as people write them ("5m").
 func parseRules(text []byte) ([]*doppelv1.Rule, error) {
@@ -54,7 +57,7 @@ func parseRules(text []byte) ([]*doppelv1.Rule, error) {
 		return nil, fmt.Errorf("want a list of rules under \"rules:\": %w", err)
 	}
 	if len(file.Rules) == 0 {
-		return nil, fmt.Errorf("want a list of rules under \"rules:\": there is none")
+		return nil, errNoRules
 	}
 	rules := make([]*doppelv1.Rule, 0, len(file.Rules))
 	seen := make(map[string]int, len(file.Rules))
