@@ -66,7 +66,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.KafkaAdvertise, "kafka-advertise", "", "address that clients of the embedded log are told (default kafka-addr)")
 	fs.StringVar(&c.NodeAddr, "node-addr", "127.0.0.1:7946", "where other nodes reach this one")
 	fs.StringVar(&c.Advertise, "advertise", "", "address that other nodes are told (default node-addr)")
-	c.Security.flags(fs)
+	c.flags(fs)
 	fs.StringVar(&c.UnknownDevices, "unknown-devices", "accept", "telemetry of devices without a twin: accept or dead-letter")
 	fs.StringSliceVar(&c.MetricRanges, "metric-range", nil, "`NAME=MIN:MAX` of a metric: a sample with a value outside is a dead letter; either bound may be left out")
 	fs.DurationVar(&c.CheckpointAfter, "checkpoint-after", time.Minute, "how long a changed twin waits for its checkpoint; longer: less writing, longer restarts after a crash")

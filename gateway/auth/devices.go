@@ -166,7 +166,7 @@ func parseDeviceUsers(text []byte) (map[string]deviceUser, error) {
 	return users, nil
 }
 
-// ErrDevice: nobody has this name and this password.
+// ErrDevice says that nobody has this name and this password.
 var ErrDevice = errors.New("no such user, or not its password")
 
 // nobody is the hash of a password that nobody has, so that one who does not exist takes as long as one who does.

@@ -115,7 +115,7 @@ func (s *Store) Pair() *tls.Config {
 	return c
 }
 
-// ErrNoNode: the certificate is one of a client or a device, not of a node.
+// ErrNoNode says that the certificate is one of a client or a device, not of a node.
 var ErrNoNode = errors.New("the certificate is not that of a node: its extended key usage lacks serverAuth")
 
 // NodeOnly refuses whose certificate is not meant for a server. Devices and people have certificates of

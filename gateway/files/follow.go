@@ -35,7 +35,7 @@ func Read(path string) ([]byte, error) {
 	return os.ReadFile(path) //nolint:gosec // the user names it
 }
 
-// ErrEmpty: a file that should hold a secret holds none.
+// ErrEmpty says that a file that should hold a secret holds none.
 var ErrEmpty = errors.New("is empty")
 
 // Secret returns the one secret that stands in a file, without the space around it.

@@ -35,7 +35,7 @@ func serveLines(w http.ResponseWriter, r *http.Request, req proto.Message, watch
 		return
 	}
 	l := &lines{w: w, rc: http.NewResponseController(w)}
-	err := watch(called(r), l)
+	err := watch(called(r), l) //nolint:contextcheck // it is that of the request, and more
 	if r.Context().Err() != nil || l.broken {
 		return // nobody reads on
 	}
