@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -198,7 +199,7 @@ func TestOrder(t *testing.T) {
 				m = all[0]
 			}
 			w.echo(&m)
-			wantAnswer(t, call, fmt.Sprint(i))
+			wantAnswer(t, call, strconv.Itoa(i))
 		}
 		m := w.messages()[1]
 		w.echo(&m)
@@ -364,7 +365,7 @@ func TestCallerGoes(t *testing.T) {
 		w.mu.Lock()
 		w.answer = nil
 		w.mu.Unlock()
-		wantError(t, w.invoke(bound, Command{}), context.DeadlineExceeded, time.Second)
+		wantError(t, w.invoke(bound, Command{}), ErrNoReply, time.Second)
 	})
 }
 
@@ -400,7 +401,7 @@ func TestMemoryIsBounded(t *testing.T) {
 			w.Reply(&Reply{Device: m.Device, Name: m.Name, Answer: NewAnswer("", make([]byte, MaxBody))})
 		}
 		for i := range maxRememberBytes/MaxBody + 10 {
-			if _, err := w.Invoke(t.Context(), &Command{Device: "a", Name: "ping", Key: fmt.Sprint(i)}); err != nil {
+			if _, err := w.Invoke(t.Context(), &Command{Device: "a", Name: "ping", Key: strconv.Itoa(i)}); err != nil {
 				t.Fatal(err)
 			}
 		}
