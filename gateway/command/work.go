@@ -52,6 +52,10 @@ func (b *Book) close() {
 	b.closed = true
 	b.mu.Unlock()
 	b.abandon(func(*line) bool { return true }, host.ErrClosed, fmt.Errorf("the node ends: %w", ErrUncertain))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	clear(b.lines) // no worker comes to those it was to look at
+	b.ready = nil
 }
 
 // Served is told of every partition that this node begins or ceases to serve. Commands that were not sent
