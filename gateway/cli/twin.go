@@ -17,8 +17,11 @@ import (
 )
 
 func twinCommand(o *options) *cobra.Command {
-	cmd := Group("twin", "Read and watch twins")
-	cmd.AddCommand(twinGet(o), twinList(o), twinCount(o), twinWatch(o), twinReset(o), twinHistory(o))
+	cmd := Group("twin", "Read, watch and change twins")
+	cmd.AddCommand(
+		twinGet(o), twinList(o), twinCount(o), twinWatch(o), twinReset(o), twinHistory(o),
+		twinSetDesired(o), twinSetTags(o), twinTag(o), twinImport(o), twinDelete(o),
+	)
 	return cmd
 }
 
@@ -184,6 +187,23 @@ func describeTwin(w io.Writer, t *doppelv1.Twin) {
 			fmt.Fprintln(w, "Stale\tyes: the log does not answer, so another node may own it by now")
 		}
 		fmt.Fprintf(w, "Open alerts\t%s\n", orDash(strings.Join(t.GetOpenAlerts(), " ")))
+		if len(t.GetTags()) > 0 {
+			var tags []string
+			for _, key := range slices.Sorted(maps.Keys(t.GetTags())) {
+				tags = append(tags, key+"="+t.GetTags()[key])
+			}
+			fmt.Fprintf(w, "Tags\t%s\n", strings.Join(tags, " "))
+		}
+		if t.GetDesiredVersion() > 0 {
+			fmt.Fprintf(w, "Desired\t%s (version %d)\n", compactJSON(t.GetDesired()), t.GetDesiredVersion())
+			switch {
+			case t.GetDivergeTime() != nil:
+				fmt.Fprintf(w, "Delta\t%s since %s\n", compactJSON(t.GetDelta()), stamp(t.GetDivergeTime()))
+			case t.GetConvergence() != nil:
+				fmt.Fprintf(w, "Delta\tnone, the device reported it after %s\n", t.GetConvergence().AsDuration())
+			}
+		}
+		fmt.Fprintf(w, "Etag\t%s\n", orDash(t.GetEtag()))
 		if t.GetReported() != nil {
 			if b, err := toJSON(t.GetReported()); err == nil {
 				fmt.Fprintf(w, "Reported\t%s\n", b)
