@@ -30,6 +30,8 @@ type judge struct {
 	taken   map[number]bool // inputs of valid records
 	settled map[number]bool // of these, applied or late: they took effect
 	patches map[string]int
+	writes  map[string]int // updates in valid records, by mark
+	deletes map[string]int // acknowledged, by device
 	src     codec.Position
 	sum     uint64         // of the hashes of all twins
 	hashes  []uint64       // sum behind each offset
@@ -55,7 +57,7 @@ type transition struct {
 func newJudge(w *World, s *shard) *judge {
 	return &judge{
 		w: w, s: s, twins: map[string]*twin.Twin{}, taken: map[number]bool{}, settled: map[number]bool{},
-		patches: map[string]int{}, places: map[place]int{}, newest: map[uint64]int{},
+		patches: map[string]int{}, writes: map[string]int{}, deletes: map[string]int{}, places: map[place]int{}, newest: map[uint64]int{},
 	}
 }
 
@@ -113,7 +115,7 @@ func (j *judge) fold(offset int64, device string) {
 	tw.Step(ev.Now, &ev.Input, j.rules, &j.fx)
 	j.sum += tw.Hash()
 	if tw.Digest() != ev.Digest || tw.SetDigest() != ev.SetDigest || tw.Version() != ev.Version ||
-		len(j.fx.Applied) != len(ev.Effects.Applied) || len(j.fx.Transitions) != len(ev.Effects.Transitions) {
+		len(j.fx.Applied) != len(ev.Effects.Applied) || len(j.fx.Transitions) != len(ev.Effects.Transitions) || j.fx.Tell != ev.Effects.Tell {
 		j.fail("offset %d, %s: the record is not what its fold gives: version %d, recorded %d", offset, device, tw.Version(), ev.Version)
 	}
 	j.input(offset, device)
@@ -142,6 +144,8 @@ func (j *judge) input(offset int64, device string) {
 		if n, ok := named(device, in.Sample.Numbered, in.Sample.Boot, in.Sample.Seq, in.Sample.Readings); ok {
 			j.taken[n] = true
 		}
+	case twin.KindDesired:
+		j.write(&in.Desired)
 	case twin.KindReported:
 		patch := string(in.Reported.Patch)
 		j.patches[patch]++

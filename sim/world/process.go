@@ -119,7 +119,7 @@ func (p *process) config(logger *slog.Logger) host.Config {
 	cfg := host.Config{
 		Node: p.n.name, Incarnation: p.incarnation, Partitions: int32(len(w.shards)), Engine: w.lab.hosts[p.n.slot].Engine(),
 		Changelog: &p.log, State: &p.state, Ingest: &feed{&p.ingest}, DeadLetters: (*letters)(p), Alerts: (*alerts)(p),
-		Rows: (*rows)(p), Retention: retention{p}, Gateways: p.peers, Served: p.peers.Served,
+		Devices: (*devices)(p), Rows: (*rows)(p), Retention: retention{p}, Gateways: p.peers, Served: p.peers.Served,
 		Rules: w.lab.rules, CheckpointAfter: 300 * time.Millisecond, PassivateAfter: 2 * time.Second,
 		Clock: func() int64 { return w.now + p.skew }, Nonce: w.rng.Uint64, Beside: beside{p}, Logger: logger,
 	}

@@ -194,7 +194,7 @@ func (w *World) quiet() bool {
 	for _, s := range w.shards {
 		j := s.judge
 		p := w.server(s.id)
-		if p == nil || p.steps.Ingested(s.id) < s.ingest.end() || j.told < len(j.real) {
+		if p == nil || p.steps.Ingested(s.id) < s.ingest.end() || j.told < len(j.real) || !j.informed() {
 			return false
 		}
 		if p.steps.Next(s.id) != s.log.end() {
@@ -260,7 +260,7 @@ func (j *judge) has(d *load) bool {
 // final holds the fold of a device against what the device knows.
 func (j *judge) final(d *load) {
 	tw := j.twins[d.id]
-	if tw == nil || !d.numbered || d.sum.Samples == 0 {
+	if tw == nil || !d.numbered || d.sum.Samples == 0 || tw.Lives() > 0 { // a twin that is back has digests of its own
 		return
 	}
 	c := tw.Counters()

@@ -16,6 +16,8 @@ func (w *World) lack() string {
 			return "ingest is not handled"
 		case j.told < len(j.real):
 			return "transitions are not published"
+		case !j.informed():
+			return "devices are not told what is desired"
 		case p.steps.Next(s.id) != s.log.end():
 			return "an owner does not know the end of its log"
 		}

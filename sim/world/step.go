@@ -49,6 +49,10 @@ func (w *World) act(a action) {
 		if p := w.someone(); p != nil {
 			w.learn(p)
 		}
+	case writes:
+		if p := w.someone(); p != nil {
+			w.write(p)
+		}
 	case looks:
 		if p := w.someone(); p != nil {
 			w.lookAt(p, int32(r.IntN(len(w.shards))))

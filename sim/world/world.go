@@ -85,6 +85,8 @@ type World struct {
 	token     uint64
 	published map[number]int64 // when the broker had a sample first
 	letters   map[string]bool  // payloads
+	told      map[string]bool  // devices, and what they were told
+	written   int              // by people
 	orders    []*ruleset.Set   // the rules that people wanted, newest last
 }
 
@@ -112,7 +114,7 @@ func seeded(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 5)) }
 func (l *Lab) world(seed uint64, broken *breaks, trace io.Writer) *World {
 	w := &World{
 		clock: clock{now: epoch}, lab: l, broken: broken, trace: trace, rng: seeded(seed),
-		known: map[string]*message{}, published: map[number]int64{}, letters: map[string]bool{},
+		known: map[string]*message{}, published: map[number]int64{}, letters: map[string]bool{}, told: map[string]bool{},
 	}
 	w.net.w = w
 	w.climate = newClimate(w.rng)
