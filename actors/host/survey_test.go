@@ -56,14 +56,16 @@ func live(r Reply, device string, seq int, value float64) []Message {
 }
 
 // TestSelect asks for twins in all orders and by all filters while some of them are passive, wake, go
-// offline and are restored, and compares with all twins, filtered and sorted one by one.
+// offline, are tagged, deleted and restored, and compares with all twins, filtered and sorted one by one.
 func TestSelect(t *testing.T) {
 	const twins, page = 60, 7
 	filters := []string{
 		``, `online`, `!online`, `size(open_alerts) > 0`, `online && size(open_alerts) == 0`, `online && metrics.t.value > 12`,
 		`metrics["t"].value < 5 || counters.applied > 3`, `id.endsWith("7")`, `metrics.u.mean > 1`, `!online && has(metrics.t)`, `version == 0`,
+		`tags.site == "brno"`, `tags.site == "brno" && tags.line == "2" && online`, `tags.site == "nowhere"`, `has(tags.line) && tags["line"] != "1"`,
+		`tags.site == "brno" || metrics.t.value > 15`, `desired.a == 1`,
 	}
-	orders := []string{``, `metrics.t.value desc`, `online, last_seen desc`, `counters.applied desc, id desc`, `metrics.u.count`, `metrics.none.value`}
+	orders := []string{``, `metrics.t.value desc`, `online, last_seen desc`, `counters.applied desc, id desc`, `metrics.u.count`, `metrics.none.value`, `tags.site, tags.line desc`}
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlant()
 		rest := func(cfg *Config) { cfg.PassivateAfter = 3 * time.Minute }
@@ -73,7 +75,7 @@ func TestSelect(t *testing.T) {
 		random := rand.New(rand.NewPCG(1, 2))
 		var r replies
 		seqs := make([]int, twins)
-		passive, alerting := false, false
+		passive, alerting, deleted := false, false, 0
 		for round := range 12 {
 			for range 40 {
 				d := random.IntN(twins)
@@ -82,6 +84,23 @@ func TestSelect(t *testing.T) {
 				}
 				seqs[d]++
 				offer(t, h, live(&r, fmt.Sprintf("dev-%02d", d), seqs[d], float64(random.IntN(20)))...)
+			}
+			for range 6 {
+				u := Update{Device: fmt.Sprintf("dev-%02d", random.IntN(twins)), AllowMissing: true, ReplaceTags: random.IntN(3) == 0}
+				u.Tags = map[string]string{"site": []string{"brno", "prague"}[random.IntN(2)], "line": strconv.Itoa(random.IntN(4))}
+				if random.IntN(2) == 0 {
+					u.Desired, u.RemovedTags, u.Tags = []byte(`{"a":1}`), []string{"line"}, nil
+				}
+				if _, err := h.Update(t.Context(), 0, u); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if gone := fmt.Sprintf("dev-%02d", random.IntN(twins)); round > 2 {
+				if err := h.Delete(t.Context(), 0, gone, ""); err == nil {
+					deleted++
+				} else if !errors.Is(err, ErrUnknownDevice) {
+					t.Fatal(err)
+				}
 			}
 			time.Sleep(2 * time.Minute)
 			if round == 8 {
@@ -100,8 +119,8 @@ func TestSelect(t *testing.T) {
 				}
 			}
 		}
-		if !passive || !alerting {
-			t.Errorf("some twins passive %t, some alerts open %t: want both", passive, alerting)
+		if !passive || !alerting || deleted < 3 {
+			t.Errorf("some twins passive %t, some alerts open %t, %d deleted: want all of it", passive, alerting, deleted)
 		}
 		h.Drop(0)
 		synctest.Wait()
