@@ -92,13 +92,22 @@ func TestAggregateTwinsErrors(t *testing.T) {
 func TestListsThatEnd(t *testing.T) {
 	w := newWorld(t, HubConfig{})
 	calls := map[string]func(ctx context.Context) error{
-		"list":      func(ctx context.Context) error { _, err := w.twins.ListTwins(ctx, &doppelv1.ListTwinsRequest{}); return err },
-		"aggregate": func(ctx context.Context) error { _, err := w.twins.AggregateTwins(ctx, &doppelv1.AggregateTwinsRequest{}); return err },
+		"list": func(ctx context.Context) error {
+			_, err := w.twins.ListTwins(ctx, &doppelv1.ListTwinsRequest{})
+			return err
+		},
+		"aggregate": func(ctx context.Context) error {
+			_, err := w.twins.AggregateTwins(ctx, &doppelv1.AggregateTwinsRequest{})
+			return err
+		},
 		"batch": func(ctx context.Context) error {
 			_, err := w.twins.BatchGetTwins(ctx, &doppelv1.BatchGetTwinsRequest{Ids: []string{"a"}})
 			return err
 		},
-		"alerts": func(ctx context.Context) error { _, err := w.alerts.ListAlerts(ctx, &doppelv1.ListAlertsRequest{}); return err },
+		"alerts": func(ctx context.Context) error {
+			_, err := w.alerts.ListAlerts(ctx, &doppelv1.ListAlertsRequest{})
+			return err
+		},
 	}
 	w.Fail(fmt.Errorf("partition 3: %w", host.ErrUnavailable))
 	for name, call := range calls {

@@ -36,7 +36,7 @@ type twinWatch struct {
 	// owed are twins that changed and could not be read, because their partitions move.
 	owed    map[string]struct{}
 	shown   *shownTwins // nil: no filter, so what is there is shown
-	partial bool // some of a snapshot was sent, and not all
+	partial bool        // some of a snapshot was sent, and not all
 }
 
 // WatchTwins sends the twins asked for as they are, then their changes, merged to at most ten
