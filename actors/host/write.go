@@ -21,14 +21,14 @@ type Update struct {
 	AllowMissing bool
 }
 
-// Invalid is a write that a twin cannot take.
-type Invalid struct {
+// InvalidError is a write that a twin cannot take.
+type InvalidError struct {
 	Field string // of Update: desired or tags
 	Text  string // what is wrong, for people
 }
 
 // Error implements error.
-func (e *Invalid) Error() string { return e.Field + ": " + e.Text }
+func (e *InvalidError) Error() string { return e.Field + ": " + e.Text }
 
 // Update changes what people want of a device and say of it, and returns the twin as it is then, when that is
 // durable. A change that changes nothing is answered, too, and not logged. It fails with ErrUnknownDevice,
@@ -104,7 +104,7 @@ func (o *owner) update(u *Update) (*doppelv1.Twin, uint64, error) {
 	}
 	fx := &o.event.Effects
 	if fx.Outcome == twin.Refuse {
-		return nil, 0, &Invalid{Field: fx.Field, Text: fx.Detail}
+		return nil, 0, &InvalidError{Field: fx.Field, Text: fx.Detail}
 	}
 	if fx.Outcome.Logged() {
 		if fresh {

@@ -120,7 +120,7 @@ func TestUpdate(t *testing.T) {
 			"tags":    {Device: "d", Tags: map[string]string{"": "x"}},
 		} {
 			_, err := h.Update(ctx, 0, u)
-			if bad, ok := errors.AsType[*Invalid](err); !ok || bad.Field != field {
+			if bad, ok := errors.AsType[*InvalidError](err); !ok || bad.Field != field {
 				t.Errorf("%s: %v", field, err)
 			}
 		}

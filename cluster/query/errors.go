@@ -21,7 +21,7 @@ import (
 // domain of the reasons in ErrorInfo.
 const domain = "doppel.v1.QueryService"
 
-// invalidWrite is the reason of a host.Invalid, whose parts travel beside it.
+// invalidWrite is the reason of a host.InvalidError, whose parts travel beside it.
 const invalidWrite = "INVALID_WRITE"
 
 // traveller is an error and how it travels: its reason, not its text, says which one it is.
@@ -59,7 +59,7 @@ func toStatus(err error) error {
 	if err == nil {
 		return nil
 	}
-	if bad, ok := errors.AsType[*host.Invalid](err); ok {
+	if bad, ok := errors.AsType[*host.InvalidError](err); ok {
 		st, failed := status.New(codes.InvalidArgument, err.Error()).WithDetails(&errdetails.ErrorInfo{
 			Reason: invalidWrite, Domain: domain, Metadata: map[string]string{"field": bad.Field, "text": bad.Text},
 		})
@@ -111,7 +111,7 @@ func fromStatus(err error) (_ error, ok bool) {
 			continue
 		}
 		if info.GetReason() == invalidWrite {
-			return &host.Invalid{Field: info.GetMetadata()["field"], Text: info.GetMetadata()["text"]}, true
+			return &host.InvalidError{Field: info.GetMetadata()["field"], Text: info.GetMetadata()["text"]}, true
 		}
 		for _, row := range errorTable {
 			if row.reason == info.GetReason() {

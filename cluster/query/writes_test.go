@@ -73,28 +73,34 @@ func TestUpdateTwin(t *testing.T) {
 		}{
 			{
 				"a merge patch", &doppelv1.Twin{Desired: object(t, map[string]any{"rate": nil, "net": map[string]any{"host": "b"}})}, masked("desired"),
-				map[string]any{"net": map[string]any{"up": true, "host": "b"}}, map[string]string{"site": "brno", "line": "3"},
+				map[string]any{"net": map[string]any{"up": true, "host": "b"}},
+				map[string]string{"site": "brno", "line": "3"},
 			},
 			{
 				"one member, another one deleted", &doppelv1.Twin{Desired: object(t, map[string]any{"net": map[string]any{"up": false}, "ignored": 1})},
 				masked("desired.net.up", "desired.net.host"),
-				map[string]any{"net": map[string]any{"up": false}}, map[string]string{"site": "brno", "line": "3"},
+				map[string]any{"net": map[string]any{"up": false}},
+				map[string]string{"site": "brno", "line": "3"},
 			},
 			{
 				"a member whose name JSON has changed in the mask", &doppelv1.Twin{Desired: object(t, map[string]any{"maxRate": 5})}, masked("desired.max_rate"),
-				map[string]any{"net": map[string]any{"up": false}, "maxRate": 5}, map[string]string{"site": "brno", "line": "3"},
+				map[string]any{"net": map[string]any{"up": false}, "maxRate": 5},
+				map[string]string{"site": "brno", "line": "3"},
 			},
 			{
 				"single tags", &doppelv1.Twin{Tags: map[string]string{"floor": "2", "ignored": "x"}}, masked("tags.floor", "tags.line"),
-				map[string]any{"net": map[string]any{"up": false}, "maxRate": 5}, map[string]string{"site": "brno", "floor": "2"},
+				map[string]any{"net": map[string]any{"up": false}, "maxRate": 5},
+				map[string]string{"site": "brno", "floor": "2"},
 			},
 			{
 				"all tags", &doppelv1.Twin{Tags: map[string]string{"site": "oslo"}}, masked("tags"),
-				map[string]any{"net": map[string]any{"up": false}, "maxRate": 5}, map[string]string{"site": "oslo"},
+				map[string]any{"net": map[string]any{"up": false}, "maxRate": 5},
+				map[string]string{"site": "oslo"},
 			},
 			{
 				"what is set", &doppelv1.Twin{Tags: map[string]string{"a": "b"}, Desired: object(t, map[string]any{"net": nil}), Version: 7}, nil,
-				map[string]any{"maxRate": 5}, map[string]string{"a": "b"},
+				map[string]any{"maxRate": 5},
+				map[string]string{"a": "b"},
 			},
 			{
 				"no tags", &doppelv1.Twin{}, masked("tags", "desired.maxRate"), nil, nil,

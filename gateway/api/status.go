@@ -62,7 +62,7 @@ func toStatus(err error) error {
 	if st := commandStatus(err); st != nil {
 		return st
 	}
-	if bad, ok := errors.AsType[*host.Invalid](err); ok {
+	if bad, ok := errors.AsType[*host.InvalidError](err); ok {
 		return toStatus(invalid("twin."+bad.Field, "%s", bad.Text))
 	}
 	for _, row := range errorTable {

@@ -20,7 +20,7 @@ const maxDesiredDepth = 10
 // Writes changes twins, wherever they are served.
 type Writes interface {
 	// Update returns the twin as it is then, when that is durable. host.ErrUnknownDevice, host.ErrConflict, a
-	// *host.Invalid.
+	// *host.InvalidError.
 	Update(ctx context.Context, u host.Update) (*doppelv1.Twin, error)
 	// Delete returns when the twin is gone for good. host.ErrUnknownDevice, host.ErrConflict.
 	Delete(ctx context.Context, id, etag string) error
