@@ -110,10 +110,10 @@ func (o *options) listAlerts(w io.Writer, alerts []*doppelv1.Alert) {
 		fmt.Fprintln(w)
 		for _, a := range alerts {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", a.GetId(), a.GetState(), a.GetSeverity(), a.GetDevice(), a.GetRule(),
-				orDash(a.GetMetric()), clock(a.GetCreateTime()), a.GetReason()+alertMarks(a))
+				orDash(a.GetMetric()), o.when(a.GetCreateTime()), a.GetReason()+alertMarks(a))
 			if o.output == "wide" {
 				fmt.Fprintf(w, "\t%.6g\t%.3g\t%.6g\t%.4g\t%d\t%d\t%s", a.GetValue(), a.GetScore(), a.GetBaselineMean(),
-					a.GetBaselineStddev(), a.GetBoot(), a.GetSeq(), clock(a.GetResolveTime()))
+					a.GetBaselineStddev(), a.GetBoot(), a.GetSeq(), o.when(a.GetResolveTime()))
 			}
 			fmt.Fprintln(w)
 		}

@@ -84,7 +84,7 @@ func (o *options) listLetters(w io.Writer, letters []*doppelv1.DeadLetter) {
 			if o.output != "wide" {
 				detail = abbreviate(detail, 80)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s", l.GetId(), stamp(l.GetReceiveTime()), orDash(printable(l.GetDevice())), l.GetReason(),
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s", l.GetId(), o.when(l.GetReceiveTime()), orDash(printable(l.GetDevice())), l.GetReason(),
 				yesNo(l.GetRedriven()), orDash(detail))
 			if o.output == "wide" {
 				fmt.Fprintf(w, "\t%d\t%s\t%s\t%s", l.GetAttempts(), printable(l.GetSourceTopic()), orDash(printable(l.GetContentType())), orDash(l.GetNode()))

@@ -63,7 +63,11 @@ func printList[M proto.Message](o *options, w io.Writer, list []M, table func(io
 func (o *options) printEvent(w io.Writer, m proto.Message, line string) error {
 	if o.table() {
 		if line != "" {
-			_, err := fmt.Fprintln(w, line)
+			text := append([]byte(line), '\n')
+			if colourful(w) {
+				text = paint(text)
+			}
+			_, err := w.Write(text)
 			return err
 		}
 		return nil
@@ -105,7 +109,13 @@ func (o *options) write(w io.Writer, b []byte) error {
 
 // columns lines up tab-separated rows.
 func columns(w io.Writer, rows func(w io.Writer)) {
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	var b bytes.Buffer
+	t := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
 	rows(t)
-	_ = t.Flush() // w reports its own errors
+	_ = t.Flush() // into memory
+	text := b.Bytes()
+	if colourful(w) {
+		text = paint(text)
+	}
+	_, _ = w.Write(text) // a terminal that is gone sees no error either
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,12 +17,16 @@ import (
 type options struct {
 	addr   string
 	output string
+	now    func() time.Time
 	who    auth.Client
 }
 
 // Root is the doppel command with all client commands; the caller adds those that run something.
-func Root() *cobra.Command {
-	var o options
+func Root() *cobra.Command { return newRoot(time.Now) }
+
+// newRoot is Root by a clock that tables are relative to.
+func newRoot(now func() time.Time) *cobra.Command {
+	o := options{now: now}
 	root := &cobra.Command{
 		Use:   "doppel",
 		Short: "Live digital twins of a device fleet",
@@ -40,10 +45,13 @@ func Root() *cobra.Command {
 		cmd.PersistentFlags().StringVar(&o.addr, "addr", addr, "`HOST:PORT` of any node's gRPC door, several with commas (env DOPPEL_ADDR)")
 		identify(cmd.PersistentFlags(), &o.who)
 		cmd.PersistentFlags().StringVarP(&o.output, "output", "o", "table", "table, wide, json or yaml")
+		_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]cobra.Completion{"table", "wide", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp)) // it was just made
 		cmd.PersistentPreRunE = func(*cobra.Command, []string) error { return o.check() }
 		root.AddCommand(cmd)
 	}
 	root.AddCommand(detectCommand(), mqttCommand(), versionCommand())
+	o.complete(root)
+	exemplify(root)
 	return root
 }
 

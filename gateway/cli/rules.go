@@ -57,7 +57,7 @@ func (o *options) listRules(w io.Writer, rules []*doppelv1.Rule) {
 		for _, r := range rules {
 			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s", r.GetId(), r.GetVersion(), r.GetKind(), cmp.Or(r.GetMode(), "live"), watched(r), matched(r.GetMatch()), levels(r))
 			if o.output == "wide" {
-				fmt.Fprintf(w, "\t%s\t%s\t%s\t%s", patience(r), lasting(r.GetMinDwell().AsDuration()), clock(r.GetUpdateTime()), orDash(r.GetUpdatedBy()))
+				fmt.Fprintf(w, "\t%s\t%s\t%s\t%s", patience(r), lasting(r.GetMinDwell().AsDuration()), o.when(r.GetUpdateTime()), orDash(r.GetUpdatedBy()))
 			}
 			fmt.Fprintln(w)
 		}

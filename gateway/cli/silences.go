@@ -33,7 +33,7 @@ func alertsSilence(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return o.printOne(cmd.OutOrStdout(), s, func(w io.Writer) { listSilences(w, []*doppelv1.Silence{s}) })
+			return o.printOne(cmd.OutOrStdout(), s, func(w io.Writer) { o.listSilences(w, []*doppelv1.Silence{s}) })
 		})
 	}
 	return cmd
@@ -52,7 +52,7 @@ func alertsSilences(o *options) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return printList(o, cmd.OutOrStdout(), silences, func(w io.Writer) { listSilences(w, silences) })
+				return printList(o, cmd.OutOrStdout(), silences, func(w io.Writer) { o.listSilences(w, silences) })
 			})
 		},
 	}
@@ -73,11 +73,11 @@ func alertsUnsilence(o *options) *cobra.Command {
 	}
 }
 
-func listSilences(w io.Writer, silences []*doppelv1.Silence) {
+func (o *options) listSilences(w io.Writer, silences []*doppelv1.Silence) {
 	columns(w, func(w io.Writer) {
 		fmt.Fprintln(w, "ID\tENDS\tBY\tFILTER\tCOMMENT")
 		for _, s := range silences {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", s.GetId(), clock(s.GetEndTime()), orDash(s.GetCreatedBy()), s.GetFilter(), orDash(s.GetComment()))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", s.GetId(), o.when(s.GetEndTime()), orDash(s.GetCreatedBy()), s.GetFilter(), orDash(s.GetComment()))
 		}
 	})
 }

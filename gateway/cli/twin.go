@@ -155,7 +155,7 @@ func (o *options) listTwins(w io.Writer, twins []*doppelv1.Twin) {
 		}
 		fmt.Fprintln(w)
 		for _, t := range twins {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s", t.GetId(), onlineText(t), clock(t.GetLastSeen()), len(t.GetOpenAlerts()), metricsText(t))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s", t.GetId(), onlineText(t), o.when(t.GetLastSeen()), len(t.GetOpenAlerts()), metricsText(t))
 			if o.output == "wide" {
 				c := t.GetCounters()
 				fmt.Fprintf(w, "\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s", t.GetBoot(), t.GetSeq(),
@@ -258,6 +258,32 @@ func orDash(s string) string {
 		return "-"
 	}
 	return s
+}
+
+// when is how long ago a time was, or how soon it is; with -o wide the time itself.
+func (o *options) when(t *timestamppb.Timestamp) string {
+	if t == nil || o.output == "wide" {
+		return stamp(t)
+	}
+	d := o.now().Sub(t.AsTime())
+	if d < 0 {
+		return "in " + lapse(-d)
+	}
+	return lapse(d) + " ago"
+}
+
+// lapse is a duration in the one unit that matters.
+func lapse(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	default:
+		return fmt.Sprintf("%dd", d/(24*time.Hour))
+	}
 }
 
 // clock is the time of day, stamp the whole time, both local.
