@@ -46,7 +46,7 @@ func (a *alertmanager) start() {
 	if err := os.WriteFile(config, []byte("route: {receiver: nobody}\nreceivers: [{name: nobody}]\n"), 0o600); err != nil {
 		a.t.Fatal(err)
 	}
-	a.cmd = exec.Command(program, "--config.file="+config, "--storage.path="+dir, "--web.listen-address="+a.addr, "--cluster.listen-address=") //nolint:gosec // it is ended by stop
+	a.cmd = exec.Command(program, "--config.file="+config, "--storage.path="+dir, "--web.listen-address="+a.addr, "--cluster.listen-address=")
 	a.cmd.Stdout, a.cmd.Stderr = &a.out, &a.out
 	if err := a.cmd.Start(); err != nil {
 		a.t.Fatal(err)

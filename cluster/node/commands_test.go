@@ -8,9 +8,8 @@ import (
 	"testing"
 	"time"
 
-	old "github.com/eclipse/paho.mqtt.golang"
-
 	"github.com/eclipse/paho.golang/paho"
+	old "github.com/eclipse/paho.mqtt.golang"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"

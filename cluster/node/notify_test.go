@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -276,7 +277,7 @@ func published(t *testing.T, cfg *node.Config) map[string][]string {
 		id := fmt.Sprintf("%s/%d:%d:%d", p.Alert.GetId(), p.Partition, p.Offset, p.Index)
 		if a := p.Alert; !seen[id] && (a.GetState() == doppelv1.AlertState_FIRING || a.GetState() == doppelv1.AlertState_RESOLVED) {
 			seen[id] = true
-			ids[fmt.Sprint(p.Partition)] = append(ids[fmt.Sprint(p.Partition)], id)
+			ids[strconv.Itoa(int(p.Partition))] = append(ids[strconv.Itoa(int(p.Partition))], id)
 		}
 		return nil
 	})

@@ -152,10 +152,16 @@ func TestLockedNode(t *testing.T) {
 			path, token string
 			want        int
 		}{
-			{"/livez", "", 200}, {"/readyz", "", 200}, {"/", "", 200},
-			{"/metrics", "", 401}, {"/metrics", readerToken, 200},
-			{"/v1/twins/pump-1", "", 401}, {"/v1/twins/pump-1", readerToken, 200}, {"/v1/twins/pump-1", "wrong", 401},
-			{"/v1/twins:watch", "", 401}, {"/v1/alerts:watch", "wrong", 401},
+			{"/livez", "", 200},
+			{"/readyz", "", 200},
+			{"/", "", 200},
+			{"/metrics", "", 401},
+			{"/metrics", readerToken, 200},
+			{"/v1/twins/pump-1", "", 401},
+			{"/v1/twins/pump-1", readerToken, 200},
+			{"/v1/twins/pump-1", "wrong", 401},
+			{"/v1/twins:watch", "", 401},
+			{"/v1/alerts:watch", "wrong", 401},
 		} {
 			if got, body := ask(t, client, "GET", "https://"+httpAddr+tc.path, tc.token, "", nil); got != tc.want {
 				t.Errorf("%s with %q: got %d %s, want %d", tc.path, tc.token, got, body, tc.want)
@@ -168,7 +174,7 @@ func TestLockedNode(t *testing.T) {
 	t.Run("ndjson", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		req, err := http.NewRequestWithContext(ctx, "GET", "https://"+httpAddr+"/v1/twins:watch", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+httpAddr+"/v1/twins:watch", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -57,7 +57,7 @@ func (c *OIDCConfig) Check() error {
 	switch {
 	case err != nil || u.Host == "":
 		return fmt.Errorf("oidc-issuer: %q is not a URL", shorten(c.Issuer))
-	case u.Scheme != "https" && !(u.Scheme == "http" && loopback(u.Hostname())):
+	case u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())):
 		return fmt.Errorf("oidc-issuer: %q is not https: whoever can change what it says decides who is admin", shorten(c.Issuer))
 	case c.Audience == "":
 		return errors.New("oidc-audience: is missing: without it a token for any other service would do")

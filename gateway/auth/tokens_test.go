@@ -66,9 +66,20 @@ func TestGlob(t *testing.T) {
 		pattern, s string
 		want       bool
 	}{
-		{"pump-1", "pump-1", true}, {"pump-1", "pump-10", false}, {"pump-*", "pump-", true}, {"pump-*", "fan-1", false},
-		{"*-1", "pump-1", true}, {"*-1", "pump-1-2", false}, {"a*b*c", "axxbyyc", true}, {"a*b*c", "axxbyy", false}, {"*", "", true},
-		{"a*a", "a", false}, {"", "", true}, {"", "x", false}, {"**", "x", true}, {"spiffe://x/*", "spiffe://x/ns/y", true},
+		{"pump-1", "pump-1", true},
+		{"pump-1", "pump-10", false},
+		{"pump-*", "pump-", true},
+		{"pump-*", "fan-1", false},
+		{"*-1", "pump-1", true},
+		{"*-1", "pump-1-2", false},
+		{"a*b*c", "axxbyyc", true},
+		{"a*b*c", "axxbyy", false},
+		{"*", "", true},
+		{"a*a", "a", false},
+		{"", "", true},
+		{"", "x", false},
+		{"**", "x", true},
+		{"spiffe://x/*", "spiffe://x/ns/y", true},
 	} {
 		if got := glob(tc.pattern, tc.s); got != tc.want {
 			t.Errorf("glob(%q, %q) = %v", tc.pattern, tc.s, got)

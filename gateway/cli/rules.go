@@ -248,13 +248,13 @@ func rulesTest(o *options) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return o.call(cmd, func(_ context.Context, conn *grpc.ClientConn) error { //nolint:contextcheck // that one is too short
+		return o.call(cmd, func(_ context.Context, conn *grpc.ClientConn) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout) // longer than other calls
 			defer cancel()
 			client, end := doppelv1.NewRuleServiceClient(conn), time.Now()
 			var results []*doppelv1.TestRuleResponse
 			for i, r := range rules {
-				result, err := client.TestRule(ctx, &doppelv1.TestRuleRequest{
+				result, err := client.TestRule(ctx, &doppelv1.TestRuleRequest{ //nolint:contextcheck // the other has too short a deadline
 					Rule: r, Start: timestamppb.New(end.Add(-since)), End: timestamppb.New(end), Devices: devices,
 				})
 				if err != nil {

@@ -152,12 +152,21 @@ func TestDeviceKeepsToItsOwnTopics(t *testing.T) {
 		topic string
 		want  byte
 	}{
-		{pump, "devices/pump-1/telemetry", 0}, {pump, "devices/pump-1/reported", 0}, {pump, "devices/pump-1/status", 0},
-		{pump, "devices/pump-1/commands/open/reply", 0}, {gw, "devices/fan-7/telemetry", 0},
-		{pump, "devices/pump-2/telemetry", 0x87}, {pump, "devices/pump-1/desired", 0x87}, {pump, "devices/pump-1/commands/open", 0x87},
-		{pump, "devices/pump-1/commands/a/b/reply", 0x87}, {pump, "devices/pump-1/commands//reply", 0x87}, {pump, "devices/pump-1", 0x87},
-		{pump, "other/pump-1/telemetry", 0x87}, {pump, "devices/pump-2/commands/open/reply", 0x87},
-		{gw, "devices/pump-1/telemetry", 0x87}, {gw, "devices/gw/telemetry", 0x87},
+		{pump, "devices/pump-1/telemetry", 0},
+		{pump, "devices/pump-1/reported", 0},
+		{pump, "devices/pump-1/status", 0},
+		{pump, "devices/pump-1/commands/open/reply", 0},
+		{gw, "devices/fan-7/telemetry", 0},
+		{pump, "devices/pump-2/telemetry", 0x87},
+		{pump, "devices/pump-1/desired", 0x87},
+		{pump, "devices/pump-1/commands/open", 0x87},
+		{pump, "devices/pump-1/commands/a/b/reply", 0x87},
+		{pump, "devices/pump-1/commands//reply", 0x87},
+		{pump, "devices/pump-1", 0x87},
+		{pump, "other/pump-1/telemetry", 0x87},
+		{pump, "devices/pump-2/commands/open/reply", 0x87},
+		{gw, "devices/pump-1/telemetry", 0x87},
+		{gw, "devices/gw/telemetry", 0x87},
 	} {
 		for _, qos := range []byte{1, 2} {
 			if got := publish(tc.c, tc.topic, qos, 0); got != tc.want {
