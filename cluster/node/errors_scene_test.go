@@ -17,7 +17,7 @@ import (
 // scene is a node with something to go wrong with.
 type scene struct {
 	t    *testing.T
-	ctx  context.Context //nolint:containedctx // with the token of an admin
+	ctx  context.Context // with the token of an admin
 	node string
 
 	twins  doppelv1.TwinServiceClient

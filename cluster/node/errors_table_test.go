@@ -162,7 +162,7 @@ func (s *scene) twinWrites() map[string]rpc {
 	}
 	send := func(q *invoke) *invoke { q.Id, q.Name = s.pump, "ping"; return q }
 	return map[string]rpc{
-		doppelv1.TwinService_UpdateTwin_FullMethodName: {update(desired("rate", structpb.NewNumberValue(1))), s.updates()},
+		doppelv1.TwinService_UpdateTwin_FullMethodName: {update(desired(structpb.NewNumberValue(1))), s.updates()},
 		doppelv1.TwinService_DeleteTwin_FullMethodName: {&doppelv1.DeleteTwinRequest{Id: s.pump}, append(
 			devices(func(id string) proto.Message { return &doppelv1.DeleteTwinRequest{Id: id} }),
 			stale(&doppelv1.DeleteTwinRequest{Id: s.pump, Etag: "of-another-day"}),
@@ -198,9 +198,9 @@ func stale(req proto.Message) failure {
 	return failure{what: "conflict", req: req, code: codes.Aborted, reason: "ETAG_MISMATCH", says: "read it again"}
 }
 
-// desired is a twin of which something is desired.
-func desired(name string, v *structpb.Value) *doppelv1.Twin {
-	return &doppelv1.Twin{Desired: &structpb.Struct{Fields: map[string]*structpb.Value{name: v}}}
+// desired is a twin of which a rate is desired.
+func desired(rate *structpb.Value) *doppelv1.Twin {
+	return &doppelv1.Twin{Desired: &structpb.Struct{Fields: map[string]*structpb.Value{"rate": rate}}}
 }
 
 // updates are the failures of UpdateTwin.
@@ -221,14 +221,14 @@ func (s *scene) updates() []failure {
 		wrong("twin.id", "want 1-128 bytes", &request{Twin: &doppelv1.Twin{Id: "a/b"}}),
 		unknown("UNKNOWN_TWIN", &request{Twin: &doppelv1.Twin{Id: nobody, Tags: map[string]string{"site": "brno"}}}),
 		stale(&request{Twin: &doppelv1.Twin{Id: s.pump, Tags: map[string]string{"site": "brno"}}, Etag: "of-another-day"}),
-		wrong("update_mask", "desired.MEMBER", of(desired("rate", one), "reported")),
-		wrong("update_mask", "behind the dot", of(desired("rate", one), "desired.")),
-		wrong("update_mask", "behind the dot", of(desired("rate", one), "tags.")),
-		wrong("update_mask", "100", of(desired("rate", one), slices.Repeat([]string{"desired"}, 101)...)),
-		wrong("twin.desired", "at most 10", of(desired("rate", deep))),
-		wrong("twin.desired", "NaN", of(desired("rate", structpb.NewNumberValue(math.NaN())))),
-		wrong("twin.desired", "no kind", of(desired("rate", &structpb.Value{}))),
-		wrong("twin.desired", "32768", of(desired("rate", structpb.NewStringValue(strings.Repeat(long, 7))))),
+		wrong("update_mask", "desired.MEMBER", of(desired(one), "reported")),
+		wrong("update_mask", "behind the dot", of(desired(one), "desired.")),
+		wrong("update_mask", "behind the dot", of(desired(one), "tags.")),
+		wrong("update_mask", "100", of(desired(one), slices.Repeat([]string{"desired"}, 101)...)),
+		wrong("twin.desired", "at most 10", of(desired(deep))),
+		wrong("twin.desired", "NaN", of(desired(structpb.NewNumberValue(math.NaN())))),
+		wrong("twin.desired", "no kind", of(desired(&structpb.Value{}))),
+		wrong("twin.desired", "32768", of(desired(structpb.NewStringValue(strings.Repeat(long, 7))))),
 		wrong("twin.tags", "a key has", of(&doppelv1.Twin{Tags: map[string]string{long: "x"}})),
 		wrong("twin.tags", "a value at most", of(&doppelv1.Twin{Tags: map[string]string{"x": long}})),
 	}

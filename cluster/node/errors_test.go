@@ -179,7 +179,7 @@ func (c *caller) overdue(m protoreflect.MethodDescriptor, req proto.Message) cod
 		}
 		return reset
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read
+	defer resp.Body.Close()
 	_, err = io.Copy(io.Discard, resp.Body)
 	said := resp.Trailer.Get("Grpc-Status") + resp.Header.Get("Grpc-Status")
 	if said == "" {

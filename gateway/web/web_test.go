@@ -59,11 +59,11 @@ func TestIdsWithColons(t *testing.T) {
 			t.Errorf("%s: got %d %v, want %s", path, code, got, want)
 		}
 	}
-	// The verbs still are verbs, of ids with colons, too; what is not served says so, what is says what it misses.
+	// The verbs still are verbs, of ids with colons, too; what is not served says so, and what is says what is missing.
 	for call, want := range map[string]int{
 		"POST /v1/twins/aa:bb:cc:dd:ee:ff:reset":       http.StatusNotImplemented,
 		"POST /v1/twins/aa%3Abb:replay":                http.StatusNotImplemented,
-		"POST /v1/twins/aa:bb/commands/restart":        http.StatusNotImplemented,
+		"POST /v1/twins/aa:bb/commands/restart":        http.StatusNotFound,
 		"POST /v1/twins/aa:bb/commands/re:start":       http.StatusBadRequest,
 		"POST /v1/alerts/0000000000000abc:acknowledge": http.StatusNotImplemented,
 		"POST /v1/alerts:silence":                      http.StatusBadRequest,
@@ -81,7 +81,7 @@ func TestIdsWithColons(t *testing.T) {
 			body = "{}"
 		}
 		code, got := s.object(t, method, path, body)
-		if rpc := map[int]float64{http.StatusNotImplemented: 12, http.StatusBadRequest: 3}[want]; code != want || got["code"] != rpc {
+		if rpc := map[int]float64{http.StatusNotImplemented: 12, http.StatusBadRequest: 3, http.StatusNotFound: 5}[want]; code != want || got["code"] != rpc {
 			t.Errorf("%s: got %d %v, want %d", call, code, got, want)
 		}
 	}
