@@ -100,7 +100,7 @@ func commandsOf5(t *testing.T, n *nodetest.Node) {
 	_, err = n.Twins().InvokeCommand(ctx, &doppelv1.InvokeCommandRequest{Id: d.ID, Name: "mute"})
 	wantReason(t, err, codes.Canceled, "")
 	_, err = n.Twins().InvokeCommand(t.Context(), &doppelv1.InvokeCommandRequest{Id: nodetest.Unique("nobody"), Name: "ping"})
-	wantReason(t, err, codes.NotFound, "")
+	wantReason(t, err, codes.NotFound, "UNKNOWN_TWIN")
 }
 
 func commandsOf311(t *testing.T, n *nodetest.Node) {
@@ -190,9 +190,15 @@ func newObedient(t *testing.T, n *nodetest.Node, id string) *obedient {
 	d := &obedient{Device: n.Device(id), t: t}
 	work := make(chan *paho.Publish, 100)
 	var answering sync.WaitGroup
+	over := make(chan struct{})
 	answering.Go(func() {
-		for p := range work {
-			d.answer(p)
+		for {
+			select {
+			case p := <-work:
+				d.answer(p)
+			case <-over:
+				return
+			}
 		}
 	})
 	stop := d.Client.AddOnPublishReceived(func(p paho.PublishReceived) (bool, error) {
@@ -205,7 +211,7 @@ func newObedient(t *testing.T, n *nodetest.Node, id string) *obedient {
 		work <- p.Packet
 		return true, nil
 	})
-	t.Cleanup(func() { stop(); close(work); answering.Wait() })
+	t.Cleanup(func() { stop(); close(over); answering.Wait() })
 	sub := &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{{Topic: d.Topic("commands/+"), QoS: 1}}}
 	if _, err := d.Client.Subscribe(t.Context(), sub); err != nil {
 		t.Fatal(err)

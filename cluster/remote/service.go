@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
@@ -103,7 +104,8 @@ func (r *Remote) alive(address string) {
 	r.mu.RLock()
 	p := r.peers[address]
 	r.mu.RUnlock()
-	if p != nil {
+	// Only while it waits: gRPC's reset reads what the beginning of a connection writes.
+	if p != nil && p.conn.GetState() == connectivity.TransientFailure {
 		p.conn.ResetConnectBackoff()
 	}
 }

@@ -50,31 +50,29 @@ func Secret(path string) (string, error) {
 	return string(b), nil
 }
 
-// Follow calls read whenever one of the files has changed, until ctx ends. What is wrong with the new
-// ones is logged once, and what was read before stays in force. every 0: the default.
+// Follow calls read, since the files may have changed after they were first read, and again whenever one of
+// them has, until ctx ends. What is wrong with the new ones is logged once, and what was read before stays in
+// force. every 0: the default.
 func Follow(ctx context.Context, every time.Duration, log *slog.Logger, what string, read func() error, paths ...string) error {
 	if every <= 0 {
 		every = Every
 	}
 	t := time.NewTicker(every)
 	defer t.Stop()
-	seen := sum(paths)
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-		}
-		now := sum(paths)
-		if now == seen {
-			continue
-		}
-		seen = now
+	for first := true; ; first = false {
+		seen := sum(paths) // before they are read, so that no change goes by unseen
 		if err := read(); err != nil {
 			log.ErrorContext(ctx, "changed files not taken, the former ones stay in force", "files", what, "error", err)
-			continue
+		} else if !first {
+			log.InfoContext(ctx, "files read again", "files", what)
 		}
-		log.InfoContext(ctx, "files read again", "files", what)
+		for sum(paths) == seen {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-t.C:
+			}
+		}
 	}
 }
 
