@@ -1,9 +1,16 @@
 package host
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
-// tellAtOnce bounds the publications of one partition to devices that are under way.
-const tellAtOnce = 256
+const (
+	// tellAtOnce bounds the publications of one partition to devices that are under way.
+	tellAtOnce = 256
+	// tellAgainAfter is longer than a publication is under way of an owner that does not know yet that it is none.
+	tellAgainAfter = time.Minute
+)
 
 // tidings are what devices have to be told and were not yet. Of each device only the newest counts: it says all.
 // A device has at most one publication under way, so that an older one cannot come behind a newer one. The oldest
@@ -14,6 +21,14 @@ type tidings struct {
 	waiting  ring[string]     // devices whose publication is not handed over
 	flying   int
 	failing  bool // the last answer was an error
+	// again are the devices that the owner before us may have been telling something when it ended. What it told
+	// may come behind what we tell, so they are told twice. Until then their marks stay.
+	again []tellAgain
+}
+
+type tellAgain struct {
+	device string
+	place  uint64 // of its mark
 }
 
 // tidingMark is a record that left something to be told.
@@ -32,33 +47,99 @@ type tiding struct {
 
 // tell has a device told something, for the sake of the record at a cursor.
 func (o *owner) tell(ctx context.Context, at Cursor, device string, payload []byte) {
-	q := &o.tidings
 	if o.host.cfg.Devices == nil {
 		return
 	}
-	if q.byDevice == nil {
-		q.byDevice = make(map[string]*tiding)
-	}
-	d := q.byDevice[device]
-	if d == nil {
-		d = &tiding{}
-		q.byDevice[device] = d
-	}
+	q := &o.tidings
+	d := q.of(device)
 	d.payload = payload
 	if len(d.marks) == d.covered { // else the one that waits stands for this, too
-		d.marks = append(d.marks, q.marks.tail)
-		*q.marks.push() = tidingMark{at: at}
-		if !d.flying {
-			*q.waiting.push() = device
-		}
+		o.markTold(device, d, q.mark(at))
 	}
 	o.tellOn(ctx)
 }
 
-// tellOn hands over what waits.
+// of is what a device has to be told.
+func (q *tidings) of(device string) *tiding {
+	d := q.byDevice[device]
+	if d == nil {
+		if q.byDevice == nil {
+			q.byDevice = make(map[string]*tiding)
+		}
+		d = &tiding{}
+		q.byDevice[device] = d
+	}
+	return d
+}
+
+// mark enters a record that leaves something to be told.
+func (q *tidings) mark(at Cursor) (place uint64) {
+	place = q.marks.tail
+	*q.marks.push() = tidingMark{at: at}
+	return place
+}
+
+// markTold has the next publication to a device settle a mark.
+func (o *owner) markTold(device string, d *tiding, place uint64) {
+	waits := len(d.marks) > d.covered
+	if d.marks = append(d.marks, place); !waits && !d.flying {
+		*o.tidings.waiting.push() = device
+	}
+}
+
+// tellLate tells a device what records before our claim left to be told, the first time and, when nothing can be under
+// way any more of the owner that wrote them, a second time.
+func (o *owner) tellLate(ctx context.Context, at Cursor, device string) {
+	q := &o.tidings
+	if o.host.cfg.Devices == nil {
+		return
+	}
+	if !o.host.cfg.DesiredAnew { // there nobody else can tell them anything
+		if len(q.again) == 0 {
+			o.host.after(tellAgainAfter, func() { o.p.box.call(func(current *owner) { o.tellTwice(ctx, current) }) })
+		}
+		q.again = append(q.again, tellAgain{device, q.mark(at)})
+	}
+	o.tell(ctx, at, device, o.desired(device))
+}
+
+// tellTwice tells some of those that are to be told again.
+func (o *owner) tellTwice(ctx context.Context, current *owner) {
+	q := &o.tidings
+	if current != o || o.leaving || ctx.Err() != nil { // the marks stand, and the next owner does it
+		return
+	}
+	some := q.again[:min(len(q.again), tellAtOnce)]
+	if q.again = q.again[len(some):]; len(q.again) > 0 {
+		o.host.after(republishAfter, func() { o.p.box.call(func(current *owner) { o.tellTwice(ctx, current) }) })
+	}
+	payloads := make([][]byte, len(some))
+	for i := range some {
+		payloads[i] = o.desired(some[i].device)
+	}
+	n := o.n // what they say is released then
+	tell := func() {
+		if o.released < n {
+			return
+		}
+		for i := range some {
+			d := q.of(some[i].device)
+			d.payload = payloads[i]
+			o.markTold(some[i].device, d, some[i].place)
+		}
+		o.tellOn(ctx)
+	}
+	if n <= o.released {
+		tell()
+		return
+	}
+	*o.pend.push() = pending{n: n, fn: tell}
+}
+
+// tellOn hands over what waits. An owner that leaves does not: what it tells could come behind what the next one does.
 func (o *owner) tellOn(ctx context.Context) {
 	q := &o.tidings
-	for q.flying < tellAtOnce && q.waiting.len() > 0 {
+	for !o.leaving && q.flying < tellAtOnce && q.waiting.len() > 0 {
 		device := *q.waiting.front()
 		q.waiting.pop()
 		d := q.byDevice[device]

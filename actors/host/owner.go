@@ -122,7 +122,7 @@ func (o *owner) begin(ctx context.Context, emit []lateEffects) {
 			o.publish(ctx, emit[i].at, emit[i].transitions)
 		}
 		if emit[i].tell != "" {
-			o.tell(ctx, emit[i].at, emit[i].tell, o.desired(emit[i].tell))
+			o.tellLate(ctx, emit[i].at, emit[i].tell)
 		}
 	}
 	for _, device := range o.anew {
@@ -238,7 +238,7 @@ func (o *owner) handedOver(ctx context.Context) bool {
 	k := &o.ckpt
 	defer o.flushState(ctx)
 	o.checkpoint(true)
-	if k.dirty.len() > 0 || k.flying.len() > 0 || o.n != o.released || o.emits.len() > 0 {
+	if k.dirty.len() > 0 || k.flying.len() > 0 || o.n != o.released || o.emits.len() > 0 || o.tidings.flying > 0 {
 		return false
 	}
 	o.takeFloor(true)

@@ -45,6 +45,7 @@ const (
 	learns
 	looks
 	writes // people change or delete a twin
+	tells  // a device is told what is desired of it
 
 	pauses
 	resumes
@@ -69,7 +70,7 @@ const (
 // usual is what happens in every world, in thousandths or so.
 var usual = [actions]int{
 	publishes: 110, publishesTwice: 4, hands: 110, packets: 150, lnds: 120, answers: 120, finishes: 25, goes: 80, runs: 160,
-	naps: 70, sleeps: 12, learns: 30, looks: 10, writes: 60, resumes: 10, starts: 10, compacts: 5, truncates: 5,
+	naps: 70, sleeps: 12, learns: 30, looks: 10, writes: 60, tells: 60, resumes: 10, starts: 10, compacts: 5, truncates: 5,
 }
 
 // trouble is what happens in some.

@@ -176,6 +176,11 @@ func (w *World) crash(p *process) {
 			}
 		}
 	}
+	for _, t := range w.tellings {
+		if t.p == p {
+			t.since = w.now
+		}
+	}
 	w.disconnect(p)
 	w.net.forget(p.n.name)
 }

@@ -126,6 +126,9 @@ func (w *World) drain() (busy bool) {
 		}
 	}
 	w.strays = nil
+	if w.tellAll() {
+		busy = true
+	}
 	for _, n := range w.nodes {
 		if n.p != nil && !n.p.paused && n.p.drain() {
 			busy = true
@@ -191,10 +194,13 @@ func (w *World) quiet() bool {
 			return false
 		}
 	}
+	if len(w.tellings) > 0 || w.untold() != "" {
+		return false
+	}
 	for _, s := range w.shards {
 		j := s.judge
 		p := w.server(s.id)
-		if p == nil || p.steps.Ingested(s.id) < s.ingest.end() || j.told < len(j.real) || !j.informed() {
+		if p == nil || p.steps.Ingested(s.id) < s.ingest.end() || j.told < len(j.real) {
 			return false
 		}
 		if p.steps.Next(s.id) != s.log.end() {
@@ -260,10 +266,16 @@ func (j *judge) has(d *load) bool {
 // final holds the fold of a device against what the device knows.
 func (j *judge) final(d *load) {
 	tw := j.twins[d.id]
-	if tw == nil || !d.numbered || d.sum.Samples == 0 || tw.Lives() > 0 { // a twin that is back has digests of its own
+	if tw == nil || !d.numbered || d.sum.Samples == 0 {
 		return
 	}
 	c := tw.Counters()
+	if tw.Lives() > 0 { // a twin that is back has digests of its own
+		if n := tw.FormerRows() + c.Applied + c.Late; n != uint64(d.sum.Samples) {
+			j.fail("%s: %d samples in all its lives, want %d", d.id, n, d.sum.Samples)
+		}
+		return
+	}
 	switch {
 	case tw.SetDigest() != d.sum.Set:
 		j.fail("%s: set digest %x, want %x: %d applied and %d late of %d", d.id, tw.SetDigest(), d.sum.Set, c.Applied, c.Late, d.sum.Samples)

@@ -16,8 +16,6 @@ func (w *World) lack() string {
 			return "ingest is not handled"
 		case j.told < len(j.real):
 			return "transitions are not published"
-		case !j.informed():
-			return "devices are not told what is desired"
 		case p.steps.Next(s.id) != s.log.end():
 			return "an owner does not know the end of its log"
 		}
@@ -29,6 +27,9 @@ func (w *World) lack() string {
 		case !w.shards[d.part].judge.has(d):
 			return "samples took no effect"
 		}
+	}
+	if untold := w.untold(); untold != "" {
+		return untold
 	}
 	return "messages are not acknowledged"
 }

@@ -57,6 +57,10 @@ func (w *World) act(a action) {
 		if p := w.someone(); p != nil {
 			w.lookAt(p, int32(r.IntN(len(w.shards))))
 		}
+	case tells:
+		if n := len(w.tellings); n > 0 {
+			w.tell(r.IntN(n), r.IntN(8) == 0)
+		}
 	default:
 		w.strike(a)
 	}

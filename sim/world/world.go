@@ -83,11 +83,12 @@ type World struct {
 	loads     []*load
 	known     map[string]*message // by name
 	token     uint64
-	published map[number]int64 // when the broker had a sample first
-	letters   map[string]bool  // payloads
-	told      map[string]bool  // devices, and what they were told
-	written   int              // by people
-	orders    []*ruleset.Set   // the rules that people wanted, newest last
+	published map[number]int64  // when the broker had a sample first
+	letters   map[string]bool   // payloads
+	tellings  []*telling        // on their way
+	retained  map[string]string // what the broker keeps for devices
+	written   int               // by people
+	orders    []*ruleset.Set    // the rules that people wanted, newest last
 }
 
 // Play plays the world of a seed and returns what was wrong with it; empty: nothing. Every step is written to
@@ -114,7 +115,7 @@ func seeded(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 5)) }
 func (l *Lab) world(seed uint64, broken *breaks, trace io.Writer) *World {
 	w := &World{
 		clock: clock{now: epoch}, lab: l, broken: broken, trace: trace, rng: seeded(seed),
-		known: map[string]*message{}, published: map[number]int64{}, letters: map[string]bool{}, told: map[string]bool{},
+		known: map[string]*message{}, published: map[number]int64{}, letters: map[string]bool{}, retained: map[string]string{},
 	}
 	w.net.w = w
 	w.climate = newClimate(w.rng)

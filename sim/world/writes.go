@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strconv"
 
-	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/actors/twin"
 )
@@ -71,25 +70,4 @@ func (j *judge) write(in *twin.Desired) {
 	if id, ok := in.Tags[mark]; ok {
 		j.writes[id]++
 	}
-}
-
-// informed says whether the broker was told at some time what every device is to know now. What a stale owner publishes
-// late may hide it, as with alerts (E2): the version says which one is newer.
-func (j *judge) informed() bool {
-	for id, tw := range j.twins {
-		if m := codec.DesiredMessage(tw); m != nil && !j.w.told[id+" "+string(m)] {
-			return false
-		}
-	}
-	return true
-}
-
-// devices are told through the broker, as a process reaches it.
-type devices process
-
-// Desired implements host.Devices.
-func (d *devices) Desired(device string, payload []byte, done func(error)) {
-	p := (*process)(d)
-	text := string(payload)
-	p.jobs = append(p.jobs, job{func() { p.w.told[device+" "+text] = true }, done})
 }
