@@ -10,6 +10,9 @@ const (
 	tellAtOnce = 256
 	// tellAgainAfter is longer than a publication is under way of an owner that does not know yet that it is none.
 	tellAgainAfter = time.Minute
+	// tellWithin is for how long what a device is not told of holds the effects cursor, and with it the floor. A broker
+	// may refuse one topic for ever, and the log is not kept for ever.
+	tellWithin = int64(time.Hour)
 )
 
 // tidings are what devices have to be told and were not yet. Of each device only the newest counts: it says all.
@@ -33,8 +36,9 @@ type tellAgain struct {
 
 // tidingMark is a record that left something to be told.
 type tidingMark struct {
-	at   Cursor
-	done bool
+	at    Cursor
+	since int64
+	done  bool
 }
 
 // tiding is what one device has to be told.
@@ -54,7 +58,7 @@ func (o *owner) tell(ctx context.Context, at Cursor, device string, payload []by
 	d := q.of(device)
 	d.payload = payload
 	if len(d.marks) == d.covered { // else the one that waits stands for this, too
-		o.markTold(device, d, q.mark(at))
+		o.markTold(device, d, q.mark(at, o.now))
 	}
 	o.tellOn(ctx)
 }
@@ -73,10 +77,37 @@ func (q *tidings) of(device string) *tiding {
 }
 
 // mark enters a record that leaves something to be told.
-func (q *tidings) mark(at Cursor) (place uint64) {
+func (q *tidings) mark(at Cursor, now int64) (place uint64) {
 	place = q.marks.tail
-	*q.marks.push() = tidingMark{at: at}
+	*q.marks.push() = tidingMark{at: at, since: now}
 	return place
+}
+
+// settle takes away the marks that are done with.
+func (q *tidings) settle(places []uint64) {
+	for _, place := range places {
+		if place >= q.marks.head { // else it was given up
+			q.marks.at(place).done = true
+		}
+	}
+	for q.marks.len() > 0 && q.marks.front().done {
+		q.marks.pop()
+	}
+}
+
+// giveUpTellings lets the effects cursor go past what devices could not be told for too long. They are told as
+// before, but only by this owner.
+func (o *owner) giveUpTellings() {
+	q, n := &o.tidings, 0
+	for q.marks.len() > 0 && o.now-q.marks.front().since > tellWithin {
+		if !q.marks.front().done {
+			n++
+		}
+		q.marks.pop()
+	}
+	if n > 0 {
+		o.log.Error("desired properties could not be published for an hour; another owner will not know", "changes", n)
+	}
 }
 
 // markTold has the next publication to a device settle a mark.
@@ -98,7 +129,7 @@ func (o *owner) tellLate(ctx context.Context, at Cursor, device string) {
 		if len(q.again) == 0 {
 			o.host.after(tellAgainAfter, func() { o.p.box.call(func(current *owner) { o.tellTwice(ctx, current) }) })
 		}
-		q.again = append(q.again, tellAgain{device, q.mark(at)})
+		q.again = append(q.again, tellAgain{device, q.mark(at, o.now)})
 	}
 	o.tell(ctx, at, device, o.desired(device))
 }
@@ -179,13 +210,8 @@ func (o *owner) toldDevice(ctx context.Context, device string, d *tiding, err er
 		return
 	}
 	q.failing = false
-	for _, place := range d.marks[:d.covered] {
-		q.marks.at(place).done = true
-	}
+	q.settle(d.marks[:d.covered])
 	d.marks, d.covered = d.marks[d.covered:], 0
-	for q.marks.len() > 0 && q.marks.front().done {
-		q.marks.pop()
-	}
 	if len(d.marks) == 0 {
 		delete(q.byDevice, device)
 	} else {

@@ -51,6 +51,7 @@ func (o *owner) takeFloor(hurry bool) {
 		return
 	}
 	f.next = o.now + min(floorEvery, int64(o.host.cfg.CheckpointAfter))
+	o.giveUpTellings()
 	start := o.floorStart()
 	if !f.again && !o.ckpt.pass.taken && start.Next == f.kept.Start.Next && o.src == f.kept.State.SrcNext {
 		return

@@ -133,6 +133,9 @@ func (r *restoration) complete(ctx context.Context) error {
 func (r *restoration) partition(offset int64, ev *codec.Event) {
 	switch ev.Kind { //nolint:exhaustive // the others say nothing of it
 	case doppelv1.EventKind_EVENT_KIND_RULES:
+		if ev.N == 1 {
+			r.o.laws.supersede()
+		}
 		r.o.enact(offset, r.o.host.compile(ev.Rules))
 	case doppelv1.EventKind_EVENT_KIND_UNSETTLED:
 		r.settledAt, r.unsettled = offset, true

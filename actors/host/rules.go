@@ -19,19 +19,31 @@ import (
 type law struct {
 	from int64 // its offset
 	set  *ruleset.Set
+	// brief: of a Claim whose first record named other rules. It says nothing of what was in force before.
+	brief bool
 }
 
 // laws are those of a partition in the order of the log, as far back as they are known.
 type laws []law
 
-// mostLaws is how many are remembered: what is folded from before them has to find its own.
+// mostLaws is how many are remembered besides those that a floor needs: what is folded from before them has to find
+// its own.
 const mostLaws = 256
 
-func (l *laws) enact(from int64, set *ruleset.Set) {
-	if len(*l) == mostLaws {
-		*l = slices.Delete(*l, 0, 1)
+// enact enters a law; needed is an offset whose law must not be forgotten.
+func (l *laws) enact(from int64, set *ruleset.Set, needed int64) {
+	drop := 0
+	for len(*l)-drop >= mostLaws && (*l)[drop+1].from < needed {
+		drop++
 	}
-	*l = append(*l, law{from, set})
+	*l = append(slices.Delete(*l, 0, drop), law{from: from, set: set})
+}
+
+// supersede notes that an epoch's first record names its rules.
+func (l laws) supersede() {
+	if len(l) > 0 {
+		l[len(l)-1].brief = true
+	}
 }
 
 // at is the law for the record at an offset; false: it is not known.
@@ -42,8 +54,8 @@ func (l laws) at(offset int64) (law, bool) {
 		}
 	}
 	// Offsets in doppel.rules only grow along the log: where none had been read, none was before.
-	if len(l) > 0 && l[0].set.Offset == 0 {
-		return law{-1, l[0].set}, true
+	if len(l) > 0 && l[0].set.Offset == 0 && !l[0].brief {
+		return law{from: -1, set: l[0].set}, true
 	}
 	return law{}, false
 }
@@ -79,7 +91,12 @@ func (h *Host) compile(encoded []byte) *ruleset.Set {
 // enact puts a set in force behind a record of the log, in a restore.
 func (o *owner) enact(from int64, set *ruleset.Set) {
 	o.rules = set
-	o.laws.enact(from, set)
+	o.remember(from, set)
+}
+
+// remember keeps the laws that any floor there is, or will be, has to name.
+func (o *owner) remember(from int64, set *ruleset.Set) {
+	o.laws.enact(from, set, min(o.ckpt.floor.kept.Start.Next, o.floorStart().Next))
 }
 
 // layDown logs the rules of this epoch: those that were in force, or newer ones.
@@ -114,7 +131,10 @@ func (o *owner) changeRules(set *ruleset.Set) {
 	o.out.recs = append(o.out.recs, Record{N: n, Value: value})
 	*o.pend.push() = pending{n: n, fn: func() {
 		if o.released >= n { // else the epoch ended first
-			o.laws.enact(o.prev, set)
+			if n == 1 {
+				o.laws.supersede()
+			}
+			o.remember(o.prev, set)
 		}
 	}}
 	o.rules = set

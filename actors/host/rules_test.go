@@ -37,24 +37,40 @@ func TestLaws(t *testing.T) {
 	if _, ok := l.at(5); ok {
 		t.Error("rules are known where nothing was read")
 	}
-	l.enact(10, builtin)
+	l.enact(10, builtin, 0)
 	if got, ok := l.at(4); !ok || got.set != builtin {
 		t.Error("in front of the first built-in rules there may be others")
 	}
-	l.enact(11, first)
-	l.enact(40, second)
+	l.enact(11, first, 0)
+	l.enact(40, second, 0)
 	for offset, want := range map[int64]*ruleset.Set{11: builtin, 12: first, 40: first, 41: second, 1 << 40: second} {
 		if got, ok := l.at(offset); !ok || got.set != want {
 			t.Errorf("at %d: rules %v, want %v", offset, got.set, want)
 		}
 	}
 	for i := range int64(mostLaws) {
-		l.enact(100+i, second)
+		l.enact(100+i, second, 41)
+	}
+	if got, ok := l.at(41); !ok || got.set != second || got.from != 40 {
+		t.Error("rules are forgotten that a floor has to name")
+	}
+	if _, ok := l.at(40); ok {
+		t.Error("rules are known that no floor needs")
+	}
+	for i := range int64(mostLaws) {
+		l.enact(1000+i, second, 1<<40)
 	}
 	if _, ok := l.at(41); ok {
 		t.Error("rules are known that were forgotten")
 	}
 	if len(l) != mostLaws {
 		t.Errorf("%d remembered, want %d", len(l), mostLaws)
+	}
+	l = nil
+	l.enact(10, builtin, 0)
+	l.supersede()
+	l.enact(11, first, 0)
+	if _, ok := l.at(4); ok {
+		t.Error("the rules in front of a claim are known, although the epoch begins by naming others")
 	}
 }

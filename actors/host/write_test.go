@@ -12,6 +12,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/doppel-iot/doppel/actors/alert"
+	"github.com/doppel-iot/doppel/actors/codec"
 )
 
 // broker is Devices: what is retained on each topic, and whether it takes anything.
@@ -324,6 +325,51 @@ func TestTellSurvives(t *testing.T) {
 		time.Sleep(time.Second)
 		b.check(t, "anew", want)
 		if err := last.Release(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestTellingsGivenUp: a device that the broker never lets us tell anything does not hold the floor for ever, and is told
+// when the broker has changed its mind.
+func TestTellingsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, b := newPlant(), &broker{down: true}
+		h := p.host(t, func(c *Config) { c.Devices = b })
+		h.Own(0)
+		synctest.Wait()
+		var r replies
+		if _, err := h.Update(t.Context(), 0, Update{Device: "d", AllowMissing: true, Desired: []byte(`{"rate":1}`)}); err != nil {
+			t.Fatal(err)
+		}
+		seq := 0
+		floorAfter := func(d time.Duration) (start, end int64) {
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(20 * time.Second) {
+				seq++
+				offer(t, h, sample(&r, "e", seq))
+			}
+			_, end, _ = p.log.Bounds(t.Context(), 0)
+			for _, rec := range p.state.all() {
+				if string(rec.Key) == codec.FloorKey {
+					f, err := codec.DecodeFloor(rec.Value)
+					if err != nil {
+						t.Fatal(err)
+					}
+					start = f.Start.Next
+				}
+			}
+			return start, end
+		}
+		if start, end := floorAfter(30 * time.Minute); start > 2 {
+			t.Errorf("the floor starts at %d of %d, and what is at 1 was not told", start, end)
+		}
+		if start, end := floorAfter(time.Hour); start < end-100 {
+			t.Errorf("the floor starts at %d of %d although nobody can be told", start, end)
+		}
+		b.set(false)
+		time.Sleep(2 * time.Second)
+		b.check(t, "told at last", map[string]string{"d": `{"version":1,"desired":{"rate":1},"delta":{"rate":1}}`})
+		if err := h.Release(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -271,7 +271,7 @@ func (j *judge) final(d *load) {
 	}
 	c := tw.Counters()
 	if tw.Lives() > 0 { // a twin that is back has digests of its own
-		if n := tw.FormerRows() + c.Applied + c.Late; n != uint64(d.sum.Samples) {
+		if n := tw.FormerRows() + c.Applied + c.Late; n != d.sum.Samples {
 			j.fail("%s: %d samples in all its lives, want %d", d.id, n, d.sum.Samples)
 		}
 		return

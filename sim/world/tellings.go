@@ -2,6 +2,7 @@ package world
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/doppel-iot/doppel/actors/codec"
 )
@@ -55,7 +56,7 @@ func (w *World) tell(i int, failing bool) {
 
 // tellAll lets everything reach the broker that is not slow.
 func (w *World) tellAll() (busy bool) {
-	for i := len(w.tellings) - 1; i >= 0; i-- {
+	for i := range slices.Backward(w.tellings) {
 		if i < len(w.tellings) && w.tellings[i].slow <= w.now {
 			w.tell(i, false)
 			busy = true
