@@ -8,10 +8,12 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// keyValue is one sort key of one message. Absent values come last in ascending order.
+// keyValue is one sort key of one message. Absent values come last, in descending order as well: who asks
+// for the hottest ten wants no twins that were never measured.
 type keyValue struct {
 	kind keyKind
 	num  float64
@@ -99,8 +101,11 @@ func scalarKey(v protoreflect.Value) keyValue {
 	case string:
 		return keyValue{kind: keyString, s: x}
 	case protoreflect.Message:
-		if ts, ok := x.Interface().(*timestamppb.Timestamp); ok {
-			return keyValue{kind: keyInt, i: ts.AsTime().UnixNano()}
+		switch m := x.Interface().(type) {
+		case *timestamppb.Timestamp:
+			return keyValue{kind: keyInt, i: m.AsTime().UnixNano()}
+		case *durationpb.Duration:
+			return keyValue{kind: keyInt, i: int64(m.AsDuration())}
 		}
 	}
 	return keyValue{kind: keyAbsent}
@@ -113,7 +118,7 @@ func (o Order) Compare(a, b Key) int {
 		if c == 0 {
 			continue
 		}
-		if o.keys[i].desc {
+		if o.keys[i].desc && a.values[i].kind != keyAbsent && b.values[i].kind != keyAbsent {
 			return -c
 		}
 		return c

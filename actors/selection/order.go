@@ -21,6 +21,7 @@ const (
 	maxOrderKeys = 5
 
 	timestampName = "google.protobuf.Timestamp"
+	durationName  = "google.protobuf.Duration"
 	structName    = "google.protobuf.Struct"
 )
 
@@ -104,7 +105,7 @@ func parseOrderKey(text string, d protoreflect.MessageDescriptor) (orderKey, err
 			f = f.MapValue()
 		}
 		d = f.Message()
-		if d != nil && d.FullName() == timestampName {
+		if d != nil && (d.FullName() == timestampName || d.FullName() == durationName) {
 			d = nil
 			continue
 		}

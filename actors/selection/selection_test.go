@@ -5,9 +5,12 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
 	"github.com/doppel-iot/doppel/actors/selection"
@@ -184,5 +187,28 @@ func TestGroupsAreBounded(t *testing.T) {
 	}
 	if g.Err() == nil || n != 100_001 {
 		t.Errorf("%d groups, %v", n, g.Err())
+	}
+}
+
+// TestAbsentLast: what has no value stands behind what has one, in both directions, also when a twin is read
+// without its message.
+func TestAbsentLast(t *testing.T) {
+	twins := []*doppelv1.Twin{
+		{Id: "a"},
+		{Id: "b", Metrics: map[string]*doppelv1.Metric{"t": {Value: 1}}, LastSeen: timestamppb.New(time.Unix(1, 0)), Tags: map[string]string{"site": "brno"}, Convergence: durationpb.New(time.Second)},
+		{Id: "c", Metrics: map[string]*doppelv1.Metric{"t": {Value: 2}}, LastSeen: timestamppb.New(time.Unix(2, 0)), Tags: map[string]string{"site": "praha"}, Convergence: durationpb.New(time.Minute)},
+	}
+	for _, field := range []string{"metrics.t.value", "last_seen", "tags.site", "convergence"} {
+		for direction, want := range map[string]string{"asc": "bca", "desc": "cba"} {
+			o := ordered(t, field+" "+direction)
+			keys := make([]selection.Key, 0, len(twins))
+			for _, tw := range twins {
+				keys = append(keys, o.KeyOf(tw, tw.GetId()))
+			}
+			slices.SortFunc(keys, o.Compare)
+			if got := keys[0].ID() + keys[1].ID() + keys[2].ID(); got != want {
+				t.Errorf("order_by %s %s: got %s, want %s", field, direction, got, want)
+			}
+		}
 	}
 }
