@@ -28,7 +28,8 @@ func (h *handler) serveREST(w http.ResponseWriter, r *http.Request) {
 	r2 := r.WithContext(r.Context())
 	r2.URL = &u
 	if route, ok := find(h.routes, r.Method, path); ok {
-		err := route.checkQuery(r.URL.Query())
+		q, err := route.parameters(r.URL.Query())
+		u.RawQuery = q.Encode()
 		if err == nil && route.body != nil {
 			err = route.takeBody(r2)
 		}

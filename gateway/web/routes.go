@@ -2,7 +2,6 @@ package web
 
 import (
 	"net/http"
-	"net/url"
 	"strings"
 
 	"google.golang.org/genproto/googleapis/api/annotations"
@@ -113,18 +112,6 @@ func (r *route) matches(method, path string) bool {
 		}
 	}
 	return true
-}
-
-// checkQuery refuses parameters that are no fields of the request.
-func (r *route) checkQuery(q url.Values) error {
-	for name := range q {
-		first, _, _ := strings.Cut(name, ".")
-		fields := r.request.Fields()
-		if fields.ByJSONName(first) == nil && fields.ByName(protoreflect.Name(first)) == nil {
-			return badQuery(name, "no such parameter")
-		}
-	}
-	return nil
 }
 
 // checkBody refuses a body that is not the JSON of the message, which the transcoder would blame itself for.

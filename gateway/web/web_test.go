@@ -3,7 +3,9 @@ package web
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -105,6 +107,12 @@ func TestErrorsAsJSON(t *testing.T) {
 		{"GET", "/v1/twins?filter=nope", "", 400, 3, "filter"},
 		{"GET", "/v1/twins?pageToken=x", "", 400, 3, "page_token"},
 		{"GET", "/v1/twins?nosuch=1", "", 400, 3, "nosuch"},
+		{"GET", "/v1/twins?pageSize=many", "", 400, 3, "page_size"},
+		{"GET", "/v1/twins?readMask=no_such", "", 400, 3, "read_mask"},
+		{"GET", "/v1/twins/a?time=yesterday", "", 400, 3, "time"},
+		{"GET", "/v1/twins/a?version=-1", "", 400, 3, "version"},
+		{"GET", "/v1/twins/a/history?metric=m&interval=30", "", 400, 3, "interval"},
+		{"PATCH", "/v1/twins/a?allowMissing=perhaps", "{}", 400, 3, "allow_missing"},
 		{"GET", "/v1/twins?heartbeat=1s", "", 400, 3, "heartbeat"},
 		{"GET", "/v1/twins/a?nosuch.x=1", "", 400, 3, "nosuch.x"},
 		{"GET", "/v1/alerts/00000000000000ff:explain?nosuch=1", "", 400, 3, "nosuch"},
@@ -142,6 +150,38 @@ func TestErrorsAsJSON(t *testing.T) {
 	for _, path := range []string{"/v1/twins/a", "/v1/twins", "/v1/status", "/v1/twins:watch", "/v1/alerts:watch"} {
 		if status, got := s.object(t, "GET", path, ""); status != 503 || got["code"] != 14.0 {
 			t.Errorf("%s: got %d %v, want 503", path, status, got)
+		}
+	}
+}
+
+// TestMasksInTheQuery: paths are taken in both spellings of fields, and as they are where they name tags, metrics
+// or properties.
+func TestMasksInTheQuery(t *testing.T) {
+	s := newSite(t, nil)
+	tw := apitest.Twin("a", 7)
+	tw.Tags = map[string]string{"site-id": "x", "a_b": "y", "aB": "z"}
+	s.Put(tw)
+	for mask, want := range map[string]string{
+		"last_seen":           "lastSeen",
+		"lastSeen":            "lastSeen",
+		"id,last_seen":        "id lastSeen",
+		"id , version":        "id version",
+		"tags.site-id":        "tags=site-id",
+		"tags.a_b,tags.aB":    "tags=aB,a_b",
+		"version&readMask=id": "id version",
+	} {
+		_, got := s.object(t, "GET", "/v1/twins/a?readMask="+strings.ReplaceAll(mask, " ", "%20"), "")
+		var there []string
+		for _, name := range []string{"id", "lastSeen", "version", "createTime"} {
+			if v := got[name]; v != nil && v != "" && v != "0" {
+				there = append(there, name)
+			}
+		}
+		if tags, _ := got["tags"].(map[string]any); len(tags) > 0 {
+			there = append(there, "tags="+strings.Join(slices.Sorted(maps.Keys(tags)), ","))
+		}
+		if text := strings.Join(there, " "); text != want {
+			t.Errorf("readMask=%s: got %s, want %s", mask, text, want)
 		}
 	}
 }
