@@ -29,6 +29,7 @@ type publications struct {
 
 type publication struct {
 	t        Transition
+	since    int64  // when its cause was received, unix nanoseconds; 0: before a restore
 	emission uint64 // its place
 	there    bool
 }
@@ -46,12 +47,12 @@ func (o *owner) effectsNext() Cursor {
 }
 
 // publish sends the transitions of the record at a cursor to doppel.alerts, but for those of rules in shadow:
-// nobody hears of them.
-func (o *owner) publish(ctx context.Context, at Cursor, ts []Transition) {
+// nobody hears of them. Their cause was received at since; 0: before a restore.
+func (o *owner) publish(ctx context.Context, at Cursor, since int64, ts []Transition) {
 	place, left := o.emits.tail, 0
 	for i := range ts {
 		if !ts[i].Alert.Shadow {
-			*o.publications.waiting.push() = publication{t: ts[i], emission: place}
+			*o.publications.waiting.push() = publication{t: ts[i], since: since, emission: place}
 			left++
 		}
 	}
@@ -90,6 +91,9 @@ func (o *owner) publicationDone(ctx context.Context, place uint64, err error) {
 	if err == nil {
 		p := q.waiting.at(place)
 		p.there = true
+		if p.since != 0 {
+			o.host.cfg.Observe(StageAlert, time.Duration(o.host.cfg.Clock()-p.since))
+		}
 		o.published(p.emission)
 		for q.waiting.len() > 0 && q.waiting.front().there {
 			q.waiting.pop()

@@ -119,7 +119,7 @@ func (o *owner) begin(ctx context.Context, emit []lateEffects) {
 	}
 	for i := range emit {
 		if len(emit[i].transitions) > 0 {
-			o.publish(ctx, emit[i].at, emit[i].transitions)
+			o.publish(ctx, emit[i].at, 0, emit[i].transitions)
 		}
 		if emit[i].tell != "" {
 			o.tellLate(ctx, emit[i].at, emit[i].tell)

@@ -12,6 +12,7 @@ type pending struct {
 	version uint64
 	counts  Counts       // samples this record settles
 	effects []Transition // alert transitions of the record
+	since   int64        // when what caused them was received, unix nanoseconds
 	tell    bool         // the device has to be told message
 	message []byte       // nil: forget it all
 	fn      func()       // query waiting to answer

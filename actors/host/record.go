@@ -68,6 +68,12 @@ func (o *owner) record(c *cell) *pending {
 
 	e := o.pend.push()
 	*e = pending{n: o.n, cell: c, version: ev.Version, counts: countsOf(ev)}
+	if len(fx.Transitions) > 0 {
+		e.since = o.now // of what time itself brought about
+		if at := ev.Input.ReceivedAt; at != 0 {
+			e.since = at
+		}
+	}
 	for i := range fx.Transitions {
 		e.effects = append(e.effects, Transition{Partition: o.p.id, Index: i, Device: c.id(), Alert: fx.Transitions[i]})
 	}

@@ -130,7 +130,7 @@ func (o *owner) effects(ctx context.Context, e *pending) {
 		o.tell(ctx, Cursor{Next: o.prev, Epoch: o.epoch, N: e.n - 1}, e.cell.id(), e.message)
 	}
 	if len(e.effects) > 0 {
-		o.publish(ctx, Cursor{Next: o.prev, Epoch: o.epoch, N: e.n - 1}, e.effects)
+		o.publish(ctx, Cursor{Next: o.prev, Epoch: o.epoch, N: e.n - 1}, e.since, e.effects)
 	}
 }
 

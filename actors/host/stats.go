@@ -130,7 +130,7 @@ func (s *Stats) Transitions(fn func(severity, state uint8, n uint64)) {
 	}
 }
 
-// Stage is a part of a sample's way whose time is observed once a batch.
+// Stage is a part of a sample's way whose time is observed once a batch, that of alerts once a transition.
 type Stage string
 
 // Stages that the host observes.

@@ -152,7 +152,9 @@ func (a *accounts) Collect(ch chan<- prometheus.Metric) {
 	gauge(descTwins, passive, "passive")
 	gauge(descOnline, online)
 	gauge(descOpen, open)
-	if a.lag != nil {
+	if a.lag == nil {
+		gauge(descLag, int64(0))
+	} else {
 		gauge(descLag, a.lag())
 		counter(descRowsLost, a.lost())
 	}
