@@ -251,11 +251,11 @@ func (b *Book) reconcile(in *turn, r *compiled, t *tracker, tell bool) {
 		end("the rule was deleted or changed")
 	case r.shadow() && !a.Shadow:
 		end("the rule runs in shadow now")
-	case a.Shadow && !r.shadow():
-		a.Shadow, a.RuleVersion = false, r.Version
-		b.tell(in, a, in.now)
 	case a.Flapping && r.FlapCount == 0 && t.open.calmed != 0:
 		b.resolve(in, r, t, &evidence{at: in.now, value: a.Value, why: "it is quiet, and the rule minds no flapping any more"})
+	case a.Shadow && !r.shadow():
+		a.Shadow, a.RuleVersion, a.Flapping = false, r.Version, a.Flapping && r.FlapCount > 0
+		b.tell(in, a, in.now)
 	case a.Flapping && r.FlapCount == 0:
 		a.Flapping = false
 		b.tell(in, a, in.now)

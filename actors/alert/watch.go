@@ -183,7 +183,7 @@ func (b *Book) silence(r *compiled) (end int64, ok bool) {
 
 // quiet is when the alert of a gap, or of dead letters, may resolve.
 func (e *episode) quiet(r *compiled) int64 {
-	return max(e.breach+int64(r.Window), e.alert.FireTime+int64(r.MinDwell))
+	return max(e.breach+int64(r.Window), e.entered+int64(r.MinDwell))
 }
 
 // Due is when Tick has something to do, 0: nothing.
@@ -223,9 +223,9 @@ func (b *Book) dueState(rules []*compiled, holds bool) int64 {
 		switch {
 		case t == nil || t.open == nil || t.open.calmed != 0:
 		case t.open.alert.State == Pending:
-			due = min(due, t.open.alert.CreateTime+int64(r.ForDuration))
+			due = min(due, t.open.entered+int64(r.ForDuration))
 		case !holds:
-			due = min(due, t.open.alert.FireTime+int64(r.MinDwell))
+			due = min(due, t.open.entered+int64(r.MinDwell))
 		}
 	}
 	return due
@@ -234,7 +234,7 @@ func (b *Book) dueState(rules []*compiled, holds bool) int64 {
 func (b *Book) dueSilence(r *compiled, device string, now int64) int64 {
 	if t := b.find(r.ID, ""); b.timed > 0 && t != nil && t.open != nil {
 		// Data came back too early for the dwell: look again when it is over.
-		if end := t.open.alert.FireTime + int64(r.MinDwell); end > now {
+		if end := t.open.entered + int64(r.MinDwell); end > now {
 			return end
 		}
 		return never

@@ -332,8 +332,14 @@ func (o *owner) takeMessages(ctx context.Context) {
 
 // look is called by the wheel when c may have something due. The owner, never the twin, decides that
 // time has passed (P1), and logs it.
+//
+// What is due of one twin in a turn is bounded: if time alone never settled it, the other twins would still have theirs.
 func (o *owner) look(c *cell) {
-	for !c.quarantined {
+	const inputsAtOnce = 64
+	for range inputsAtOnce {
+		if c.quarantined {
+			break
+		}
 		in, ok := o.wakes(&c.twin, o.now)
 		if !ok {
 			break
