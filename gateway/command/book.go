@@ -54,7 +54,9 @@ func New(cfg Config) *Book {
 }
 
 // Invoke sends a command to its device and returns the device's answer. A command with a key goes on
-// when ctx ends, and can be asked for again; another one that has not been sent is given up.
+// when ctx ends, and can be asked for again; another one that has not been sent is given up. One that was sent
+// stays the device's until it answers or its time is over, so that what it says is not taken for the answer
+// to the next one.
 func (b *Book) Invoke(ctx context.Context, c *Command) (Answer, error) {
 	if e, err := b.join(c); e != nil || err != nil {
 		return b.await(ctx, e, err)
@@ -151,7 +153,7 @@ func (b *Book) await(ctx context.Context, e *entry, err error) (Answer, error) {
 	if e.over { // at the same moment
 		return e.answer, e.err
 	}
-	if e.callers--; e.callers == 0 && e.Key == "" {
+	if e.callers--; e.callers == 0 && e.Key == "" && !e.sent {
 		b.finish(e, Answer{}, ctx.Err())
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {

@@ -366,6 +366,19 @@ func TestCallerGoes(t *testing.T) {
 		w.answer = nil
 		w.mu.Unlock()
 		wantError(t, w.invoke(bound, Command{}), ErrNoReply, time.Second)
+
+		ctx, cancel = context.WithCancel(t.Context())
+		sent := w.invoke(ctx, Command{Body: []byte("3")})
+		cancel()
+		wantError(t, sent, context.Canceled, 0)
+		next := w.invoke(t.Context(), Command{Body: []byte("4")})
+		if got := w.bodies(); got[len(got)-1] != "a 3" {
+			t.Errorf("%q is sent while the device has another command", got[len(got)-1])
+		}
+		w.Reply(&Reply{Device: "a", Name: "ping", Answer: NewAnswer("", []byte("3"))}) // of an old device
+		synctest.Wait()
+		w.Reply(&Reply{Device: "a", Name: "ping", Answer: NewAnswer("", []byte("4"))})
+		wantAnswer(t, next, "4")
 	})
 }
 
