@@ -159,11 +159,11 @@ func settingValue(f *pflag.Flag) any {
 	return maskURL(f.Value.String())
 }
 
-// maskURL hides the password of a URL.
+// maskURL hides the password of a URL, also of one without a scheme, as brokers may be given.
 func maskURL(s string) string {
 	scheme, rest, ok := strings.Cut(s, "://")
-	if !ok {
-		return s
+	if scheme += "://"; !ok {
+		scheme, rest = "", s
 	}
 	at := strings.LastIndexByte(rest, '@') // a password may hold one unescaped
 	if at < 0 {
@@ -173,5 +173,5 @@ func maskURL(s string) string {
 	if !hasPassword {
 		return s
 	}
-	return scheme + "://" + name + ":***" + rest[at:]
+	return scheme + name + ":***" + rest[at:]
 }

@@ -5,12 +5,16 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/doppel-iot/doppel/gateway/mqtt"
+	"github.com/doppel-iot/doppel/storage/questdb"
 )
 
 // Config is everything a node can be told. Each field is a flag, a flat YAML key of the same name
@@ -119,6 +123,7 @@ func (c *Config) Validate() error {
 	if c.UnknownDevices != "accept" && c.UnknownDevices != "dead-letter" {
 		bad("unknown-devices: %q is neither accept nor dead-letter", c.UnknownDevices)
 	}
+	errs = append(errs, c.validateServices()...)
 	if _, err := c.metricRanges(); err != nil {
 		errs = append(errs, err)
 	}
@@ -139,6 +144,27 @@ func (c *Config) Validate() error {
 	}
 	errs = append(errs, c.validateSecurity()...)
 	return errors.Join(errs...)
+}
+
+// validateServices finds what can be said of the addresses of services without asking them.
+func (c *Config) validateServices() []error {
+	var errs []error
+	if len(c.MQTT) > 0 {
+		if err := mqtt.CheckURLs(c.MQTT); err != nil {
+			errs = append(errs, fmt.Errorf("mqtt: %w", err))
+		}
+	}
+	for _, broker := range c.Kafka {
+		if host, port, err := net.SplitHostPort(broker); err != nil || host == "" || port == "" || strings.ContainsAny(broker, "@/") {
+			errs = append(errs, fmt.Errorf("kafka: %q is not HOST:PORT; user and password are kafka-sasl-user and kafka-sasl-password-file", broker[strings.LastIndexByte(broker, '@')+1:]))
+		}
+	}
+	if c.QuestDB != "" {
+		if err := (questdb.Config{URL: c.QuestDB}).Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("questdb: %w", err))
+		}
+	}
+	return errs
 }
 
 // listens are the addresses this node will listen on, by key.

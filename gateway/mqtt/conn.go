@@ -220,6 +220,12 @@ func hostPort(u *url.URL, port string) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
+// CheckURLs says what is wrong with the URLs of brokers.
+func CheckURLs(texts []string) error {
+	_, err := parseURLs(texts)
+	return err
+}
+
 // parseURLs reads broker URLs; a bare host:port is one too.
 func parseURLs(texts []string) ([]*url.URL, error) {
 	urls := make([]*url.URL, 0, len(texts))
