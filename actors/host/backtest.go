@@ -18,8 +18,12 @@ import (
 // ErrTooMuch answers for a question that costs more than it may.
 var ErrTooMuch = errors.New("too much to look at")
 
-// backtestMost is how many samples of a partition one backtest looks at: some ten seconds.
-const backtestMost = 10_000_000
+const (
+	// backtestMost is how many samples of a partition one backtest looks at: some ten seconds.
+	backtestMost = 10_000_000
+	// backtestFired is how many alerts of a partition it keeps. Nobody reads more.
+	backtestFired = 10_000
+)
 
 // Backtest is a rule over the recorded past.
 type Backtest struct {
@@ -61,10 +65,13 @@ func (h *Host) Backtest(ctx context.Context, p int32, t Backtest) (fired []*dopp
 		return nil, 0, err
 	case ctx.Err() != nil:
 		return nil, 0, ctx.Err()
-	case b.failed != nil:
+	}
+	if b.failed == nil {
+		b.end()
+	}
+	if b.failed != nil {
 		return nil, 0, b.failed
 	}
-	b.end()
 	return b.fired(), b.samples, nil
 }
 
@@ -79,8 +86,8 @@ type backtest struct {
 	begun         bool       // Start has come
 	fx            twin.Effects
 	samples       uint64
-	order         []outcome
-	alerts        map[uint64]int // place in order
+	order         []outcome      // that fired
+	alerts        map[uint64]int // of those still open, their place in order
 	failed        error
 }
 
@@ -172,22 +179,28 @@ func (b *backtest) note(t *twin.Twin) {
 		if a.Rule != b.rule.GetId() {
 			continue
 		}
+		if a.FireTime == 0 {
+			continue // it may never
+		}
 		place, known := b.alerts[a.ID]
 		if !known {
-			place = len(b.order)
+			if place = len(b.order); place == backtestFired {
+				b.failed = fmt.Errorf("%w: the rule would fire more than %d times in one partition: test a shorter range or fewer devices", ErrTooMuch, backtestFired)
+				return
+			}
 			b.alerts[a.ID] = place
 			b.order = append(b.order, outcome{device: t.ID()})
 		}
-		b.order[place].alert = *a
+		if b.order[place].alert = *a; a.State == alert.Resolved {
+			delete(b.alerts, a.ID)
+		}
 	}
 }
 
 func (b *backtest) fired() []*doppelv1.Alert {
 	var all []*doppelv1.Alert
 	for i := range b.order {
-		if one := &b.order[i]; one.alert.FireTime != 0 {
-			all = append(all, codec.Alert(one.device, &one.alert))
-		}
+		all = append(all, codec.Alert(b.order[i].device, &b.order[i].alert))
 	}
 	return all
 }
