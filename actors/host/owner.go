@@ -65,6 +65,7 @@ type owner struct {
 	anew         []string // devices to be told all when the owner begins
 	ckpt         checkpoints
 	rules        *ruleset.Set // in force for the next record
+	named        *ruleset.Set // by the newest record of rules; none: the built-in ones
 	laws         laws
 	review       []string // twins that the rules in force have not been held against yet
 	feed         feed
@@ -93,7 +94,7 @@ func newOwner(p *partition) *owner {
 func (o *owner) forget() {
 	o.twins, o.idle = make(map[string]*cell), idleness{passive: make(map[string]*passive), names: o.dec.Name}
 	o.alerts, o.ckpt, o.twinsOn, o.src, o.now = alertIndex{}, checkpoints{}, 0, codec.Position{}, 0
-	o.rules, o.laws = o.host.base, nil
+	o.rules, o.named, o.laws = o.host.base, o.host.base, nil
 }
 
 // Ack implements Acks (O2: bound to this owner).

@@ -90,7 +90,9 @@ func (h *Host) compile(encoded []byte) *ruleset.Set {
 
 // enact puts a set in force behind a record of the log, in a restore.
 func (o *owner) enact(from int64, set *ruleset.Set) {
-	o.rules = set
+	if o.rules = set; set.Offset > 0 {
+		o.named = set
+	}
 	o.remember(from, set)
 }
 
@@ -99,9 +101,10 @@ func (o *owner) remember(from int64, set *ruleset.Set) {
 	o.laws.enact(from, set, min(o.ckpt.floor.kept.Start.Next, o.floorStart().Next))
 }
 
-// layDown logs the rules of this epoch: those that were in force, or newer ones.
+// layDown logs the rules of this epoch: those that were in force, or newer ones. Not those behind the last Claim: who
+// made that may not have lived to name any.
 func (o *owner) layDown() {
-	set := o.rules
+	set := o.named
 	o.enact(int64(o.epoch), o.host.base)
 	if newer := o.host.ordered.Load(); newer != nil && newer.Offset > set.Offset {
 		set = newer
@@ -137,7 +140,7 @@ func (o *owner) changeRules(set *ruleset.Set) {
 			o.remember(o.prev, set)
 		}
 	}}
-	o.rules = set
+	o.rules, o.named = set, set
 	o.review = o.toReview()
 	o.log.Debug("rules changed", "rules_offset", set.Offset)
 }

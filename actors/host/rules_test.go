@@ -1,11 +1,16 @@
 package host
 
 import (
+	"bytes"
 	"log/slog"
+	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/ruleset"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
 // TestUnderRules: a restore starts where the rules in force are known.
@@ -73,4 +78,51 @@ func TestLaws(t *testing.T) {
 	if _, ok := l.at(4); ok {
 		t.Error("the rules in front of a claim are known, although the epoch begins by naming others")
 	}
+}
+
+// TestRulesOutliveClaims: an owner that named no rules, as its epoch ended before, does not end those that were in force.
+func TestRulesOutliveClaims(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlant()
+		h := p.host(t, nil)
+		encoded, err := ruleset.Encode(&doppelv1.RulesInput{Offset: 3, Rules: []*doppelv1.Rule{
+			{Id: "hot", Kind: "threshold", Metric: "t", Levels: map[string]*doppelv1.Level{"warning": {Enter: 50}}},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.SetRules(h.Compiler().Compile(encoded))
+		h.Own(0)
+		synctest.Wait()
+		h.Drop(0)
+		synctest.Wait()
+		p.log.add(nil, codec.AppendEvent(nil, &codec.Event{
+			Kind: doppelv1.EventKind_EVENT_KIND_CLAIM, Now: time.Now().UnixNano(), Claim: &codec.Claim{Node: "short"},
+		}))
+		next := p.host(t, nil) // has not read the rules yet
+		next.Own(0)
+		synctest.Wait()
+		var r replies
+		offer(t, next, sample(&r, "d", 1))
+		var inForce [][]byte
+		for _, rec := range p.log.all() {
+			var dec codec.EventDecoder
+			var ev codec.Event
+			if err := dec.Decode(rec.Value, &ev); err != nil {
+				t.Fatal(err)
+			}
+			switch ev.Kind { //nolint:exhaustive // what matters here
+			case doppelv1.EventKind_EVENT_KIND_CLAIM:
+				inForce = append(inForce, nil)
+			case doppelv1.EventKind_EVENT_KIND_RULES:
+				inForce[len(inForce)-1] = ev.Rules
+			}
+		}
+		if want := [][]byte{encoded, nil, encoded}; !slices.EqualFunc(inForce, want, bytes.Equal) {
+			t.Errorf("rules in force by epoch %q, want %q", inForce, want)
+		}
+		if err := next.Release(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+	})
 }

@@ -247,6 +247,6 @@ func (r *restoration) settle() {
 func (r *restoration) adoptBy(o *owner) {
 	from := r.o
 	o.twins, o.idle, o.alerts, o.twinsOn, o.dec, o.ckpt = from.twins, from.idle, from.alerts, from.twinsOn, from.dec, from.ckpt
-	o.src, o.now, o.rules, o.laws = from.src, from.now, from.rules, from.laws
+	o.src, o.now, o.rules, o.named, o.laws = from.src, from.now, from.rules, from.named, from.laws
 	r.o = o
 }
