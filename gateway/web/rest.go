@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"io"
 	"net/http"
@@ -30,7 +31,11 @@ func (h *handler) serveREST(w http.ResponseWriter, r *http.Request) {
 	if route, ok := find(h.routes, r.Method, path); ok {
 		q, err := route.parameters(r.URL.Query())
 		u.RawQuery = q.Encode()
-		if err == nil && route.body != nil {
+		switch {
+		case err != nil:
+		case route.body == nil:
+			err = dropBody(r2)
+		default:
 			err = route.takeBody(r2)
 		}
 		if err != nil {
@@ -38,15 +43,33 @@ func (h *handler) serveREST(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if ct := r.Header.Get("Content-Type"); r2.ContentLength != 0 && (ct == "" || ct == formType) {
-		r2.Header = r.Header.Clone()
+	if ct := r2.Header.Get("Content-Type"); r2.ContentLength != 0 && (ct == "" || ct == formType) {
+		r2.Header = r2.Header.Clone()
 		r2.Header.Set("Content-Type", jsonType)
 	}
 	h.rest.ServeHTTP(w, r2)
 }
 
+// dropBody takes the body from a call that has none: an empty message says as little as nothing.
+func dropBody(req *http.Request) error {
+	text, err := io.ReadAll(io.LimitReader(req.Body, 1024))
+	if err != nil {
+		return status.Errorf(codes.Canceled, "the body ends: %v", err)
+	}
+	if compact := strings.Join(strings.Fields(string(text)), ""); compact != "" && compact != "{}" {
+		return badQuery("body", "this call takes none: everything goes into the path and the query")
+	}
+	req.Body, req.ContentLength = http.NoBody, 0
+	return nil
+}
+
 // takeBody reads and checks the body. None at all is an empty message.
 func (r *route) takeBody(req *http.Request) error {
+	if req.Header.Get("Content-Encoding") == "gzip" {
+		if err := inflate(req); err != nil {
+			return err
+		}
+	}
 	text, err := io.ReadAll(req.Body)
 	var tooLong *http.MaxBytesError
 	switch {
@@ -64,6 +87,25 @@ func (r *route) takeBody(req *http.Request) error {
 		}
 	}
 	req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
+	return nil
+}
+
+// inflate makes a compressed body a plain one. Behind it, bytes that are not gzip would be the server's mistake.
+func inflate(req *http.Request) error {
+	z, err := gzip.NewReader(req.Body)
+	if err != nil {
+		return badQuery("body", "is not gzip, as its Content-Encoding says")
+	}
+	text, err := io.ReadAll(io.LimitReader(z, maxBody+1))
+	switch {
+	case len(text) > maxBody:
+		return status.Errorf(codes.ResourceExhausted, "the body has more than %d bytes", maxBody)
+	case err != nil:
+		return badQuery("body", "is not gzip, as its Content-Encoding says")
+	}
+	req.Header = req.Header.Clone()
+	req.Header.Del("Content-Encoding")
+	req.Body = io.NopCloser(bytes.NewReader(text))
 	return nil
 }
 

@@ -1,10 +1,13 @@
 package web
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -313,9 +316,50 @@ func TestBadBodies(t *testing.T) {
 	if code, got := s.object(t, "POST", "/v1/twins:batchGet", ""); code != http.StatusOK {
 		t.Errorf("no body: got %d %v, want that of an empty message", code, got)
 	}
+	for body, want := range map[string]int{"": http.StatusOK, "{ }\n": http.StatusOK, `{"ids":["x"]}`: http.StatusBadRequest, "x": http.StatusBadRequest} {
+		if code, got := s.object(t, "GET", "/v1/twins/pump-1", body); code != want {
+			t.Errorf("a call without a body, with %q: got %d %v, want %d", body, code, got, want)
+		}
+	}
+	if code, got := s.object(t, "POST", "/v1/silences/x:expire", "{}"); code == http.StatusInternalServerError {
+		t.Errorf("a verb without a body: got %d %v", code, got)
+	}
 	for _, path := range []string{"/v1/twins/%ff", "/v1/twins?filter=%ff"} {
 		if code, got := s.object(t, "GET", path, ""); code != http.StatusBadRequest {
 			t.Errorf("%s: got %d %v, want 400", path, code, got)
+		}
+	}
+}
+
+// TestCompressedBodies: a body may come as gzip; what only says so is the caller's mistake.
+func TestCompressedBodies(t *testing.T) {
+	s := newSite(t, nil)
+	s.Put(apitest.Twin("a", 1))
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, _ = z.Write([]byte(`{"ids":["a"]}`))
+	_ = z.Close()
+	bomb := bytes.Buffer{}
+	z = gzip.NewWriter(&bomb)
+	_, _ = z.Write(bytes.Repeat([]byte(" "), 64<<20))
+	_ = z.Close()
+	for _, tt := range []struct {
+		name string
+		body []byte
+		want int
+	}{
+		{"whole", packed.Bytes(), http.StatusOK},
+		{"cut", packed.Bytes()[:packed.Len()-4], http.StatusBadRequest},
+		{"plain", []byte(`{"ids":["a"]}`), http.StatusBadRequest},
+		{"bomb", bomb.Bytes(), http.StatusTooManyRequests},
+	} {
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v1/twins:batchGet", bytes.NewReader(tt.body))
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Encoding", "gzip")
+		w := httptest.NewRecorder()
+		s.handler.ServeHTTP(w, req)
+		if w.Code != tt.want || tt.want == http.StatusOK && !strings.Contains(w.Body.String(), `"a"`) {
+			t.Errorf("%s: got %d %s, want %d", tt.name, w.Code, w.Body, tt.want)
 		}
 	}
 }
