@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
@@ -84,5 +85,14 @@ func TestNewNeedsItsPorts(t *testing.T) {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("without %s: got no error", name)
 		}
+	}
+}
+
+// TestCompressedCalls: a client may compress what it sends.
+func TestCompressedCalls(t *testing.T) {
+	w := newWorld(t, HubConfig{})
+	w.Put(apitest.Twin("a", 1))
+	if _, err := w.twins.GetTwin(t.Context(), &doppelv1.GetTwinRequest{Id: "a"}, grpc.UseCompressor("gzip")); err != nil {
+		t.Error(err)
 	}
 }
