@@ -54,6 +54,9 @@ func parseRules(text []byte) ([]*doppelv1.Rule, error) {
 		Rules []map[string]any `json:"rules"`
 	}
 	if err := yaml.UnmarshalStrict(text, &file); err != nil {
+		if yaml.Unmarshal(text, new([]any)) == nil {
+			return nil, errors.New("want a list of rules under \"rules:\", not a list alone")
+		}
 		return nil, fmt.Errorf("want a list of rules under \"rules:\": %w", err)
 	}
 	if len(file.Rules) == 0 {

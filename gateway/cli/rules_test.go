@@ -49,6 +49,7 @@ func TestParseRules(t *testing.T) {
 
 func TestParseRulesRefuses(t *testing.T) {
 	for text, want := range map[string]string{
+		"- {id: a, kind: offline}":               `under "rules:", not a list alone`,
 		``:                                       "there is none",
 		`rules: []`:                              "there is none",
 		`- {id: a}`:                              "rules:",
