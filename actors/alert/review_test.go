@@ -57,3 +57,30 @@ func TestReview(t *testing.T) {
 		}
 	}
 }
+
+// TestReviewOfSilence: that a device is back does not end the alert that nothing comes of it, whoever looks.
+func TestReviewOfSilence(t *testing.T) {
+	set, err := NewSet([]Rule{{ID: "quiet", Kind: Stale, ForDuration: 2 * time.Second, Levels: []Level{{Severity: Info}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(seconds float64) int64 { return int64(1e18) + int64(seconds*1e9) }
+	var b Book
+	var got []Alert
+	b.Seen(set, "d", at(0), &got)
+	b.Tick(set, "d", at(2), &got)
+	if len(got) != 1 || got[0].State != Firing {
+		t.Fatalf("silent for two seconds: %v", got)
+	}
+	b.Presence(set, "d", false, at(2.5), &got)
+	b.Presence(set, "d", true, at(3), &got)
+	if b.Concerned(set, "d", at(3.5)) {
+		t.Error("the same rules mean something new for a device that is back and silent")
+	}
+	if b.Review(set, "d", at(3.5), &got); len(got) != 1 {
+		t.Errorf("a review ended it: %v", got[1:])
+	}
+	if b.Seen(set, "d", at(4), &got); len(got) != 2 || got[1].State != Resolved {
+		t.Errorf("data came: %v", got[1:])
+	}
+}

@@ -161,6 +161,9 @@ func (b *Book) judgeSilence(in *turn, r *compiled) {
 		return
 	}
 	e := evidence{at: in.now}
+	if t := b.find(r.ID, ""); t != nil && t.open != nil && b.since > b.lastSeen {
+		end -= b.since - b.lastSeen // that it is back begins no silence anew that is an alert already: only data ends it
+	}
 	if in.now >= end {
 		silent := time.Duration(in.now - b.lastSeen)
 		e.begin, e.now, e.value = 1, 1, silent.Seconds()
