@@ -42,6 +42,10 @@ func (h *handler) serveREST(w http.ResponseWriter, r *http.Request) {
 			writeError(w, status.Convert(err).Proto())
 			return
 		}
+	} else if others := methods(h.routes, path); len(others) > 0 {
+		w.Header().Set("Allow", strings.Join(others, ", "))
+		writeStatus(w, http.StatusMethodNotAllowed, status.Newf(codes.Unimplemented, "%s is not for this path, but %s", r.Method, strings.Join(others, ", ")).Proto())
+		return
 	}
 	if ct := r2.Header.Get("Content-Type"); r2.ContentLength != 0 && (ct == "" || ct == formType) {
 		r2.Header = r2.Header.Clone()

@@ -2,6 +2,7 @@ package web
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"google.golang.org/genproto/googleapis/api/annotations"
@@ -90,6 +91,18 @@ func find(routes []route, method, path string) (*route, bool) {
 		}
 	}
 	return nil, false
+}
+
+// methods are those that a path of routerPath takes, sorted.
+func methods(routes []route, path string) []string {
+	var all []string
+	for i := range routes {
+		if routes[i].matches(routes[i].method, path) {
+			all = append(all, routes[i].method)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // matches compares with a path of routerPath, where a colon stands before verbs only.

@@ -146,8 +146,8 @@ func TestErrorsAsJSON(t *testing.T) {
 			t.Errorf("%s %s: details %s do not name %s", tc.method, tc.path, text, tc.field)
 		}
 	}
-	if code, _, _ := s.do(t, "DELETE", "/v1/alerts", "", nil); code != http.StatusMethodNotAllowed {
-		t.Errorf("DELETE /v1/alerts: got %d, want 405", code)
+	if code, header, body := s.do(t, "PUT", "/v1/twins/a:b", "", nil); code != http.StatusMethodNotAllowed || header.Get("Allow") != "DELETE, GET, PATCH" || !strings.Contains(string(body), `"code":`) {
+		t.Errorf("PUT /v1/twins/a:b: got %d, %q, %s, want 405 with what is allowed, as JSON", code, header.Get("Allow"), body)
 	}
 	s.Fail(host.ErrUnavailable)
 	for _, path := range []string{"/v1/twins/a", "/v1/twins", "/v1/status", "/v1/twins:watch", "/v1/alerts:watch"} {
