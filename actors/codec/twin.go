@@ -49,6 +49,12 @@ func Twin(t *twin.Twin) *doppelv1.Twin {
 	}
 	if t.DesiredVersion() > 0 {
 		p.Desired, p.Delta = object(t.Desired()), object(t.AppendDelta(nil))
+		if p.GetDesired() == nil { // something was desired once, and nothing is now
+			p.Desired = &structpb.Struct{}
+		}
+		if p.GetDelta() == nil { // all of it is done
+			p.Delta = &structpb.Struct{}
+		}
 		if took, ok := t.Convergence(); ok {
 			p.Convergence = durationpb.New(time.Duration(took))
 		}

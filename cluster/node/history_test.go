@@ -34,11 +34,11 @@ func TestHistory(t *testing.T) {
 			at := func(seq int) time.Time { return begin.Add(time.Duration(seq) * 10 * time.Second) }
 			send := func(seq int) {
 				t.Helper()
-				d.Telemetry(fmt.Sprintf(`{"boot":1,"seq":%d,"time":%d,"metrics":{"temperature":%d.5,"Temperature":1}}`, seq, at(seq).UnixNano(), seq))
+				d.Telemetry(fmt.Sprintf(`{"boot":1,"seq":%d,"time":%d,"metrics":{"salinity":%d.5,"Salinity":1}}`, seq, at(seq).UnixNano(), seq))
 			}
 			history := func(n *nodetest.Node, req *doppelv1.GetHistoryRequest) *doppelv1.GetHistoryResponse {
 				t.Helper()
-				req.Id, req.Metric = d.ID, "temperature"
+				req.Id, req.Metric = d.ID, "salinity"
 				var got *doppelv1.GetHistoryResponse
 				var err error
 				nodetest.Poll(func() bool { // a restored partition says that it is not there yet
@@ -94,7 +94,7 @@ func TestHistory(t *testing.T) {
 			if _, err := n.Twins().DeleteTwin(t.Context(), &doppelv1.DeleteTwinRequest{Id: d.ID}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := n.Twins().GetHistory(t.Context(), &doppelv1.GetHistoryRequest{Id: d.ID, Metric: "temperature"}); status.Code(err) != codes.NotFound {
+			if _, err := n.Twins().GetHistory(t.Context(), &doppelv1.GetHistoryRequest{Id: d.ID, Metric: "salinity"}); status.Code(err) != codes.NotFound {
 				t.Errorf("history of a twin that was deleted: %v", err)
 			}
 			d = n.Device(d.ID)
