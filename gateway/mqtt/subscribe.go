@@ -24,16 +24,38 @@ func (c *Client) subscriptions() []paho.SubscribeOptions {
 	return subs
 }
 
+// renewEvery is how often a subscription is asked for again that is in force. HiveMQ CE 2025.5 may leave a
+// shared subscription alone for ever when a message comes for it just as the one before is acknowledged: it
+// waits in the broker, and so does everything behind it, until somebody subscribes. To others it is a packet
+// that changes nothing.
+const renewEvery = 2 * time.Second
+
 // subscribeAll subscribes on every new connection, also of a resumed session: Mosquitto does not
 // persist shared subscriptions. It returns when ctx ends.
 func (l *link) subscribeAll(ctx context.Context, subs []paho.SubscribeOptions) {
+	renew := time.NewTicker(renewEvery)
+	defer renew.Stop()
+	var current *autopaho.ConnectionManager
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case manager := <-l.up:
-			l.subscribe(ctx, manager, subs)
+		case current = <-l.up:
+			l.subscribe(ctx, current, subs)
+		case <-renew.C:
+			if _, _, subscribed := l.state(); subscribed {
+				l.renew(ctx, current, subs)
+			}
 		}
+	}
+}
+
+// renew asks again. An answer that does not come is the connection's end, or soon will be.
+func (l *link) renew(ctx context.Context, manager *autopaho.ConnectionManager, subs []paho.SubscribeOptions) {
+	bound, cancel := context.WithTimeout(ctx, renewEvery)
+	defer cancel()
+	if _, err := l.trySubscribe(bound, manager, subs); err != nil {
+		l.log.DebugContext(ctx, "subscriptions not renewed", "error", err)
 	}
 }
 
