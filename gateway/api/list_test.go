@@ -69,13 +69,13 @@ func TestListTwinsOrders(t *testing.T) {
 	for orderBy, want := range map[string][]string{
 		"":                                   num(0, 50, 1),
 		"id desc":                            num(49, -1, -1),
-		"last_seen":                          num(0, 50, 1), // absent comes last
-		"lastSeen desc":                      append([]string{"d49"}, num(48, -1, -1)...),
+		"last_seen":                          num(0, 50, 1), // absent comes last, here and in descending order
+		"lastSeen desc":                      append(num(48, -1, -1), "d49"),
 		"seq desc":                           num(49, -1, -1),
 		"create_time, version desc":          num(49, -1, -1),
 		"boot desc,seq desc":                 byBoot,
 		`metrics["temperature"].value`:       num(0, 50, 1),
-		"metrics.temperature.value desc":     append([]string{"d49"}, num(48, -1, -1)...),
+		"metrics.temperature.value desc":     append(num(48, -1, -1), "d49"),
 		"tags.site, counters.applied   desc": num(49, -1, -1),
 	} {
 		for _, size := range []int32{7, 25, 50} {
