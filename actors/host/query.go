@@ -164,6 +164,9 @@ func (h *Host) ask(ctx context.Context, p int32, read func(*owner) uint64) error
 
 // settled is ask that also gives the offset behind the newest record released by then.
 func (h *Host) settled(ctx context.Context, p int32, read func(*owner) uint64) (next int64, err error) {
+	if err := ctx.Err(); err != nil { // or what nobody waits for any more might be written
+		return 0, err
+	}
 	if !h.parts[p].view.Load().answers() {
 		return 0, ErrUnavailable
 	}

@@ -134,12 +134,12 @@ func asJSON(t *testing.T, n *nodetest.Node, id string, start time.Time) {
 		Points        []struct{ Count, Time string }
 		NextPageToken string
 	}
-	query := "metric=temperature&interval=100s&pageSize=2&start=" + start.UTC().Format(time.RFC3339)
+	query := "metric=salinity&interval=100s&pageSize=2&start=" + start.UTC().Format(time.RFC3339)
 	if code := get(query, &page); code != http.StatusOK || len(page.Points) != 2 || page.Points[1].Count != "10" || page.NextPageToken == "" {
 		t.Errorf("as JSON: %d, %+v", code, page)
 	}
 	var failure struct{ Message string }
-	if code := get("metric=temperature&interval=-1s", &failure); code != http.StatusBadRequest {
+	if code := get("metric=salinity&interval=-1s", &failure); code != http.StatusBadRequest {
 		t.Errorf("wrong interval: %d, %+v", code, failure)
 	}
 	if code := get("", &failure); code != http.StatusBadRequest {

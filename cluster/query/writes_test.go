@@ -111,7 +111,7 @@ func TestUpdateTwin(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", tc.name, err)
 			}
-			var want *structpb.Struct
+			want := &structpb.Struct{}
 			if tc.desired != nil {
 				want = object(t, tc.desired)
 			}
