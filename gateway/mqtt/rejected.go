@@ -14,7 +14,7 @@ const (
 	// rejectEvery is how often a device is told at most.
 	rejectEvery = time.Second
 	// rejectSlots bounds the memory of the limit. Devices that share a slot share its limit.
-	rejectSlots = 4096
+	rejectSlots = 1 << 16
 	// rejectQueue bounds what waits for the network; more is not said.
 	rejectQueue = 256
 	// rejectTimeout bounds one publish.
