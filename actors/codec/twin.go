@@ -30,7 +30,6 @@ func Twin(t *twin.Twin) *doppelv1.Twin {
 		LastSeen:        timestamp(t.LastSeen()),
 		CreateTime:      timestamp(t.CreateTime()),
 		Quarantined:     t.Quarantined(),
-		Reported:        object(t.Reported()),
 		Etag:            Etag(t),
 		DesiredVersion:  t.DesiredVersion(),
 		TagsVersion:     t.TagsVersion(),
@@ -47,14 +46,11 @@ func Twin(t *twin.Twin) *doppelv1.Twin {
 			Missing:      c.Missing,
 		},
 	}
-	if t.DesiredVersion() > 0 {
+	if reported := t.Reported(); len(reported) > len("{}") {
+		p.Reported = object(reported)
+	}
+	if t.DesiredVersion() > 0 { // nothing desired any more, or nothing left to do, is empty and not unset
 		p.Desired, p.Delta = object(t.Desired()), object(t.AppendDelta(nil))
-		if p.GetDesired() == nil { // something was desired once, and nothing is now
-			p.Desired = &structpb.Struct{}
-		}
-		if p.GetDelta() == nil { // all of it is done
-			p.Delta = &structpb.Struct{}
-		}
 		if took, ok := t.Convergence(); ok {
 			p.Convergence = durationpb.New(time.Duration(took))
 		}
@@ -112,14 +108,14 @@ func present(v float64) *float64 {
 	return &v
 }
 
-// object is a JSON object as a Struct, nil if it is empty. Its numbers become float64.
+// object is a JSON object as a Struct. Its numbers become float64.
 func object(text []byte) *structpb.Struct {
-	if len(text) <= len("{}") {
-		return nil
-	}
 	s := new(structpb.Struct)
+	if len(text) <= len("{}") {
+		return s
+	}
 	if err := protojson.Unmarshal(text, s); err != nil {
-		return nil // cannot be: the decoder checked it, and the twin merged it
+		return new(structpb.Struct) // cannot be: the decoder checked it, and the twin merged it
 	}
 	return s
 }

@@ -88,7 +88,8 @@ func (g *glance) each(fn func(device string, s seen)) error {
 }
 
 // look takes a glance at partition p and the offset it stands for.
-func (h *Host) look(ctx context.Context, p int32) (g *glance, next int64, err error) {
+func (h *Host) look(ctx context.Context, p int32) (*glance, int64, error) {
+	var g *glance // of the partition until moment has returned without an error
 	known := make(map[*cell]hashed)
 	for place, some := 0, 1; some > 0; place += some {
 		err := h.ask(ctx, p, func(o *owner) uint64 { some = o.hashSome(place, known); return 0 })
@@ -96,7 +97,7 @@ func (h *Host) look(ctx context.Context, p int32) (g *glance, next int64, err er
 			return nil, 0, err
 		}
 	}
-	next, err = h.moment(ctx, p, func(o *owner) { g = o.glance(known) })
+	next, err := h.moment(ctx, p, func(o *owner) { g = o.glance(known) })
 	switch {
 	case err != nil:
 		return nil, 0, err

@@ -198,5 +198,8 @@ func (h *Host) rulesAt(ctx context.Context, p int32, offset int64) (*ruleset.Set
 		}
 		return 0
 	})
-	return set, err
+	if err != nil {
+		return nil, err // set may be being written still
+	}
+	return set, nil
 }

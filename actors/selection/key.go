@@ -10,6 +10,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/doppel-iot/doppel/actors/state"
 )
 
 // keyValue is one sort key of one message. Absent values come last, in descending order as well: who asks
@@ -167,63 +169,27 @@ func (k Key) Append(b []byte) []byte {
 
 // ReadKey reads a key of this order; false if it is none.
 func (o Order) ReadKey(b []byte) (Key, bool) {
-	r := keyReader{b: b}
+	r := state.NewReader(b, nil)
 	var k Key
 	for range o.keys {
-		v := keyValue{kind: keyKind(r.uvarint())}
+		v := keyValue{kind: keyKind(r.Uint())}
 		switch v.kind {
 		case keyInt:
-			v.i = int64(r.fixed64())
+			v.i = int64(r.Fixed())
 		case keyUint:
-			v.u = r.fixed64()
+			v.u = r.Fixed()
 		case keyFloat:
-			v.num = math.Float64frombits(r.fixed64())
-			r.bad = r.bad || math.IsNaN(v.num)
+			if v.num = r.Float(); math.IsNaN(v.num) {
+				r.Fail("a value that is no number")
+			}
 		case keyString:
-			v.s = r.text()
+			v.s = r.Text()
 		case keyAbsent:
 		default:
-			r.bad = true
+			r.Fail("a value of kind %d", v.kind)
 		}
 		k.values = append(k.values, v)
 	}
-	k.id = r.text()
-	return k, !r.bad && len(r.b) == 0
-}
-
-// keyReader reads a key; the first failure sticks.
-type keyReader struct {
-	b   []byte
-	bad bool
-}
-
-func (r *keyReader) uvarint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		r.bad = true
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *keyReader) fixed64() uint64 {
-	if len(r.b) < 8 {
-		r.bad = true
-		return 0
-	}
-	v := binary.LittleEndian.Uint64(r.b)
-	r.b = r.b[8:]
-	return v
-}
-
-func (r *keyReader) text() string {
-	n := r.uvarint()
-	if r.bad || uint64(len(r.b)) < n {
-		r.bad = true
-		return ""
-	}
-	v := string(r.b[:n])
-	r.b = r.b[n:]
-	return v
+	k.id = r.Text()
+	return k, r.Err() == nil && r.Len() == 0
 }
