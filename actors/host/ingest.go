@@ -75,6 +75,7 @@ func (o *owner) takeIngest(ctx context.Context) {
 		if len(f.queue) == 0 {
 			select {
 			case f.queue = <-f.in:
+				o.followRules()
 			default:
 				return
 			}

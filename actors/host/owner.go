@@ -259,6 +259,7 @@ func (o *owner) turn(ctx context.Context, leaving bool) {
 		if !o.full() { // or the log would be waited for, and queries with it
 			o.followGateways()
 			o.followRules()
+			o.reviewSome()
 			o.wheel.advance(o.now, o.look)
 			o.idle.wheel.advance(o.now, o.wake)
 			o.passBarrier(ctx)

@@ -61,7 +61,7 @@ func (l laws) at(offset int64) (law, bool) {
 }
 
 // SetRules has every partition go over to a rule set, each with a record of its own, unless it follows a newer
-// one already (O8). It returns before that has happened.
+// one already (O8). It returns before that has happened, but what is delivered from then on meets these rules.
 func (h *Host) SetRules(s *ruleset.Set) {
 	for {
 		had := h.ordered.Load()
@@ -114,12 +114,11 @@ func (o *owner) layDown() {
 	}
 }
 
-// followRules goes over to newer rules, and looks at some of the twins that they may concern.
+// followRules goes over to newer rules.
 func (o *owner) followRules() {
 	if set := o.host.ordered.Load(); set != nil && set.Offset > o.rules.Offset {
 		o.changeRules(set)
 	}
-	o.reviewSome()
 }
 
 // changeRules logs a set: a record without a key, as a Claim is.

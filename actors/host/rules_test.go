@@ -126,3 +126,33 @@ func TestRulesOutliveClaims(t *testing.T) {
 		}
 	})
 }
+
+// TestRulesBeforeMessages: a message that comes after newer rules meets them, though both wait for the same turn.
+func TestRulesBeforeMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlant()
+		h := p.host(t, nil)
+		h.Own(0)
+		synctest.Wait()
+		encoded, err := ruleset.Encode(&doppelv1.RulesInput{Offset: 3, Rules: []*doppelv1.Rule{
+			{Id: "any", Kind: "threshold", Metric: "t", Levels: map[string]*doppelv1.Level{"warning": {Enter: -1}}},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r replies
+		in := h.parts[0]
+		in.turn.Lock() // both wait
+		h.SetRules(h.Compiler().Compile(encoded))
+		if err := h.Push(t.Context(), 0, []Message{sample(&r, "d", 1)}); err != nil {
+			t.Error(err)
+		}
+		in.turn.Unlock()
+		synctest.Wait()
+		if alerts, err := h.Alerts(t.Context(), 0); err != nil || len(alerts) != 1 {
+			t.Errorf("alerts %v, %v, want one", alerts, err)
+		}
+		h.Drop(0)
+		synctest.Wait()
+	})
+}

@@ -90,6 +90,21 @@ func inForce(t *testing.T, n *nodetest.Node, d *nodetest.Device, seq *int) {
 	}
 }
 
+// TestInForceWhenAnswered: what is sent after a rule was answered meets it, the first sample, and however many rules
+// there are in a row.
+func TestInForceWhenAnswered(t *testing.T) {
+	setups(t, func(t *testing.T, cfg node.Config) {
+		n := nodetest.Start(t, cfg)
+		d := n.Device(nodetest.Unique("prompt"))
+		for seq := range 20 {
+			id := nodetest.Unique("prompt")
+			apply(t, n, hot(id, d.ID, 80))
+			d.Telemetry(fmt.Sprintf(`{"boot":1,"seq":%d,"metrics":{"t":90}}`, seq+1))
+			awaitAlert(t, n, id, "firing", firing)
+		}
+	})
+}
+
 // TestRules: a rule is in force from one record of a partition on, its change and its end are, too; nothing of
 // that is different after a restart, and a replay gives the same.
 func TestRules(t *testing.T) {

@@ -29,8 +29,10 @@ type RuleBook interface {
 	Checked(ctx context.Context, r *doppelv1.Rule, by string) (*doppelv1.Rule, error)
 	// Change writes, where this node may, and returns when it is durable.
 	Change(ctx context.Context, w *doppelv1.WriteRulesRequest) (*doppelv1.WriteRulesResponse, error)
-	// Await returns when this node knows all below an offset of doppel.rules.
+	// Await returns when this node knows all below an offset of doppel.rules, AwaitPublished when its
+	// partitions go by it, too.
 	Await(ctx context.Context, next int64) error
+	AwaitPublished(ctx context.Context, next int64) error
 }
 
 // Rules reads rules at this node, has them changed by the node that serves partition 0, and tests them by
@@ -67,7 +69,8 @@ func (q *Rules) CheckRule(ctx context.Context, r *doppelv1.Rule, by string) (*do
 // writer is the partition whose node writes the rules.
 const writer = int32(0)
 
-// WriteRules has a change made, and returns when this node knows it.
+// WriteRules has a change made, and returns when this node knows it and the owners of all partitions go by it: what
+// is sent from then on meets it. Owners that do not answer are not waited for, as it is durable.
 func (q *Rules) WriteRules(ctx context.Context, w *doppelv1.WriteRulesRequest) (resp *doppelv1.WriteRulesResponse, err error) {
 	r := q.reader
 	err = r.ask(ctx, []int32{writer}, func(ctx context.Context, to Route, ps []int32) (missed, error) {
@@ -85,7 +88,29 @@ func (q *Rules) WriteRules(ctx context.Context, w *doppelv1.WriteRulesRequest) (
 	if err != nil {
 		return nil, err
 	}
-	return resp, ruleStatus(q.book.Await(ctx, int64(resp.GetOffset())))
+	if err := q.book.Await(ctx, int64(resp.GetOffset())); err != nil {
+		return nil, ruleStatus(err)
+	}
+	if err := q.settle(ctx, resp.GetOffset()); err != nil {
+		r.cfg.Logger.DebugContext(ctx, "not every partition goes by the newest rules yet", "err", err)
+	}
+	return resp, nil
+}
+
+// settle waits until the partitions go by all below an offset of doppel.rules.
+func (q *Rules) settle(ctx context.Context, offset uint64) error {
+	r := q.reader
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Patience)
+	defer cancel()
+	return r.ask(ctx, r.all(), func(ctx context.Context, to Route, ps []int32) (m missed, err error) {
+		if to.Local {
+			return m, q.book.AwaitPublished(ctx, int64(offset))
+		}
+		return r.remote(ctx, to.Address, ps, func(ctx context.Context, c doppelv1.QueryServiceClient) (m missed, err error) {
+			_, err = c.WriteRules(ctx, &doppelv1.WriteRulesRequest{Write: &doppelv1.WriteRulesRequest_Await{Await: offset}})
+			return m, err
+		})
+	})
 }
 
 // firedMost is how many alerts a backtest returns; beyond it is refused. With the largest of them an answer is
@@ -177,6 +202,12 @@ func (s *Server) ServeRules(book RuleBook) { s.rules = book }
 func (s *Server) WriteRules(ctx context.Context, req *doppelv1.WriteRulesRequest) (*doppelv1.WriteRulesResponse, error) {
 	if s.rules == nil {
 		return s.UnimplementedQueryServiceServer.WriteRules(ctx, req)
+	}
+	if w, ok := req.GetWrite().(*doppelv1.WriteRulesRequest_Await); ok {
+		if err := s.rules.AwaitPublished(ctx, int64(w.Await)); err != nil {
+			return nil, toStatus(err)
+		}
+		return &doppelv1.WriteRulesResponse{Offset: w.Await}, nil
 	}
 	resp, err := s.rules.Change(ctx, req)
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/doppel-iot/doppel/actors/alert"
@@ -68,9 +69,10 @@ type Book struct {
 	mu       sync.Mutex
 	known    bool  // all that stood in the log at the start was read
 	next     int64 // offset behind the last record read
+	told     int64 // of those that were published
 	rules    map[string]*doppelv1.Rule
 	silences map[string]*doppelv1.Silence
-	wake     chan struct{} // closed when next or known changes
+	wake     chan struct{} // closed when next, told or known changes
 }
 
 // New returns a Book. It starts nothing.
@@ -161,20 +163,22 @@ func (b *Book) apply(key string, value []byte) error {
 }
 
 // Every partition logs every set it goes over to, whole. Who applies many rules in a row gives them sets as
-// often as this, and once more for each rule there is.
+// often as pause, and pauseRule more for each rule there is; the first atOnce do not wait.
 const (
 	pause     = 100 * time.Millisecond
 	pauseRule = time.Millisecond
+	atOnce    = 16
 )
 
-// tell publishes the set whenever it has changed: the first change at once, what follows it together.
+// tell publishes the set whenever it has changed: a few changes at once, what follows them together.
 func (b *Book) tell(ctx context.Context) {
-	for told := int64(0); ; {
+	pace := rate.NewLimiter(rate.Every(pause), atOnce)
+	for {
 		b.mu.Lock()
 		wake := b.wake
 		var in *doppelv1.RulesInput
-		if b.known && b.next > told { // at 0 nobody has ever changed a rule: the built-in ones are in force anyway
-			told = b.next
+		next := b.next
+		if b.known && next > b.told { // at 0 nobody has ever changed a rule: the built-in ones are in force anyway
 			in = &doppelv1.RulesInput{Offset: uint64(b.next), Rules: b.all(), Silences: b.standing()}
 		}
 		b.mu.Unlock()
@@ -191,9 +195,12 @@ func (b *Book) tell(ctx context.Context) {
 		} else {
 			b.cfg.Publish(b.cfg.Compiler.Compile(encoded))
 		}
-		select {
-		case <-time.After(pause + pauseRule*time.Duration(len(in.GetRules()))):
-		case <-ctx.Done():
+		b.mu.Lock()
+		b.told = next
+		b.signal()
+		b.mu.Unlock()
+		pace.SetLimit(rate.Every(pause + pauseRule*time.Duration(len(in.GetRules()))))
+		if pace.Wait(ctx) != nil { // ctx has ended
 			return
 		}
 	}
@@ -257,9 +264,19 @@ func clones[M proto.Message](list []M) []M {
 
 // Await returns when all records below an offset are read.
 func (b *Book) Await(ctx context.Context, next int64) error {
+	return b.until(ctx, func() bool { return b.known && b.next >= next })
+}
+
+// AwaitPublished returns when they are in a set that was published, or in none as they cannot be.
+func (b *Book) AwaitPublished(ctx context.Context, next int64) error {
+	return b.until(ctx, func() bool { return b.told >= next })
+}
+
+// until waits for ok, which is called with mu held.
+func (b *Book) until(ctx context.Context, ok func() bool) error {
 	for {
 		b.mu.Lock()
-		there, wake := b.known && b.next >= next, b.wake
+		there, wake := ok(), b.wake
 		b.mu.Unlock()
 		if there {
 			return nil

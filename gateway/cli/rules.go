@@ -8,9 +8,11 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -182,14 +184,26 @@ func checkRules(ctx context.Context, client doppelv1.RuleServiceClient, rules []
 	return checked, nil
 }
 
+// appliedAtOnce rules are on their way at a time: each is answered when it is in force, and those that come
+// together come in force together.
+const appliedAtOnce = 16
+
 func applyRules(ctx context.Context, client doppelv1.RuleServiceClient, rules []*doppelv1.Rule) ([]*doppelv1.Rule, error) {
-	applied := make([]*doppelv1.Rule, 0, len(rules))
+	applied := make([]*doppelv1.Rule, len(rules))
+	var done atomic.Int32
+	var g errgroup.Group
+	g.SetLimit(appliedAtOnce)
 	for i, r := range rules {
-		next, err := client.ApplyRule(ctx, &doppelv1.ApplyRuleRequest{Rule: r})
-		if err != nil {
-			return nil, prefixed(fmt.Sprintf("%d of %d rules applied, then %q", i, len(rules), r.GetId()), err)
-		}
-		applied = append(applied, next)
+		g.Go(func() (err error) {
+			if applied[i], err = client.ApplyRule(ctx, &doppelv1.ApplyRuleRequest{Rule: r}); err != nil {
+				return prefixed(fmt.Sprintf("%q", r.GetId()), err)
+			}
+			done.Add(1)
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, prefixed(fmt.Sprintf("%d of %d rules applied, not", done.Load(), len(rules)), err)
 	}
 	return applied, nil
 }

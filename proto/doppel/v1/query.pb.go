@@ -1203,7 +1203,8 @@ func (x *WriteTwinResponse) GetAlert() *Alert {
 	return nil
 }
 
-// WriteRulesRequest goes to the node that serves partition 0: one node at a time writes doppel.rules.
+// WriteRulesRequest goes to the node that serves partition 0: one node at a time writes doppel.rules. Only await, which
+// writes nothing, goes to any.
 type WriteRulesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Write:
@@ -1212,6 +1213,7 @@ type WriteRulesRequest struct {
 	//	*WriteRulesRequest_Delete
 	//	*WriteRulesRequest_Silence
 	//	*WriteRulesRequest_Expire
+	//	*WriteRulesRequest_Await
 	Write isWriteRulesRequest_Write `protobuf_oneof:"write"`
 	// Who writes, for people.
 	By            string `protobuf:"bytes,5,opt,name=by,proto3" json:"by,omitempty"`
@@ -1292,6 +1294,15 @@ func (x *WriteRulesRequest) GetExpire() string {
 	return ""
 }
 
+func (x *WriteRulesRequest) GetAwait() uint64 {
+	if x != nil {
+		if x, ok := x.Write.(*WriteRulesRequest_Await); ok {
+			return x.Await
+		}
+	}
+	return 0
+}
+
 func (x *WriteRulesRequest) GetBy() string {
 	if x != nil {
 		return x.By
@@ -1319,6 +1330,11 @@ type WriteRulesRequest_Expire struct {
 	Expire string `protobuf:"bytes,4,opt,name=expire,proto3,oneof"`
 }
 
+type WriteRulesRequest_Await struct {
+	// Answered when the partitions of the node go by all below this position in doppel.rules.
+	Await uint64 `protobuf:"varint,6,opt,name=await,proto3,oneof"`
+}
+
 func (*WriteRulesRequest_Apply) isWriteRulesRequest_Write() {}
 
 func (*WriteRulesRequest_Delete) isWriteRulesRequest_Write() {}
@@ -1326,6 +1342,8 @@ func (*WriteRulesRequest_Delete) isWriteRulesRequest_Write() {}
 func (*WriteRulesRequest_Silence) isWriteRulesRequest_Write() {}
 
 func (*WriteRulesRequest_Expire) isWriteRulesRequest_Write() {}
+
+func (*WriteRulesRequest_Await) isWriteRulesRequest_Write() {}
 
 type WriteRulesResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -2645,12 +2663,13 @@ const file_doppel_v1_query_proto_rawDesc = "" +
 	"\acomment\x18\x03 \x01(\tR\acomment\"`\n" +
 	"\x11WriteTwinResponse\x12#\n" +
 	"\x04twin\x18\x01 \x01(\v2\x0f.doppel.v1.TwinR\x04twin\x12&\n" +
-	"\x05alert\x18\x02 \x01(\v2\x10.doppel.v1.AlertR\x05alert\"\xb9\x01\n" +
+	"\x05alert\x18\x02 \x01(\v2\x10.doppel.v1.AlertR\x05alert\"\xd1\x01\n" +
 	"\x11WriteRulesRequest\x12'\n" +
 	"\x05apply\x18\x01 \x01(\v2\x0f.doppel.v1.RuleH\x00R\x05apply\x12\x18\n" +
 	"\x06delete\x18\x02 \x01(\tH\x00R\x06delete\x12.\n" +
 	"\asilence\x18\x03 \x01(\v2\x12.doppel.v1.SilenceH\x00R\asilence\x12\x18\n" +
-	"\x06expire\x18\x04 \x01(\tH\x00R\x06expire\x12\x0e\n" +
+	"\x06expire\x18\x04 \x01(\tH\x00R\x06expire\x12\x16\n" +
+	"\x05await\x18\x06 \x01(\x04H\x00R\x05await\x12\x0e\n" +
 	"\x02by\x18\x05 \x01(\tR\x02byB\a\n" +
 	"\x05write\"\x7f\n" +
 	"\x12WriteRulesResponse\x12#\n" +
@@ -2948,6 +2967,7 @@ func file_doppel_v1_query_proto_init() {
 		(*WriteRulesRequest_Delete)(nil),
 		(*WriteRulesRequest_Silence)(nil),
 		(*WriteRulesRequest_Expire)(nil),
+		(*WriteRulesRequest_Await)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
