@@ -22,7 +22,7 @@ var (
 )
 
 // owner is one epoch of a partition: everything in it dies with the epoch (O5). All of it belongs
-// to whoever steps its succession.
+// to whoever steps its succession, or reads it between two steps (partition.turn).
 type owner struct {
 	p    *partition
 	host *Host
@@ -316,6 +316,7 @@ func (o *owner) takeMessages(ctx context.Context) {
 		if o.todo = o.msgs; len(o.todo) == 0 {
 			return
 		}
+		o.followRules() // who sent these may have been told that newer ones are in force
 		o.host.cfg.Observe(StageRoute, time.Duration(o.now-o.todo[0].ReceivedAt))
 	}
 	done := 0

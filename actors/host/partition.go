@@ -43,6 +43,9 @@ type partition struct {
 	box  *mailbox
 	view atomic.Pointer[View]
 
+	turn    sync.Mutex // held for a turn, and by a read in between two of them
+	serving *owner     // of whoever holds turn; nil: nobody serves
+
 	mu     sync.Mutex
 	tenure *tenure // nil: another node's
 	warm   *warmth // what was read ahead of Own; nil: nothing

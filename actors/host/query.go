@@ -34,6 +34,7 @@ func (h *Host) Twins(ctx context.Context, p int32, devices []string) ([]*doppelv
 	var twins []*doppelv1.Twin
 	stale, err := h.show(ctx, p, func(o *owner) uint64 {
 		var newest uint64
+		twins = twins[:0]
 		for _, d := range devices {
 			if c := o.twins[d]; c != nil {
 				if c.twin.Deleted() {

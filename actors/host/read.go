@@ -30,19 +30,41 @@ func (r *reading) answer(stale bool, err error) {
 	}
 }
 
-// show runs read on the goroutine of partition p, like ask: where the last look at the log is too old, it looks
+// readInPlace runs read on the caller's goroutine, if nobody is taking a turn and the owner could answer at
+// once, and says whether all that it saw is released. It saves the two wake-ups of a turn, which cost more than
+// most reads. Where it says no, what read gathered is of no use.
+func (p *partition) readInPlace(read func(*owner) uint64) bool {
+	if !p.turn.TryLock() {
+		return false
+	}
+	defer p.turn.Unlock()
+	o := p.serving
+	if o == nil || o.stopped != nil {
+		return false
+	}
+	now := max(p.host.cfg.Clock(), o.now) // the last turn may be long ago, if the process was stopped
+	if now-o.vigil.verified > verifyEvery || o.silent(now) {
+		return false
+	}
+	return read(o) <= o.released
+}
+
+// show runs read on the goroutine of partition p, or in its place, like ask: where the last look at the log is too old, it looks
 // first (O7), and what it saw is released when it returns. But it does not wait for a log that does not
 // answer: the answer is stale then.
 func (h *Host) show(ctx context.Context, p int32, read func(*owner) uint64) (stale bool, err error) {
 	if !h.parts[p].view.Load().answers() {
 		return false, ErrUnavailable
 	}
+	if h.parts[p].readInPlace(read) {
+		return false, nil
+	}
 	r := &reading{read: read, done: make(chan shownAs, 1)}
 	h.parts[p].box.call(func(o *owner) {
 		switch {
 		case o == nil || !o.served:
 			r.answer(false, ErrUnavailable)
-		case o.silent():
+		case o.silent(o.now):
 			read(o)
 			r.answer(true, nil)
 		case o.now-o.vigil.verified > verifyEvery:
@@ -78,12 +100,12 @@ func (o *owner) serveRead(r *reading) {
 }
 
 // silent says that the log does not answer: neither our last question nor the oldest of our records.
-func (o *owner) silent() bool {
+func (o *owner) silent(now int64) bool {
 	v := &o.vigil
-	if v.mute || v.asked != 0 && o.now-v.asked > readPatience {
+	if v.mute || v.asked != 0 && now-v.asked > readPatience {
 		return true
 	}
-	return o.chunks.len() > 0 && o.now-max(o.chunks.front().at, v.verified) > readPatience
+	return o.chunks.len() > 0 && now-max(o.chunks.front().at, v.verified) > readPatience
 }
 
 // answerReads answers the reads that have waited for the log, whether it said something or not.
@@ -93,7 +115,7 @@ func (o *owner) answerReads() {
 		return
 	}
 	v.swept = o.now
-	silent, fresh := o.silent(), o.now-v.verified <= verifyEvery
+	silent, fresh := o.silent(o.now), o.now-v.verified <= verifyEvery
 	left := v.reads[:0]
 	for _, r := range v.reads {
 		switch {

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,5 +93,65 @@ func TestReadsLookFirst(t *testing.T) {
 		a.Drop(0)
 		b.Drop(0)
 		synctest.Wait()
+	})
+}
+
+// TestReadAfterAPause: after a time in which the process did not run, the last turn is no sign of currency; a read
+// before the next one looks at the log, too.
+func TestReadAfterAPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlant()
+		var skew atomic.Int64
+		h := p.host(t, func(c *Config) { c.Clock = func() int64 { return time.Now().UnixNano() + skew.Load() } })
+		h.Own(0)
+		synctest.Wait()
+		var r replies
+		offer(t, h, sample(&r, "d", 1))
+		synctest.Wait()
+		p.log.hang()
+		skew.Store(int64(10 * time.Second))
+		begin := time.Now()
+		if tw, err := h.Twin(t.Context(), 0, "d"); err != nil || !tw.GetStale() || time.Since(begin) == 0 {
+			t.Errorf("%v, stale %t after %v", err, tw.GetStale(), time.Since(begin))
+		}
+		p.log.goOn()
+		h.Drop(0)
+		synctest.Wait()
+	})
+}
+
+// TestReadInPlace: a read that nothing is in the way of needs no turn of the partition, and one of what is not released
+// waits for it.
+func TestReadInPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlant()
+		h := p.host(t, nil)
+		h.Own(0)
+		synctest.Wait()
+		var r replies
+		offer(t, h, sample(&r, "d", 1))
+		synctest.Wait()
+		in := h.parts[0]
+		seen := func(o *owner) uint64 { return o.twins["d"].lastN }
+		if !in.readInPlace(seen) {
+			t.Error("nobody takes a turn and everything is released")
+		}
+		in.turn.Lock()
+		if in.readInPlace(seen) {
+			t.Error("somebody takes a turn")
+		}
+		in.turn.Unlock()
+		p.log.hang()
+		offer(t, h, sample(&r, "d", 2))
+		synctest.Wait()
+		if in.readInPlace(seen) {
+			t.Error("what it saw may still be refused")
+		}
+		p.log.goOn()
+		h.Drop(0)
+		synctest.Wait()
+		if in.readInPlace(seen) {
+			t.Error("nobody serves")
+		}
 	})
 }

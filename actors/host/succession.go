@@ -37,6 +37,9 @@ func newSuccession(p *partition) *succession {
 // step goes on as far as possible without waiting and says whether the partition is let go of. It is to be left
 // when ctx ends, and at once when work does.
 func (s *succession) step(ctx, work context.Context) (over bool) {
+	s.p.turn.Lock()
+	defer s.p.turn.Unlock()
+	defer s.expose()
 	if s.o == nil {
 		for _, call := range s.p.box.takeCalls() {
 			call(nil)
@@ -53,6 +56,13 @@ func (s *succession) step(ctx, work context.Context) (over bool) {
 		return s.close(ctx, err)
 	}
 	return false
+}
+
+// expose lets reads see the owner that serves, if there is one.
+func (s *succession) expose() {
+	if s.p.serving = s.o; s.o != nil && !s.o.served {
+		s.p.serving = nil
+	}
 }
 
 func (s *succession) begin(ctx context.Context) {
@@ -115,10 +125,12 @@ func (s *succession) close(ctx context.Context, err error) (over bool) {
 
 // end lets the partition go, whatever the state it is in.
 func (s *succession) end() {
+	s.p.turn.Lock()
+	defer s.p.turn.Unlock()
 	if s.o != nil { // not reached by step: the process is about to end, or the node is a simulated one
 		s.drop()
 		s.o.discard()
-		s.o = nil
+		s.o, s.p.serving = nil, nil
 		s.p.show(&View{ID: s.p.id, State: Idle})
 	}
 	s.p.turnAway()

@@ -29,6 +29,10 @@ const (
 	pingTimeout = 10 * time.Second
 	// maxStreams bounds the calls of one connection.
 	maxStreams = 20_000
+	// streamWindow is what a client may send of one call before it is read. That it is fixed spares a call the
+	// pings by which gRPC would find one out.
+	streamWindow = maxReceive
+	connWindow   = 4 * streamWindow
 )
 
 // Config of an API. Twins, Alerts, Fleet, Hub and Log must be set.
@@ -121,6 +125,8 @@ func (a *API) Server(opts ...grpc.ServerOption) *grpc.Server {
 		grpc.ChainStreamInterceptor(a.stream),
 		grpc.MaxRecvMsgSize(maxReceive),
 		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingMin, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingIdle, Timeout: pingTimeout}),
 		grpc.WaitForHandlers(true),
