@@ -55,7 +55,7 @@ func (a *assembly) openDoors(hub *api.Hub, grpcListener, httpListener net.Listen
 	if err != nil {
 		return err
 	}
-	grpcServer := a.api.Server(a.locks.grpc()...)
+	grpcServer := a.api.Server(a.locks.grpc())
 	webLog := a.log.With("component", "web")
 	handler, err := web.New(web.Config{
 		GRPC: grpcServer, Watches: a.api, Metrics: a.metrics.registry, Ready: a.ready, Pprof: a.cfg.Pprof,

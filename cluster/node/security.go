@@ -9,8 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/sasl"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/doppel-iot/doppel/gateway/auth"
 	"github.com/doppel-iot/doppel/gateway/certs"
@@ -125,15 +125,15 @@ func (a *assembly) openJournal(context.Context) error {
 	return nil
 }
 
-// grpc is what the gRPC door needs to be locked; nothing if it is open.
-func (l *locks) grpc() []grpc.ServerOption {
+// grpc is what the gRPC door is locked with.
+func (l *locks) grpc() credentials.TransportCredentials {
 	if !l.serves {
-		return nil
+		return insecure.NewCredentials()
 	}
-	return []grpc.ServerOption{grpc.Creds(credentials.NewTLS(l.certs.Server(l.clients, nil, "h2")))}
+	return credentials.NewTLS(l.certs.Server(l.clients, nil, "h2"))
 }
 
-// http is the same for the HTTP door. Whether somebody must have a certificate is asked behind it, because
+// http is the same for the HTTP door; nil if it is open. Whether somebody must have a certificate is asked behind it, because
 // probes have none.
 func (l *locks) http() *tls.Config {
 	if !l.serves {

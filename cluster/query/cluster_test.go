@@ -149,7 +149,7 @@ func (n *node) serve() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.peers, n.door = grpc.NewServer(), a.Server()
+	n.peers, n.door = grpc.NewServer(), a.Server(insecure.NewCredentials())
 	answers := query.NewServer(held{n.host, n}, n.part, n.hub)
 	answers.ServeRules(n.book)
 	answers.Register(n.peers)

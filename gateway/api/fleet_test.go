@@ -49,7 +49,7 @@ func newWorld(t *testing.T, cfg HubConfig, change ...func(*Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := a.Server()
+	srv := a.Server(insecure.NewCredentials())
 	lis := bufconn.Listen(1 << 20)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(lis) }()

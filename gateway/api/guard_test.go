@@ -14,6 +14,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -63,7 +64,7 @@ func guarded(t *testing.T, change ...func(*auth.GuardConfig)) *world {
 // everyMethod are the RPCs of every service that is served.
 func everyMethod(t *testing.T, w *world) (all []protoreflect.MethodDescriptor) {
 	t.Helper()
-	s := w.api.Server()
+	s := w.api.Server(insecure.NewCredentials())
 	defer s.Stop()
 	for name := range s.GetServiceInfo() {
 		d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))

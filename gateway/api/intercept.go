@@ -19,6 +19,7 @@ import (
 // unary is around every unary call: it maps errors, catches panics and logs.
 func (a *API) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	start := time.Now()
+	a.moderation.calls.Add(1)
 	defer func() {
 		err = a.finish(ctx, info.FullMethod, start, recover(), err)
 		if err != nil {

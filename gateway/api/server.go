@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	_ "google.golang.org/grpc/encoding/gzip" // for clients that compress
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -33,6 +34,9 @@ const (
 	// pings by which gRPC would find one out.
 	streamWindow = maxReceive
 	connWindow   = 4 * streamWindow
+	// streamWorkers are goroutines that serve one call after another, so that their stacks are large enough. Where all
+	// are busy, a call has a goroutine of its own.
+	streamWorkers = 64
 )
 
 // Config of an API. Twins, Alerts, Fleet, Hub and Log must be set.
@@ -76,6 +80,8 @@ type API struct {
 	fleet   *fleetService
 	rules   *ruleService
 	health  *health.Server
+
+	moderation moderation
 }
 
 // New makes the services. It starts nothing.
@@ -119,8 +125,10 @@ func New(cfg Config) (*API, error) {
 
 // Server returns a gRPC server with every service, health and reflection on it. The caller serves
 // and stops it; before GracefulStop it closes the Hub, or watches keep the server from stopping.
-func (a *API) Server(opts ...grpc.ServerOption) *grpc.Server {
-	own := []grpc.ServerOption{
+func (a *API) Server(creds credentials.TransportCredentials) *grpc.Server {
+	s := grpc.NewServer(
+		grpc.Creds(moderatedCredentials{creds, &a.moderation}),
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.ChainUnaryInterceptor(a.unary),
 		grpc.ChainStreamInterceptor(a.stream),
 		grpc.MaxRecvMsgSize(maxReceive),
@@ -130,8 +138,7 @@ func (a *API) Server(opts ...grpc.ServerOption) *grpc.Server {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingMin, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingIdle, Timeout: pingTimeout}),
 		grpc.WaitForHandlers(true),
-	}
-	s := grpc.NewServer(append(own, opts...)...)
+	)
 	doppelv1.RegisterTwinServiceServer(s, a.twins)
 	doppelv1.RegisterAlertServiceServer(s, a.alerts)
 	doppelv1.RegisterFleetServiceServer(s, a.fleet)

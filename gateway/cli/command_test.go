@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -80,7 +81,7 @@ func serveWith(t *testing.T, letters *apitest.Letters) (fleet *apitest.Fleet, ad
 		t.Fatal(err)
 	}
 	a.SetServing(true)
-	s := a.Server()
+	s := a.Server(insecure.NewCredentials())
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

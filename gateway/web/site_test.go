@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/doppel-iot/doppel/gateway/api"
 	"github.com/doppel-iot/doppel/gateway/api/apitest"
@@ -62,7 +63,7 @@ func newGuardedSite(t *testing.T, g *auth.Guard, change func(*Config)) *site {
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "doppel_answer"}, func() float64 { return 42 }))
-	grpcServer := a.Server()
+	grpcServer := a.Server(insecure.NewCredentials())
 	cfg := Config{GRPC: grpcServer, Watches: a, Metrics: registry, Guard: g, Log: log}
 	if change != nil {
 		change(&cfg)
