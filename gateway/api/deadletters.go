@@ -50,7 +50,7 @@ func (s *fleetService) ListDeadLetters(ctx context.Context, req *doppelv1.ListDe
 	if err != nil {
 		return nil, err
 	}
-	m, err := newMask(req.GetReadMask(), &doppelv1.DeadLetter{})
+	m, err := newMask(req.GetReadMask(), (*doppelv1.DeadLetter)(nil))
 	if err != nil {
 		return nil, err
 	}

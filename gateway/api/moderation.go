@@ -16,7 +16,7 @@ const (
 	// moderateFrom is how many calls a second make it worth while.
 	moderateFrom = 3000
 	// moderatedWindows pass before the calls are counted without moderation again.
-	moderatedWindows = 32
+	moderatedWindows = 64
 	// firstRespite and longestRespite bound, in windows, how long it is left alone where it did harm; doubled each time.
 	firstRespite, longestRespite = 16, 256
 )
@@ -47,10 +47,15 @@ func (m *moderation) look(now int64) bool {
 	if now < m.until.Load() {
 		return m.on.Load()
 	}
-	calls := m.calls.Load()
-	rate := float64(calls-m.counted) / time.Duration(now-m.since).Seconds()
+	calls, length := m.calls.Load(), time.Duration(now-m.since)
+	rate := float64(calls-m.counted) / length.Seconds()
 	m.since, m.counted = now, calls
 	m.until.Store(now + int64(moderationWindow))
+	if length > 2*moderationWindow { // nobody called for a while, which says nothing
+		m.on.Store(false)
+		m.left = 0
+		return false
+	}
 	m.on.Store(m.decide(m.on.Load(), rate))
 	return m.on.Load()
 }

@@ -32,7 +32,7 @@ func (s *twinService) GetTwin(ctx context.Context, req *doppelv1.GetTwinRequest)
 	if err := checkDevice("id", req.GetId()); err != nil {
 		return nil, err
 	}
-	m, err := newMask(req.GetReadMask(), &doppelv1.Twin{})
+	m, err := newMask(req.GetReadMask(), (*doppelv1.Twin)(nil))
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (s *twinService) BatchGetTwins(ctx context.Context, req *doppelv1.BatchGetT
 	if err := checkDevices("ids", req.GetIds()); err != nil {
 		return nil, err
 	}
-	m, err := newMask(req.GetReadMask(), &doppelv1.Twin{})
+	m, err := newMask(req.GetReadMask(), (*doppelv1.Twin)(nil))
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func (s *twinService) ListTwins(ctx context.Context, req *doppelv1.ListTwinsRequ
 	if err != nil {
 		return nil, err
 	}
-	m, err := newMask(req.GetReadMask(), &doppelv1.Twin{})
+	m, err := newMask(req.GetReadMask(), (*doppelv1.Twin)(nil))
 	if err != nil {
 		return nil, err
 	}

@@ -49,7 +49,7 @@ func (s *twinService) WatchTwins(req *doppelv1.WatchTwinsRequest, stream grpc.Se
 	if err != nil {
 		return err
 	}
-	m, err := newMask(req.GetReadMask(), &doppelv1.Twin{})
+	m, err := newMask(req.GetReadMask(), (*doppelv1.Twin)(nil))
 	if err != nil {
 		return err
 	}

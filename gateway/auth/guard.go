@@ -131,14 +131,12 @@ func CredentialsOf(ctx context.Context) Credentials {
 			c.Certificates = Verified(&info.State)
 		}
 	}
-	if md, ok := metadata.FromIncomingContext(ctx); ok {
-		switch values := md.Get("authorization"); len(values) {
-		case 0:
-		case 1:
-			c.Authorization = values[0]
-		default:
-			c.Authorization = "several" // which is none: proxies disagree about which one counts
-		}
+	switch values := metadata.ValueFromIncomingContext(ctx, "authorization"); len(values) {
+	case 0:
+	case 1:
+		c.Authorization = values[0]
+	default:
+		c.Authorization = "several" // which is none: proxies disagree about which one counts
 	}
 	return c
 }
