@@ -17,7 +17,7 @@ const repeats = 3
 // BenchmarkTwoNodes compares the CPU that a message costs two nodes together, of whose messages half are
 // taken at the one and belong to the other, with what it costs one node: streams that leave it idle in
 // between, where wake-ups cost most, and a backlog that is drained as fast as can be. Ratio is that of the
-// medians.
+// medians; core-each-ratio that of two nodes that may use one core each, as one node uses both.
 func BenchmarkTwoNodes(b *testing.B) {
 	for _, rate := range []int{3_000, 10_000} {
 		b.Run(fmt.Sprintf("rate=%d", rate), func(b *testing.B) { benchStream(b, rate) })
@@ -30,15 +30,25 @@ type cluster struct {
 	b     *testing.B
 	s     services
 	name  string
+	shape shape
 	dirs  []string
 	nodes []*node
 }
 
+// shape is how a cluster is made.
+type shape struct {
+	nodes    int
+	coreEach bool // a node may use one core at a time; else all
+}
+
+// shapes are those compared, with the first.
+var shapes = [...]shape{{nodes: 1}, {nodes: 2}, {nodes: 2, coreEach: true}}
+
 // startCluster starts nodes and waits until each has its share.
-func startCluster(b *testing.B, s services, size int) *cluster {
+func startCluster(b *testing.B, s services, of shape) *cluster {
 	b.Helper()
-	c := &cluster{b: b, s: s, name: unique(fmt.Sprintf("%d-nodes", size))}
-	for i := range size {
+	c := &cluster{b: b, s: s, shape: of, name: unique(fmt.Sprintf("%d-nodes", of.nodes))}
+	for i := range of.nodes {
 		c.dirs = append(c.dirs, filepath.Join(b.TempDir(), strconv.Itoa(i)))
 		if err := os.MkdirAll(c.dirs[i], 0o750); err != nil {
 			b.Fatal(err)
@@ -52,9 +62,13 @@ func startCluster(b *testing.B, s services, size int) *cluster {
 func (c *cluster) launch() {
 	c.b.Helper()
 	c.nodes = nil
+	var env []string
+	if c.shape.coreEach {
+		env = append(env, "GOMAXPROCS=1")
+	}
 	for i, dir := range c.dirs {
 		flags := append(c.s.flags(c.name), "--node-id", c.name+"-"+strconv.Itoa(i))
-		c.nodes = append(c.nodes, launchNode(c.b, dir, flags...))
+		c.nodes = append(c.nodes, launchNodeWith(c.b, env, dir, flags...))
 	}
 	for _, n := range c.nodes {
 		n.awaitReady()
@@ -137,19 +151,16 @@ func (c *cluster) send(rate int, length time.Duration) (acked uint64) {
 	return r.Acked
 }
 
-const (
-	hopped = `doppel_forwarded_total{result="released"}`
-	sizes  = 2 // clusters of one and of two nodes
-)
+const hopped = `doppel_forwarded_total{result="released"}`
 
 func benchStream(b *testing.B, rate int) {
 	const length, idle = 20 * time.Second, 5 * time.Second
 	s := realServices(b)
 	for b.Loop() {
-		var clusters [sizes]*cluster
-		var idles, costs [sizes][]float64
-		for i := range clusters {
-			clusters[i] = startCluster(b, s, i+1)
+		var clusters [len(shapes)]*cluster
+		var idles, costs [len(shapes)][]float64
+		for i, of := range shapes {
+			clusters[i] = startCluster(b, s, of)
 			clusters[i].send(rate, 5*time.Second) // twins are made, servers warm
 			clusters[i].awaitCalm()
 		}
@@ -196,11 +207,11 @@ func benchBacklog(b *testing.B) {
 	const samples = rate * seconds
 	s := realServices(b)
 	for b.Loop() {
-		var costs [sizes][]float64
+		var costs [len(shapes)][]float64
 		hops, slow := 0.0, 0.0
 		for round := range repeats {
-			for i := range sizes {
-				c := startCluster(b, s, i+1)
+			for i, of := range shapes {
+				c := startCluster(b, s, of)
 				c.kill()
 				c.start()
 				c.awaitCalm()
@@ -247,13 +258,15 @@ func (c *cluster) slow() (sum float64) {
 	return sum
 }
 
-// report gives both costs in µs and their ratio.
-func report(b *testing.B, costs [sizes][]float64, hops float64) {
+// report gives the costs in µs and their ratios.
+func report(b *testing.B, costs [len(shapes)][]float64, hops float64) {
 	b.Helper()
-	b.Logf("µs a message: one node %.1f, two %.1f", costs[0], costs[1])
+	b.Logf("µs a message: one node %.1f, two %.1f, two with a core each %.1f", costs[0], costs[1], costs[2])
 	b.ReportMetric(median(costs[0]), "one-cpu-µs/msg")
 	b.ReportMetric(median(costs[1]), "two-cpu-µs/msg")
+	b.ReportMetric(median(costs[2]), "core-each-cpu-µs/msg")
 	b.ReportMetric(median(costs[1])/median(costs[0]), "ratio")
+	b.ReportMetric(median(costs[2])/median(costs[0]), "core-each-ratio")
 	b.ReportMetric(hops, "hops/msg")
 	b.ReportMetric(0, "ns/op")
 }

@@ -39,6 +39,12 @@ func startNode(b *testing.B, dir string, flags ...string) *node {
 // launchNode starts a node on free ports.
 func launchNode(b *testing.B, dir string, flags ...string) *node {
 	b.Helper()
+	return launchNodeWith(b, nil, dir, flags...)
+}
+
+// launchNodeWith is launchNode with more in its environment.
+func launchNodeWith(b *testing.B, env []string, dir string, flags ...string) *node {
+	b.Helper()
 	n := &node{b: b, dir: dir, log: filepath.Join(dir, "log")}
 	file := n.addressesFile()
 	if err := os.RemoveAll(file); err != nil {
@@ -54,7 +60,7 @@ func launchNode(b *testing.B, dir string, flags ...string) *node {
 		"--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", "--mqtt-addr", "127.0.0.1:0", "--kafka-addr", "127.0.0.1:0",
 	}, flags...)
 	n.cmd = exec.CommandContext(b.Context(), binary(b), args...)
-	n.cmd.Stderr = log
+	n.cmd.Env, n.cmd.Stderr = append(os.Environ(), env...), log
 	n.start = time.Now()
 	if err := n.cmd.Start(); err != nil {
 		b.Fatal(err)
