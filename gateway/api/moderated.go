@@ -15,15 +15,14 @@ import (
 // above them, they are below TLS, and gRPC knows the connection it sets up as the one it is.
 type moderatedCredentials struct {
 	credentials.TransportCredentials
-	m     *moderation
-	ticks *metronome
+	m *moderation
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (c moderatedCredentials) ServerHandshake(nc net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	if tcp, ok := nc.(*net.TCPConn); ok {
 		if raw, err := tcp.SyscallConn(); err == nil {
-			nc = &moderatedConn{TCPConn: tcp, raw: raw, m: c.m, ticks: c.ticks, idle: patientTicks}
+			nc = &moderatedConn{TCPConn: tcp, raw: raw, m: c.m, idle: patientTicks}
 		}
 	}
 	return c.TransportCredentials.ServerHandshake(nc)
@@ -31,7 +30,7 @@ func (c moderatedCredentials) ServerHandshake(nc net.Conn) (net.Conn, credential
 
 // Clone implements credentials.TransportCredentials.
 func (c moderatedCredentials) Clone() credentials.TransportCredentials {
-	return moderatedCredentials{c.TransportCredentials.Clone(), c.m, c.ticks}
+	return moderatedCredentials{c.TransportCredentials.Clone(), c.m}
 }
 
 // patientTicks is how many ticks a connection may bring nothing before it is waited for as any other.
@@ -41,10 +40,9 @@ const patientTicks = 4
 // one goroutine.
 type moderatedConn struct {
 	*net.TCPConn
-	raw   syscall.RawConn
-	m     *moderation
-	ticks *metronome
-	idle  int // ticks in a row that brought nothing
+	raw  syscall.RawConn
+	m    *moderation
+	idle int // ticks in a row that brought nothing
 }
 
 // Read implements net.Conn.
@@ -77,8 +75,12 @@ func (c *moderatedConn) ReadOnReady(size int, pool mem.BufferPool) (b *[]byte, n
 // next has attempt read as soon as there is something to read: at a tick, if reads are moderated. attempt does not
 // wait; it returns syscall.EAGAIN where there is nothing.
 func (c *moderatedConn) next(attempt func(fd uintptr) error) (err error) {
-	for c.m.look(time.Now().UnixNano()) && c.idle < patientTicks {
-		c.ticks.wait(readTick)
+	for {
+		now := time.Now().UnixNano()
+		if !c.m.look(now) || c.idle >= patientTicks {
+			break
+		}
+		time.Sleep(readTick - time.Duration(now%int64(readTick))) // at the same time for all
 		if failed := c.raw.Read(func(fd uintptr) bool { err = attempt(fd); return true }); failed != nil {
 			return failed
 		}

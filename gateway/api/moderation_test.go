@@ -137,7 +137,7 @@ func TestModeratedRead(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer nc.Close()
-			c, _, err := moderatedCredentials{insecure.NewCredentials(), m, new(metronome)}.ServerHandshake(nc)
+			c, _, err := moderatedCredentials{insecure.NewCredentials(), m}.ServerHandshake(nc)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -151,22 +151,5 @@ func TestModeratedRead(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// TestMetronome: who waits is woken, one tick after the other.
-func TestMetronome(t *testing.T) {
-	var m metronome
-	const every, rounds = 20 * time.Millisecond, 5
-	begin := time.Now()
-	for range rounds {
-		var woken sync.WaitGroup
-		for range 50 {
-			woken.Go(func() { m.wait(every) })
-		}
-		woken.Wait()
-	}
-	if took := time.Since(begin); took < (rounds-1)*every {
-		t.Errorf("%d ticks within %v", rounds, took)
 	}
 }

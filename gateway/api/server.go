@@ -127,7 +127,7 @@ func New(cfg Config) (*API, error) {
 // and stops it; before GracefulStop it closes the Hub, or watches keep the server from stopping.
 func (a *API) Server(creds credentials.TransportCredentials) *grpc.Server {
 	s := grpc.NewServer(
-		grpc.Creds(moderatedCredentials{creds, &a.moderation, new(metronome)}),
+		grpc.Creds(moderatedCredentials{creds, &a.moderation}),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.ChainUnaryInterceptor(a.unary),
 		grpc.ChainStreamInterceptor(a.stream),
