@@ -68,6 +68,7 @@ func (b *fakeBroker) serve(c net.Conn, n int) {
 		if err != nil {
 			return
 		}
+		header := first[0] // the next read may overwrite it
 		p, err := readPacket(r, nil)
 		if err != nil {
 			return
@@ -76,8 +77,8 @@ func (b *fakeBroker) serve(c net.Conn, n int) {
 		case packetConnect:
 			_, _ = c.Write(b.connack)
 		case packetPublish & 0xF0:
-			if first[0] != packetPublish {
-				b.t.Errorf("PUBLISH with flags 0x%02x", first[0])
+			if header != packetPublish {
+				b.t.Errorf("PUBLISH with flags 0x%02x", header)
 			}
 			if !b.take(c, parsePublish(n, p.body)) {
 				return
