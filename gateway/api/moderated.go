@@ -75,12 +75,12 @@ func (c *moderatedConn) ReadOnReady(size int, pool mem.BufferPool) (b *[]byte, n
 // next has attempt read as soon as there is something to read: at a tick, if reads are moderated. attempt does not
 // wait; it returns syscall.EAGAIN where there is nothing.
 func (c *moderatedConn) next(attempt func(fd uintptr) error) (err error) {
-	for {
+	for c.idle < patientTicks {
 		now := time.Now().UnixNano()
-		if !c.m.look(now) || c.idle >= patientTicks {
+		if !c.m.look(now) {
 			break
 		}
-		time.Sleep(readTick - time.Duration(now%int64(readTick))) // at the same time for all
+		time.Sleep(readTick - time.Duration(now)%readTick) // until the same time for all
 		if failed := c.raw.Read(func(fd uintptr) bool { err = attempt(fd); return true }); failed != nil {
 			return failed
 		}

@@ -30,11 +30,11 @@ type moderation struct {
 	until atomic.Int64 // end of the window
 
 	mu      sync.Mutex
-	since   int64  // the window began
-	counted uint64 // calls by then
-	free    float64
-	left    int // windows until it is switched off to count, or may be switched on
-	respite int // of the last time; 0: it did no harm
+	since   int64   // the window began
+	counted uint64  // calls by then
+	free    float64 // calls a second when it was last off
+	left    int     // windows until it is switched off to count, or may be switched on
+	respite int     // of the last time; 0: it did no harm
 }
 
 // look says whether it is on at a time in ns, which may run backwards a little.
