@@ -97,7 +97,17 @@ func timestamp(nanos int64) *timestamppb.Timestamp {
 	if nanos == 0 {
 		return nil
 	}
-	return timestamppb.New(time.Unix(0, nanos))
+	return timestampIn(new(timestamppb.Timestamp), nanos)
+}
+
+// timestampIn is to with nanos in it; nil for 0.
+func timestampIn(to *timestamppb.Timestamp, nanos int64) *timestamppb.Timestamp {
+	if nanos == 0 {
+		return nil
+	}
+	at := time.Unix(0, nanos)
+	to.Seconds, to.Nanos = at.Unix(), int32(at.Nanosecond())
+	return to
 }
 
 func nanos(t *timestamppb.Timestamp) int64 {

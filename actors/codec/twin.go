@@ -9,16 +9,42 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/doppel-iot/doppel/actors/twin"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
+)
+
+// shown and shownMetric are pieces of a public form that live and die together: one allocation each, as
+// reads of twins are the most frequent of all.
+type (
+	shown struct {
+		twin              doppelv1.Twin
+		counters          doppelv1.Counters
+		lastSeen, created timestamppb.Timestamp
+	}
+	shownMetric struct {
+		metric   doppelv1.Metric
+		time     timestamppb.Timestamp
+		z, score float64
+	}
 )
 
 // Twin is the public form of a twin. What is not the twin's own (owner, epoch) is left
 // to the caller. The caller owns the result; it shares nothing with t.
 func Twin(t *twin.Twin) *doppelv1.Twin {
 	c := t.Counters()
-	p := &doppelv1.Twin{
+	s := new(shown)
+	s.counters = doppelv1.Counters{
+		Applied:      c.Applied,
+		Late:         c.Late,
+		Duplicate:    c.Duplicate,
+		DeadLettered: c.DeadLettered,
+		Held:         c.Held,
+		Gaps:         c.Gaps,
+		Missing:      c.Missing,
+	}
+	s.twin = doppelv1.Twin{
 		Id:              t.ID(),
 		Version:         t.Version(),
 		ReportedVersion: t.ReportedVersion(),
@@ -27,8 +53,8 @@ func Twin(t *twin.Twin) *doppelv1.Twin {
 		Digest:          t.Digest(),
 		SetDigest:       t.SetDigest(),
 		Online:          t.Online(),
-		LastSeen:        timestamp(t.LastSeen()),
-		CreateTime:      timestamp(t.CreateTime()),
+		LastSeen:        timestampIn(&s.lastSeen, t.LastSeen()),
+		CreateTime:      timestampIn(&s.created, t.CreateTime()),
 		Quarantined:     t.Quarantined(),
 		Etag:            Etag(t),
 		DesiredVersion:  t.DesiredVersion(),
@@ -36,16 +62,9 @@ func Twin(t *twin.Twin) *doppelv1.Twin {
 		Tags:            maps.Clone(t.Tags()),
 		DivergeTime:     timestamp(t.DivergeTime()),
 		Metrics:         metrics(t),
-		Counters: &doppelv1.Counters{
-			Applied:      c.Applied,
-			Late:         c.Late,
-			Duplicate:    c.Duplicate,
-			DeadLettered: c.DeadLettered,
-			Held:         c.Held,
-			Gaps:         c.Gaps,
-			Missing:      c.Missing,
-		},
+		Counters:        &s.counters,
 	}
+	p := &s.twin
 	if reported := t.Reported(); len(reported) > len("{}") {
 		p.Reported = object(reported)
 	}
@@ -82,30 +101,32 @@ func metrics(t *twin.Twin) map[string]*doppelv1.Metric {
 	if len(all) == 0 {
 		return nil
 	}
-	m := make(map[string]*doppelv1.Metric, len(all))
+	m, slab := make(map[string]*doppelv1.Metric, len(all)), make([]shownMetric, len(all))
 	for i := range all {
-		from := &all[i]
-		m[from.Name] = &doppelv1.Metric{
+		from, to := &all[i], &slab[i]
+		to.metric = doppelv1.Metric{
 			Value:  from.Value,
-			Time:   timestamp(from.Time),
+			Time:   timestampIn(&to.time, from.Time),
 			Count:  from.Stats.Count,
 			Mean:   from.Stats.Mean,
 			Stddev: from.Stats.Stddev,
 			Min:    from.Stats.Min,
 			Max:    from.Stats.Max,
-			Z:      present(from.Z),
-			Score:  present(from.Score),
+			Z:      presentIn(&to.z, from.Z),
+			Score:  presentIn(&to.score, from.Score),
 		}
+		m[from.Name] = &to.metric
 	}
 	return m
 }
 
-// present is nil for NaN, which means that there is none.
-func present(v float64) *float64 {
+// presentIn is to with v in it; nil for NaN, which means that there is none.
+func presentIn(to *float64, v float64) *float64 {
 	if math.IsNaN(v) {
 		return nil
 	}
-	return &v
+	*to = v
+	return to
 }
 
 // object is a JSON object as a Struct. Its numbers become float64.

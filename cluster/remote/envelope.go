@@ -21,16 +21,18 @@ const (
 	envelopeMessage protowire.Number = 5
 )
 
-// envelope is a message on its way out.
+// envelope is a message on its way out: one to encode, or the encoding of one of a type.
 type envelope struct {
 	target, sender string
 	message        proto.Message
+	kind           string
+	encoded        []byte
 }
 
 // check refuses what no receiver could read.
 func (e *envelope) check() error {
 	switch {
-	case e.message == nil:
+	case e.message == nil && e.kind == "":
 		return ErrNotProto
 	case !utf8.ValidString(e.target) || !utf8.ValidString(e.sender):
 		return fmt.Errorf("name of the actor is not UTF-8: %q from %q", e.target, e.sender)
@@ -43,7 +45,9 @@ type sizes struct{ message, envelope, total int }
 
 func (e *envelope) sizes(id uint64) sizes {
 	var s sizes
-	s.message = proto.Size(e.message)
+	if s.message = len(e.encoded); e.message != nil {
+		s.message = proto.Size(e.message)
+	}
 	s.envelope = 1 + protowire.SizeVarint(id)
 	for _, n := range [...]int{len(e.target), len(e.sender), len(e.typeName()), s.message} {
 		s.envelope += 1 + protowire.SizeBytes(n) // 1: the tag of a field below 16
@@ -52,7 +56,12 @@ func (e *envelope) sizes(id uint64) sizes {
 	return s
 }
 
-func (e *envelope) typeName() string { return string(e.message.ProtoReflect().Descriptor().FullName()) }
+func (e *envelope) typeName() string {
+	if e.message == nil {
+		return e.kind
+	}
+	return string(e.message.ProtoReflect().Descriptor().FullName())
+}
 
 // appendTo appends the envelope as a field of an ExchangeRequest. After an error b is as it was
 // within its length.
@@ -66,6 +75,9 @@ func (e *envelope) appendTo(b []byte, id uint64, s sizes) ([]byte, error) {
 	b = appendString(b, envelopeType, e.typeName())
 	b = protowire.AppendTag(b, envelopeMessage, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(s.message))
+	if e.message == nil {
+		return append(b, e.encoded...), nil
+	}
 	start := len(b)
 	b, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b, e.message)
 	if err == nil && len(b)-start != s.message {

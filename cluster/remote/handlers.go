@@ -15,6 +15,9 @@ type handler struct {
 	r   *Remote
 	pid *actor.PID
 	fn  func(from string, m proto.Message)
+	// decode takes messages of that kind, and only from the wire, in place of fn.
+	decode func(from string, b []byte) error
+	kind   string
 }
 
 var _ actor.Processer = (*handler)(nil)
@@ -35,7 +38,7 @@ func (h *handler) Invoke([]actor.Envelope) {}
 // Hollywood's own, is not for handlers; a panic does not reach the sender.
 func (h *handler) Send(_ *actor.PID, msg any, sender *actor.PID) {
 	m, ok := msg.(proto.Message)
-	if !ok {
+	if !ok || h.fn == nil {
 		return
 	}
 	from := h.pid.GetAddress()
@@ -94,7 +97,18 @@ func (s *handlers) spawn(e *actor.Engine) {
 //
 // Handle panics if the name is taken.
 func (r *Remote) Handle(name string, fn func(from string, m proto.Message)) {
-	h := &handler{r: r, pid: actor.NewPID(r.cfg.Address, name), fn: fn}
+	r.handle(&handler{fn: fn}, name)
+}
+
+// HandleEncoded is Handle for messages of one type, by its full name, that fn decodes itself; others are refused.
+// b is fn's until it returns. An error says that b is no message of that type, and refuses it. What this node's engine
+// sends does not reach it.
+func (r *Remote) HandleEncoded(name, kind string, fn func(from string, b []byte) error) {
+	r.handle(&handler{kind: kind, decode: fn}, name)
+}
+
+func (r *Remote) handle(h *handler, name string) {
+	h.r, h.pid = r, actor.NewPID(r.cfg.Address, name)
 	r.mu.RLock() // an engine that starts meanwhile spawns it
 	defer r.mu.RUnlock()
 	if err := r.handlers.add(h); err != nil {

@@ -47,12 +47,17 @@ func (in *inbound) take(b []byte) (n int, err error) {
 
 // deliver hands one message to its actor, or refuses it.
 func (in *inbound) deliver(e *received) {
+	h := in.r.handlers.get(e.target)
+	if h != nil && h.decode != nil {
+		in.hand(h, e)
+		return
+	}
 	m, err := in.decode(e)
 	if err != nil {
 		return
 	}
 	var run func()
-	if h := in.r.handlers.get(e.target); h != nil {
+	if h != nil {
 		run = func() { h.fn(in.from, m) }
 	} else if engine, pid := in.find(e.target); pid != nil {
 		var sender *actor.PID
@@ -64,10 +69,28 @@ func (in *inbound) deliver(e *received) {
 		in.refuse(e, doppelv1.RefusalReason_REFUSAL_REASON_UNKNOWN_TARGET, string(e.target))
 		return
 	}
-	if err := protect(run); err != nil {
+	in.run(e, run)
+}
+
+// run calls fn, which takes the message in e.
+func (in *inbound) run(e *received, fn func()) {
+	if err := protect(fn); err != nil {
 		in.r.log.Error("actor panicked", "actor", string(e.target), "type", string(e.kind), "err", err, "stack", err.stack)
 		in.refuse(e, doppelv1.RefusalReason_REFUSAL_REASON_FAILED, err.Error())
 	}
+}
+
+// hand gives the message in e to a handler that decodes.
+func (in *inbound) hand(h *handler, e *received) {
+	if string(e.kind) != h.kind {
+		in.refuse(e, doppelv1.RefusalReason_REFUSAL_REASON_UNKNOWN_TYPE, string(e.kind))
+		return
+	}
+	in.run(e, func() {
+		if err := h.decode(in.from, e.message); err != nil {
+			in.refuse(e, doppelv1.RefusalReason_REFUSAL_REASON_NOT_DECODABLE, string(e.kind)+": "+err.Error())
+		}
+	})
 }
 
 // decode returns the message in e, or refuses it and says so.

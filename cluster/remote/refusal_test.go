@@ -48,6 +48,13 @@ func reasons(refusals []*doppelv1.Refusal) (s []reason) {
 	return s
 }
 
+func checkReasons(t *testing.T, want []reason, got []*doppelv1.Refusal) {
+	t.Helper()
+	if diff := cmp.Diff(want, reasons(got), cmp.AllowUnexported(reason{})); diff != "" {
+		t.Errorf("refusals (-want +got):\n%s", diff)
+	}
+}
+
 // TestRefusedAlone: of each ten messages some cannot be delivered; the rest are, in order.
 func TestRefusedAlone(t *testing.T) {
 	a, b := startNode(t), startNode(t)
@@ -83,9 +90,7 @@ func TestRefusedAlone(t *testing.T) {
 		{6, doppelv1.RefusalReason_REFUSAL_REASON_UNKNOWN_TARGET},
 		{7, doppelv1.RefusalReason_REFUSAL_REASON_FAILED},
 	}
-	if diff := cmp.Diff(wantReasons, reasons(a.refusals()[:4]), cmp.AllowUnexported(reason{})); diff != "" {
-		t.Errorf("refusals (-want +got):\n%s", diff)
-	}
+	checkReasons(t, wantReasons, a.refusals()[:4])
 	for i, want := range []string{"future.Novelty", "nobody", "no/body", "panic: on purpose"} {
 		if got := a.refusals()[i].GetDetail(); got != want {
 			t.Errorf("detail %q, want %q", got, want)
@@ -99,6 +104,49 @@ func TestRefusedAlone(t *testing.T) {
 	}
 	if got := a.Stats().Connects.Load(); got != 1 {
 		t.Errorf("%d streams, want 1", got)
+	}
+}
+
+// TestEncoded: a handler that decodes gets the bytes of its type; what it cannot read, or panics at, is refused
+// alone, and so are other types.
+func TestEncoded(t *testing.T) {
+	a, b := startNode(t), startNode(t)
+	const kind = "doppel.v1.Heartbeat"
+	var got []string // of one stream: its reader's until the last is there
+	last := make(chan struct{})
+	b.HandleEncoded("raw", kind, func(from string, m []byte) error {
+		got = append(got, from+" "+string(m))
+		switch string(m) {
+		case "unreadable":
+			return errors.New("no sense in it")
+		case "fatal":
+			panic("on purpose")
+		case "last":
+			close(last)
+		}
+		return nil
+	})
+	a.connected(t, b.Address())
+	mustTell(t, a, b.Address(), "raw", &doppelv1.DeliverRequest{Id: 1})
+	for _, m := range []string{"", "unreadable", "fatal", "last"} {
+		if err := a.TellEncoded(b.Address(), "raw", kind, []byte(m)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-last
+	want := []string{a.Address() + " ", a.Address() + " unreadable", a.Address() + " fatal", a.Address() + " last"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("delivered (-want +got):\n%s", diff)
+	}
+	eventually(t, "all refusals came back", func() bool { return len(a.refusals()) == 3 })
+	wantReasons := []reason{
+		{1, doppelv1.RefusalReason_REFUSAL_REASON_UNKNOWN_TYPE},
+		{3, doppelv1.RefusalReason_REFUSAL_REASON_NOT_DECODABLE},
+		{4, doppelv1.RefusalReason_REFUSAL_REASON_FAILED},
+	}
+	checkReasons(t, wantReasons, a.refusals())
+	if got, want := a.refusals()[1].GetDetail(), kind+": no sense in it"; got != want {
+		t.Errorf("detail %q, want %q", got, want)
 	}
 }
 
@@ -156,9 +204,7 @@ func TestGeneratedClientIsUnderstood(t *testing.T) {
 		{3, doppelv1.RefusalReason_REFUSAL_REASON_NOT_DECODABLE},
 		{4, doppelv1.RefusalReason_REFUSAL_REASON_UNKNOWN_TYPE},
 	}
-	if diff := cmp.Diff(want, reasons(res.GetRefusals()), cmp.AllowUnexported(reason{})); diff != "" {
-		t.Errorf("refusals (-want +got):\n%s", diff)
-	}
+	checkReasons(t, want, res.GetRefusals())
 	if diff := cmp.Diff([]uint64{1, 5}, in.seqs()); diff != "" {
 		t.Errorf("delivered (-want +got):\n%s", diff)
 	}

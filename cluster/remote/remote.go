@@ -141,6 +141,11 @@ func (r *Remote) Tell(address, name string, m proto.Message) error {
 	return r.tell(address, envelope{target: name, message: m})
 }
 
+// TellEncoded is Tell for the encoding of a message; kind is the full name of its type.
+func (r *Remote) TellEncoded(address, name, kind string, b []byte) error {
+	return r.tell(address, envelope{target: name, kind: kind, encoded: b})
+}
+
 func (r *Remote) tell(address string, e envelope) error {
 	err := e.check()
 	if err == nil {

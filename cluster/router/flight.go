@@ -3,8 +3,8 @@ package router
 import (
 	"time"
 
+	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/host"
-	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
 const (
@@ -74,35 +74,12 @@ func (f *flight) reset() {
 	*f = flight{msgs: f.msgs[:0], parts: f.parts[:0], stages: f.stages[:0]}
 }
 
-// letter is a request that is filled again and again.
-type letter struct {
-	request  doppelv1.DeliverRequest
-	messages []*doppelv1.DeviceMessage
-	devices  []byte // one behind the other
-}
-
-// of makes the letter that of f.
-func (l *letter) of(f *flight) *doppelv1.DeliverRequest {
-	for len(l.messages) < len(f.msgs) {
-		l.messages = append(l.messages, new(doppelv1.DeviceMessage))
-	}
-	l.devices = l.devices[:0]
+// appendTo appends the request that f is.
+func (f *flight) appendTo(b []byte) []byte {
+	b = codec.AppendDelivery(b, anyPartition, f.id)
 	for i := range f.msgs {
-		l.devices = append(l.devices, f.msgs[i].Device...)
+		m := delivered(&f.msgs[i])
+		b = codec.AppendDelivered(b, &m)
 	}
-	devices := string(l.devices) // one allocation for all
-	for i := range f.msgs {
-		n := len(f.msgs[i].Device)
-		fill(l.messages[i], &f.msgs[i], devices[:n])
-		devices = devices[n:]
-	}
-	l.request.Partition, l.request.Id, l.request.Messages = anyPartition, f.id, l.messages[:len(f.msgs)]
-	return &l.request
-}
-
-// empty lets go of what the letter shares.
-func (l *letter) empty(n int) {
-	for _, m := range l.messages[:n] {
-		m.Payload, m.Device = nil, ""
-	}
+	return b
 }

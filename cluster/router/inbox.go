@@ -1,6 +1,7 @@
 package router
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"maps"
@@ -8,10 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
+	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/host"
-	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
 const (
@@ -52,42 +51,37 @@ func newInbox(r *Router) *inbox {
 	return &inbox{r: r, lanes: make([]lane, r.cfg.Partitions), ended: ended, peers: make(map[string]*receipts)}
 }
 
-// take is the actor.
-func (b *inbox) take(from string, m proto.Message) {
-	request, ok := m.(*doppelv1.DeliverRequest)
-	if !ok {
-		return
-	}
+// take is the actor. What is taken shares one copy of the request.
+func (b *inbox) take(from string, request []byte) error {
 	of := b.receipts(from)
-	msgs := request.GetMessages()
 	if of == nil {
-		return
+		return nil
 	}
-	if len(msgs) == 0 {
-		of.inquire(request.GetId())
-		return
-	}
-	b.r.stats.received.Add(uint64(len(msgs)))
 	s := b.r.sorters.Get().(*sorter) //nolint:errcheck,forcetypeassert // the pool holds nothing else
 	defer b.r.put(s)
-	slot := of.begin(request.GetId(), len(msgs))
-	defer of.landed(slot, 1)
-	var size int
-	for _, m := range msgs {
-		size += len(m.GetDevice())
+	id, err := s.read.Read(bytes.Clone(request), func(m *codec.Delivered) { s.in = append(s.in, restored(m)) })
+	switch {
+	case err != nil:
+		return err
+	case len(s.in) == 0:
+		of.inquire(id)
+		return nil
 	}
-	devices := make([]byte, 0, size) // of all: one allocation
-	for i, m := range msgs {
-		n := len(devices)
-		devices = append(devices, m.GetDevice()...)
-		in := restored(m, devices[n:len(devices):len(devices)])
-		in.Reply, in.Token = of, slot<<32|uint64(i)
-		if in.Kind == 0 {
-			of.Done([]uint64{in.Token}, host.Failed) // a newer build's; doppel.ingest keeps it
+	b.r.stats.received.Add(uint64(len(s.in)))
+	slot := of.begin(id, len(s.in))
+	defer of.landed(slot, 1)
+	known := s.in[:0]
+	for i := range s.in {
+		m := &s.in[i]
+		m.Reply, m.Token = of, slot<<32|uint64(i)
+		if m.Kind == 0 {
+			of.Done([]uint64{m.Token}, host.Failed) // a newer build's; doppel.ingest keeps it
 			continue
 		}
-		s.in = append(s.in, in)
+		known = append(known, *m)
 	}
+	clear(s.in[len(known):])
+	s.in = known
 	s.sort(s.in, b.r.cfg.Partitions)
 	start := int32(0)
 	for p, end := range s.heads {
@@ -96,6 +90,7 @@ func (b *inbox) take(from string, m proto.Message) {
 		}
 		start = end
 	}
+	return nil
 }
 
 // offer hands msgs to the owner of p or to its lane.

@@ -2,6 +2,7 @@ package router_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/cluster/router"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
 // fate is what becomes of a message on a network.
@@ -111,6 +113,31 @@ func (w *wire) Tell(address, name string, m proto.Message) error {
 		link <- at
 	}
 	return nil
+}
+
+// TellEncoded implements router.Wire: on its way the request is as any other message.
+func (w *wire) TellEncoded(address, name, kind string, b []byte) error {
+	var m doppelv1.DeliverRequest
+	if kind != string(m.ProtoReflect().Descriptor().FullName()) {
+		return fmt.Errorf("a message of type %s", kind)
+	}
+	if err := proto.Unmarshal(b, &m); err != nil {
+		return err
+	}
+	return w.Tell(address, name, &m)
+}
+
+// HandleEncoded implements router.Wire.
+func (w *wire) HandleEncoded(name, _ string, fn func(string, []byte) error) {
+	w.Handle(name, func(from string, m proto.Message) {
+		b, err := proto.Marshal(m)
+		if err == nil {
+			err = fn(from, b)
+		}
+		if err != nil {
+			panic(err)
+		}
+	})
 }
 
 func (n *network) run(link chan parcel, from, to string) {

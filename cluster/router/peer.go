@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/cluster/remote"
 )
@@ -41,8 +42,8 @@ type peer struct {
 	r       *Router
 	address string
 
-	sender sync.Mutex // held while requests are sent, so that they leave in order; before mu
-	letter letter
+	sender  sync.Mutex // held while requests are sent, so that they leave in order; before mu
+	request []byte
 
 	mu       sync.Mutex
 	flights  map[uint64]*flight // by id; those of queue too
@@ -243,8 +244,8 @@ func (p *peer) send() {
 		if f == nil {
 			return
 		}
-		err := p.r.cfg.Wire.Tell(p.address, inboxName, p.letter.of(f))
-		p.letter.empty(len(f.msgs))
+		p.request = f.appendTo(p.request[:0])
+		err := p.r.cfg.Wire.TellEncoded(p.address, inboxName, codec.DeliveryType, p.request)
 		p.mu.Lock()
 		f.kept = false
 		if err == nil {

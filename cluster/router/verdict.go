@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/host"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
@@ -118,7 +119,7 @@ func (p *peer) look() {
 	lost.divert(p.r)
 	for _, id := range ask {
 		// The answer to an empty request is what a flight waits for: verdicts travel at most once.
-		_ = p.r.cfg.Wire.Tell(p.address, inboxName, &doppelv1.DeliverRequest{Partition: anyPartition, Id: id}) // asked again
+		_ = p.r.cfg.Wire.TellEncoded(p.address, inboxName, codec.DeliveryType, codec.AppendDelivery(nil, anyPartition, id)) // asked again
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/doppel-iot/doppel/actors/codec"
 	"github.com/doppel-iot/doppel/actors/host"
 	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
@@ -24,8 +25,12 @@ type Wire interface {
 	// Tell sends m, at most once, and does not block; m is free again when it returns. After an error
 	// m was not sent: remote.ErrFull says that it may be soon, others that the node cannot be reached.
 	Tell(address, name string, m proto.Message) error
+	// TellEncoded is Tell for the encoding of a message; kind is the full name of its type.
+	TellEncoded(address, name, kind string, b []byte) error
 	// Handle makes fn the actor of that name. Calls of fn for one node come one after another.
 	Handle(name string, fn func(from string, m proto.Message))
+	// HandleEncoded is Handle for messages of one type that fn decodes itself. b is fn's until it returns.
+	HandleEncoded(name, kind string, fn func(from string, b []byte) error)
 	// Heard is when anything was last received from a node; zero: never.
 	Heard(address string) time.Time
 }
@@ -51,24 +56,19 @@ const anyPartition = -1
 // maxAttempts is what host.Message can count.
 const maxAttempts = math.MaxUint8
 
-// fill makes to what m, of that device, is on the wire. It shares m's payload.
-func fill(to *doppelv1.DeviceMessage, m *host.Message, device string) {
-	to.Kind = kindOf(m.Kind)
-	to.Device, to.Payload = device, m.Payload
-	to.ContentType, to.Topic = m.ContentType, m.Topic
-	to.ReceivedAt, to.Attempts = m.ReceivedAt, uint32(m.Attempts)
-	to.Boot, to.Seq = nil, nil
-	if m.Numbered {
-		to.Boot, to.Seq = new(m.Boot), new(m.Seq)
+// delivered is m as it is on the wire. It shares m's memory.
+func delivered(m *host.Message) codec.Delivered {
+	return codec.Delivered{
+		Kind: kindOf(m.Kind), Attempts: uint32(m.Attempts), Numbered: m.Numbered, Device: m.Device, Payload: m.Payload,
+		ContentType: m.ContentType, Topic: m.Topic, ReceivedAt: m.ReceivedAt, Boot: m.Boot, Seq: m.Seq,
 	}
 }
 
-// restored is the message that m, of that device, was; Kind 0: none that this build knows.
-func restored(m *doppelv1.DeviceMessage, device []byte) host.Message {
+// restored is the message that m was, in m's memory; Kind 0: none that this build knows.
+func restored(m *codec.Delivered) host.Message {
 	return host.Message{
-		Kind: kindFrom(m.GetKind()), Attempts: uint8(min(m.GetAttempts(), maxAttempts)), Numbered: m.Seq != nil,
-		Device: device, Payload: m.GetPayload(), ContentType: m.GetContentType(),
-		ReceivedAt: m.GetReceivedAt(), Boot: m.GetBoot(), Seq: m.GetSeq(), Topic: m.GetTopic(),
+		Kind: kindFrom(m.Kind), Attempts: uint8(min(m.Attempts, maxAttempts)), Numbered: m.Numbered, Device: m.Device, Payload: m.Payload,
+		ContentType: m.ContentType, Topic: m.Topic, ReceivedAt: m.ReceivedAt, Boot: m.Boot, Seq: m.Seq,
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
 var errFull = errors.New("the connection is full")
@@ -83,6 +85,32 @@ func (x wire) Tell(address, actor string, m proto.Message) error {
 	}
 	l.packets = append(l.packets, packet{actor: actor, m: m})
 	return nil
+}
+
+// TellEncoded implements router.Wire: on its way the message is as any other.
+func (x wire) TellEncoded(address, actor, kind string, b []byte) error {
+	typ, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(kind))
+	if err != nil {
+		return err
+	}
+	m := typ.New().Interface()
+	if err := proto.Unmarshal(b, m); err != nil {
+		return err
+	}
+	return x.Tell(address, actor, m)
+}
+
+// HandleEncoded implements router.Wire.
+func (x wire) HandleEncoded(actor, _ string, fn func(from string, b []byte) error) {
+	x.Handle(actor, func(from string, m proto.Message) {
+		b, err := proto.Marshal(m)
+		if err == nil {
+			err = fn(from, b)
+		}
+		if err != nil {
+			panic("world: a message between nodes cannot be read: " + err.Error())
+		}
+	})
 }
 
 // Heard implements router.Wire.
