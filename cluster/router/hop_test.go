@@ -92,21 +92,21 @@ func TestHop(t *testing.T) {
 		"newer verdict":     {sayNo(doppelv1.DeliveryVerdict(77)), "saturated", "failed", 50 * time.Millisecond},
 		"not sent":          {lose(all, errors.New("no connection")), "down", "unanswered", 10 * time.Millisecond},
 		"wire is full":      {lose(all, fmt.Errorf("tell: %w", remote.ErrFull)), "saturated", "unanswered", 10 * time.Millisecond},
-		"lost":              {lose(all, nil), "saturated", "unanswered", 280 * time.Millisecond},
+		"lost":              {lose(all, nil), "saturated", "unanswered", 1030 * time.Millisecond},
 		"verdict lost": {lose(func(m proto.Message) bool {
 			return isResponse(m) && m.(*doppelv1.DeliverResponse).GetVerdict() == doppelv1.DeliveryVerdict_DELIVERY_VERDICT_RELEASED
-		}, nil), "saturated", "unanswered", 280 * time.Millisecond},
+		}, nil), "moving", "not_owner", 540 * time.Millisecond},
 		"verdict lost, then asked for": {func(n *network, b *site) {
 			b.delay = 100 * time.Millisecond
 			lose(func(m proto.Message) bool {
 				return isResponse(m) && m.(*doppelv1.DeliverResponse).GetVerdict() == doppelv1.DeliveryVerdict_DELIVERY_VERDICT_RELEASED
 			}, nil)(n, b)
 		}, "moving", "not_owner", 600 * time.Millisecond},
-		"dead": {func(n *network, b *site) { lose(all, nil)(n, b); n.silence("b", true) }, "down", "unanswered", 280 * time.Millisecond},
+		"dead": {func(n *network, b *site) { lose(all, nil)(n, b); n.silence("b", true) }, "down", "unanswered", 730 * time.Millisecond},
 		"stalls in the middle": {func(n *network, b *site) {
 			b.keep = true
 			time.AfterFunc(100*time.Millisecond, func() { lose(all, nil)(n, b); n.silence("b", true) })
-		}, "down", "unanswered", 450 * time.Millisecond},
+		}, "down", "unanswered", 850 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// acceptAfter is how long a verdict is waited for before "accepted" is said: most messages never
-	// need it.
-	acceptAfter = 20 * time.Millisecond
+	// acceptAfter is how long a verdict is waited for before "accepted" is said: few messages need it,
+	// as verdicts take two lingers and a commit. It leaves the most of AcceptWithin.
+	acceptAfter = 80 * time.Millisecond
 	// maxUnknown bounds the questions that are answered at once; what is left is asked again.
 	maxUnknown = 1 << 10
 	// maxIndexes bounds a response.
