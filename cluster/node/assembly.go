@@ -91,7 +91,7 @@ func (a *assembly) build(ctx context.Context) error {
 	a.startCluster()
 	a.life.start("sweep", a.sweep)
 	a.life.closer("record", a.withdraw) // when the session has ended
-	a.life.start("mqtt", a.door.Run)    // among the last to start, and the first to stop: input ends before its way does
+	a.life.start("mqtt", a.takeInput)   // among the last to start, and the first to stop: input ends before its way does
 	a.life.start("commands", a.commands.Run)
 	return nil
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -264,6 +265,52 @@ func (c *cluster) placed() bool {
 		}
 	}
 	return true
+}
+
+// atRest says that no partition is about to move, as far as this node knows: the nodes are all there, and each
+// partition is served by whom the table says.
+func (c *cluster) atRest() bool {
+	if !c.registry.Gathered() {
+		return false
+	}
+	table := c.group.Table()
+	for p := range c.a.storage.Partitions() {
+		owner, assigned := table.Owner(p)
+		if id, _, _, served := c.peers.Server(p); !assigned || !served || id != owner {
+			return false
+		}
+	}
+	return true
+}
+
+// awaitRest returns when no partition is about to move, or ctx ends.
+func (c *cluster) awaitRest(ctx context.Context) {
+	t := time.NewTicker(10 * time.Millisecond)
+	defer t.Stop()
+	for !c.atRest() {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// seated is nil once the node is a member, and nothing that is assigned to it waits for its first owner.
+func (c *cluster) seated() error {
+	table := c.group.Table()
+	if !table.Has(c.a.id) {
+		return errors.New("not in the group of nodes yet")
+	}
+	for p := range c.a.storage.Partitions() {
+		if id, _ := table.Owner(p); id != c.a.id {
+			continue
+		}
+		if _, _, _, ok := c.peers.Server(p); !ok {
+			return fmt.Errorf("partition %d, which is assigned to this node, is not served yet", p)
+		}
+	}
+	return nil
 }
 
 // route implements router.Config.Route.

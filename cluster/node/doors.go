@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -116,6 +115,20 @@ func (a *assembly) openMQTT(ctx context.Context) error {
 	return nil
 }
 
+// restWithin bounds how long a node that starts leaves its MQTT session to the broker while partitions have no
+// owner yet or are about to move. What it took meanwhile would go by doppel.ingest, which costs several times as much.
+const restWithin = 3 * time.Second
+
+// takeInput runs the MQTT door.
+func (a *assembly) takeInput(ctx context.Context) error {
+	if c := a.cluster; c != nil && !a.cfg.embeddedBroker() {
+		bound, cancel := context.WithTimeout(ctx, restWithin)
+		c.awaitRest(bound)
+		cancel()
+	}
+	return a.door.Run(ctx)
+}
+
 // mqttConfig is that of this node's session with real brokers.
 func (a *assembly) mqttConfig() mqtt.Config {
 	cfg := mqtt.Config{
@@ -145,10 +158,15 @@ func (a *assembly) ready() error {
 			return fmt.Errorf("the log takes no records: %w", err)
 		}
 	}
-	if c := a.cluster; c != nil && !c.group.Table().Has(a.id) {
-		return errors.New("not in the group of nodes yet")
+	serving, total := a.host.Restored()
+	if c := a.cluster; c != nil {
+		if err := c.seated(); err != nil {
+			return err
+		}
+	} else {
+		total = int(a.storage.Partitions()) // also those it has not begun with
 	}
-	if serving, total := a.host.Restored(); serving < total {
+	if serving < total {
 		return fmt.Errorf("%d of %d partitions serve", serving, total)
 	}
 	if err := a.door.Ready(); err != nil {

@@ -7,7 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/doppel-iot/doppel/cluster/node"
 	"github.com/doppel-iot/doppel/cluster/node/nodetest"
+	doppelv1 "github.com/doppel-iot/doppel/proto/doppel/v1"
 )
 
 // TestNotReadyWithoutTheLog: a node whose log is gone lives, and says that it is not ready and why.
@@ -27,6 +29,19 @@ func TestNotReadyWithoutTheLog(t *testing.T) {
 	if code, body := probe(t, n, "/livez"); code != http.StatusOK {
 		t.Errorf("livez without the log: %d %s, want 200", code, body)
 	}
+}
+
+// TestReadyServes: from the moment a node says that it is ready it answers about every device, however fast it was.
+func TestReadyServes(t *testing.T) {
+	setups(t, func(t *testing.T, cfg node.Config) {
+		for range 10 {
+			n := nodetest.Start(t, cfg)
+			if _, err := n.Twins().ListTwins(t.Context(), &doppelv1.ListTwinsRequest{}); err != nil {
+				t.Errorf("list twins of a node that is ready: %v", err)
+			}
+			n.Stop()
+		}
+	})
 }
 
 func probe(t *testing.T, n *nodetest.Node, path string) (code int, body string) {

@@ -140,6 +140,23 @@ func (r *Registry) Records() map[string]*doppelv1.NodeRecord {
 	return maps.Clone(r.records)
 }
 
+// Gathered says that every recorded node is in the group, or has been out of it for Grace: those that start
+// together join one after the other, and partitions move each time.
+func (r *Registry) Gathered() bool {
+	table := r.cfg.Table()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if table == nil || !r.known {
+		return false
+	}
+	for id := range r.records {
+		if since, out := r.absent[id]; !table.Has(id) && (!out || time.Since(since) < r.cfg.Grace) {
+			return false
+		}
+	}
+	return true
+}
+
 // Permit returns when this node may connect to its MQTT session: it is in the group, its record stands,
 // the others know of it, and whoever adopted its session has had the time to let go of it.
 func (r *Registry) Permit(ctx context.Context) error {

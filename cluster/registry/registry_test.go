@@ -92,12 +92,14 @@ type fixture struct {
 	hold    chan struct{} // adoptions wait for it
 }
 
-func (f *fixture) members(ids ...string) {
+func (f *fixture) members(ids ...string) { f.table.Store(tableOf(ids...)) }
+
+func tableOf(ids ...string) *placement.Table {
 	t := &placement.Table{}
 	for _, id := range ids {
 		t.Members = append(t.Members, placement.Member{ID: id})
 	}
-	f.table.Store(t)
+	return t
 }
 
 func start(t *testing.T, id string, log *nodesLog) *fixture {
@@ -276,6 +278,41 @@ func TestPermit(t *testing.T) {
 	if err := a.Permit(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("permitted after it left: %v", err)
 	}
+}
+
+func TestGathered(t *testing.T) {
+	var table atomic.Pointer[placement.Table]
+	r, err := New(Config{
+		Record: &doppelv1.NodeRecord{Id: "a", Incarnation: 1}, Log: newNodesLog(), Table: table.Load,
+		Fresh:  func() bool { return false }, // nobody is adopted
+		Adopt:  func(context.Context, *doppelv1.NodeRecord) error { return nil },
+		Logger: slog.New(slog.DiscardHandler), Grace: time.Hour,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(want bool, when string) {
+		t.Helper()
+		if got := r.Gathered(); got != want {
+			t.Errorf("gathered %t, want %t: %s", got, want, when)
+		}
+	}
+	check(false, "no table")
+	table.Store(tableOf("a"))
+	check(false, "the records are not read")
+	r.caughtUp()
+	check(true, "nobody is recorded")
+	r.enter("b", &doppelv1.NodeRecord{Id: "b"})
+	check(false, "b is recorded and not in the group")
+	table.Store(tableOf("a", "b"))
+	check(true, "b has joined")
+	table.Store(tableOf("a"))
+	r.look(t.Context(), time.Now(), nil)
+	check(false, "b has just left")
+	r.cfg.Grace = 0
+	check(true, "b left long ago")
+	r.enter("c", &doppelv1.NodeRecord{Id: "c"})
+	check(false, "c was not missed yet")
 }
 
 func await(t *testing.T, what string, ok func() bool) {
