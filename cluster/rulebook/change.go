@@ -119,12 +119,12 @@ func (b *Book) put(ctx context.Context, key string, record *doppelv1.RuleRecord)
 	return offset, b.Await(ctx, offset+1)
 }
 
-// stands says whether what was written is what is known now.
+// stands says whether what was written is what is known now, and the newest.
 func (b *Book) stands(resp *doppelv1.WriteRulesResponse) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if r := resp.GetRule(); r != nil {
-		return proto.Equal(b.rules[r.GetId()], r)
+		return !b.versions[r.GetId()].backwards && proto.Equal(b.rules[r.GetId()], r)
 	}
 	return proto.Equal(b.silences[resp.GetSilence().GetId()], resp.GetSilence())
 }
@@ -187,14 +187,14 @@ func (b *Book) applied(r *doppelv1.Rule, by string) (next *doppelv1.Rule, same b
 		return nil, false, err
 	}
 	next = plain(r)
-	had := b.current(compiled.ID)
-	if had != nil && proto.Equal(plain(had), next) {
+	had, of := b.current(compiled.ID), b.versions[compiled.ID]
+	if had != nil && !of.backwards && proto.Equal(plain(had), next) {
 		return had, true, nil
 	}
 	if had == nil && len(b.all()) >= MaxRules {
 		return nil, false, fmt.Errorf("rules: %w: at most %d: delete some", ErrFull, MaxRules)
 	}
-	next.Version, next.UpdateTime, next.UpdatedBy = had.GetVersion()+1, timestamppb.New(b.cfg.Clock()), by
+	next.Version, next.UpdateTime, next.UpdatedBy = max(had.GetVersion(), of.highest)+1, timestamppb.New(b.cfg.Clock()), by
 	return next, false, nil
 }
 

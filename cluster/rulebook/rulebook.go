@@ -72,7 +72,15 @@ type Book struct {
 	told     int64 // of those that were published
 	rules    map[string]*doppelv1.Rule
 	silences map[string]*doppelv1.Silence
+	versions map[string]lineage
 	wake     chan struct{} // closed when next, told or known changes
+}
+
+// lineage is what is known of a rule's versions. The last record of a key counts, also after compaction. So if
+// two nodes write, one may put an older version behind a newer one; it writes it again then, as the newest.
+type lineage struct {
+	highest   uint64
+	backwards bool // the last record was no newer than one before it
 }
 
 // New returns a Book. It starts nothing.
@@ -91,7 +99,7 @@ func New(cfg Config) (*Book, error) {
 	}
 	b := &Book{
 		cfg: cfg, builtin: make(map[string]*doppelv1.Rule), writing: make(chan struct{}, 1), wake: make(chan struct{}),
-		rules: make(map[string]*doppelv1.Rule), silences: make(map[string]*doppelv1.Silence),
+		rules: make(map[string]*doppelv1.Rule), silences: make(map[string]*doppelv1.Silence), versions: make(map[string]lineage),
 	}
 	for _, r := range alert.Builtin() {
 		b.builtin[r.ID] = codec.Rule(&r)
@@ -144,6 +152,7 @@ func (b *Book) apply(key string, value []byte) error {
 			delete(b.silences, id)
 		} else {
 			delete(b.rules, key)
+			delete(b.versions, key)
 		}
 		return nil
 	}
@@ -155,7 +164,10 @@ func (b *Book) apply(key string, value []byte) error {
 	case silence && r.GetSilence().GetId() == id:
 		b.silences[id] = r.GetSilence()
 	case !silence && r.GetRule().GetId() == key && key != "":
-		b.rules[key] = r.GetRule()
+		of := b.versions[key]
+		of.backwards = r.GetRule().GetVersion() <= of.highest
+		of.highest = max(of.highest, r.GetRule().GetVersion())
+		b.rules[key], b.versions[key] = r.GetRule(), of
 	default:
 		return errKey
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -148,6 +149,56 @@ func TestTwoWriters(t *testing.T) {
 	}
 	if diff := cmp.Diff(books[0].newest().Encoded, books[1].newest().Encoded); diff != "" {
 		t.Errorf("what they published differs:\n%s", diff)
+	}
+}
+
+// late is a log in front of which something happens before the first record is written.
+type late struct {
+	rulebook.Log
+	before func()
+}
+
+func (l *late) PutRule(ctx context.Context, key string, value []byte) (int64, error) {
+	if before := l.before; before != nil {
+		l.before = nil
+		before()
+	}
+	return l.Log.PutRule(ctx, key, value)
+}
+
+// TestOvertaken: a write that others overtook counts as the newest version, not as the one it would have been.
+func TestOvertaken(t *testing.T) {
+	log := openLog(t)
+	other := open(t, log, nil)
+	b := open(t, log, func(cfg *rulebook.Config) {
+		cfg.Log = &late{Log: cfg.Log, before: func() {
+			for _, enter := range []float64{20, 30} {
+				if _, err := other.Change(t.Context(), applied("hot", enter)); err != nil {
+					t.Error(err)
+				}
+			}
+		}}
+	})
+	resp, err := b.Change(t.Context(), applied("hot", 10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := resp.GetRule()
+	if want.GetVersion() != 3 || want.GetLevels()["warning"].GetEnter() != 10 {
+		t.Errorf("it became %v, want version 3 with its own content", want)
+	}
+	for _, b := range []*book{b, other, open(t, log, nil)} {
+		if err := b.Await(t.Context(), int64(resp.GetOffset())); err != nil {
+			t.Fatal(err)
+		}
+		rules, err := b.Rules(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := slices.IndexFunc(rules, func(r *doppelv1.Rule) bool { return r.GetId() == "hot" })
+		if diff := cmp.Diff(want, rules[at], protocmp.Transform()); diff != "" {
+			t.Errorf("known (-want +got):\n%s", diff)
+		}
 	}
 }
 
