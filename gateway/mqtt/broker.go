@@ -14,6 +14,7 @@ import (
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/doppel-iot/doppel/actors/host"
 	"github.com/doppel-iot/doppel/actors/twin"
 )
 
@@ -42,6 +43,8 @@ type Broker struct {
 	// leftovers are the peers whose connection is gone while the inlet still has messages of theirs.
 	leftovers sync.Map // *peer -> nil
 
+	ones sync.Pool // of *[1]host.Message, for the inlet, which keeps no slice
+
 	held    atomic.Int64 // weight of all unacknowledged messages
 	watched atomic.Bool  // an ordinary subscriber may want telemetry
 	closing atomic.Bool
@@ -59,6 +62,7 @@ func NewBroker(cfg BrokerConfig, inlet Inlet, refuser Refuser, log *slog.Logger)
 	}
 	b := &Broker{cfg: cfg, log: log, topics: newTopics(cfg.TopicRoot), gate: newGate(), closed: make(chan struct{})}
 	b.work, b.stop = context.WithCancel(context.Background())
+	b.ones.New = func() any { return new([1]host.Message) }
 	b.rejects = newRejects(b, b.topics, &b.stats)
 	b.herald = newHerald(b, b.topics)
 	b.sink = &sink{

@@ -29,15 +29,23 @@ type inbound struct {
 func (b *Broker) take(p *peer, in *inbound) {
 	b.sink.count(in.kind)
 	start := time.Now()
-	m, letter := b.read(in, start)
-	if !p.push(&m, letter, in.id, in.qos, delivered) {
+	one := b.ones.Get().(*[1]host.Message) //nolint:errcheck,forcetypeassert // the pool holds nothing else
+	defer func() {
+		clear(one[:])
+		b.ones.Put(one)
+	}()
+	m := &one[0]
+	var letter *host.DeadLetter
+	*m, letter = b.read(in, start)
+	if !p.push(m, letter, in.id, in.qos, delivered) {
 		return
 	}
 	if letter != nil {
-		b.sink.refuse(p.ctx, letter, func(err error) { p.settle(m.Token, err) })
+		token := m.Token
+		b.sink.refuse(p.ctx, letter, func(err error) { p.settle(token, err) })
 		return
 	}
-	p.deliver([]host.Message{m})
+	p.deliver(one[:])
 	b.cfg.Observe.received(1, time.Since(start))
 }
 

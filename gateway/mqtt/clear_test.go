@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclipse/paho.golang/paho"
+
 	"github.com/doppel-iot/doppel/actors/host"
 )
 
@@ -88,12 +90,19 @@ func (f *fleet) published() []string {
 // What a broker had acknowledged to its publishers before Clear was called is released when it returns,
 // with room in the window and without, while messages keep coming.
 func TestClearCoversWhatTheBrokerHas(t *testing.T) {
-	for name, window := range map[string]uint16{"ample": 8192, "narrow": 12} {
+	for name, tc := range map[string]struct {
+		window uint16
+		pause  time.Duration
+	}{
+		"ample": {8192, 8 * time.Millisecond},
+		// A dozen messages each 4 ms at most: of more, a backlog would grow with every round.
+		"narrow": {12, 26 * time.Millisecond},
+	} {
 		t.Run(name, func(t *testing.T) {
 			m := startMosquitto(t, recommended)
 			s := newSlow(4 * time.Millisecond)
-			c, _ := startClient(t, m.addr, s.owner, func(cfg *Config) { cfg.ReceiveMaximum, cfg.Limit = window, 8192 })
-			f := startFleet(t, m.addr, 4, 8, 8*time.Millisecond)
+			c, _ := startClient(t, m.addr, s.owner, func(cfg *Config) { cfg.ReceiveMaximum, cfg.Limit = tc.window, 8192 })
+			f := startFleet(t, m.addr, 4, 8, tc.pause)
 			eventually(t, "under way", func() bool { return len(f.published()) > 100 })
 			rounds, checked, longest := 300, 0, time.Duration(0)
 			busy := 0
@@ -222,9 +231,16 @@ func TestBrokerClears(t *testing.T) {
 	o := newOwner(holdAll)
 	b, addr, _ = startBroker(t, o, nil)
 	d := newDevice(t, addr, nil)
-	go func() { _, _ = d.publish("devices/a/telemetry", 1, false, "x") }()
+	ctx, cancel := context.WithCancel(t.Context())
+	unanswered := make(chan struct{})
+	go func() {
+		defer close(unanswered)
+		_, _ = d.Publish(ctx, &paho.Publish{Topic: "devices/a/telemetry", QoS: 1, Payload: []byte("x")})
+	}()
 	held := o.await(t, 1)[0]
 	_ = d.conn.Close()
+	cancel()
+	<-unanswered
 	eventually(t, "the device gone", func() bool { return b.Stats().Connected.Load() == 0 })
 	cleared := make(chan error, 1)
 	go func() { cleared <- b.Clear(t.Context()) }()

@@ -25,8 +25,9 @@ type Config struct {
 	// TopicRoot is the first level of all device topics. Default: devices.
 	TopicRoot string
 	// ReceiveMaximum is how many messages the broker may send unacknowledged; the same on every
-	// connection. Twice what arrives during a commit is enough, and more means more duplicates
-	// after a reconnect. Default: 8192.
+	// connection. Twice what arrives during a commit is enough. More means more duplicates after a
+	// reconnect, and a longer queue before an owner on another node, who is to have a message in its
+	// mailbox within a second. Default: 4096.
 	ReceiveMaximum uint16
 	// Limit is how many unacknowledged messages are held whatever the broker sends: some ignore
 	// Receive Maximum when they resume a session. Default: twice ReceiveMaximum.
@@ -68,7 +69,7 @@ const defaultHeldBytes = 64 << 20
 func (c Config) withDefaults() Config {
 	c.Group = cmp.Or(c.Group, "doppel")
 	c.TopicRoot = cmp.Or(strings.Trim(c.TopicRoot, "/"), "devices")
-	c.ReceiveMaximum = cmp.Or(c.ReceiveMaximum, 8192)
+	c.ReceiveMaximum = cmp.Or(c.ReceiveMaximum, 4096)
 	c.Limit = cmp.Or(c.Limit, 2*int(c.ReceiveMaximum))
 	c.LimitBytes = cmp.Or(c.LimitBytes, defaultHeldBytes)
 	c.SessionExpiry = cmp.Or(c.SessionExpiry, 7*24*time.Hour)

@@ -179,7 +179,15 @@ func (h *hook) OnPublish(cl *mochi.Client, pk packets.Packet) (packets.Packet, e
 		topic: pk.TopicName, device: device, kind: kind, payload: pk.Payload,
 		contentType: pk.Properties.ContentType, user: pk.Properties.User, id: id, qos: pk.FixedHeader.Qos,
 	})
-	return pk, packets.ErrRejectPacket // mochi acknowledges nothing: the peer does
+	return taken(pk), nil
+}
+
+// taken is pk for mochi to do nothing with, not even acknowledge it: the peer does. To refuse it would
+// come to the same, but mochi copies what it refuses for its log, whether that is written or not.
+func taken(pk packets.Packet) packets.Packet {
+	pk.Ignore = true
+	pk.FixedHeader.Qos, pk.FixedHeader.Retain = 0, false
+	return pk
 }
 
 // OnWillSent takes last wills, which do not pass through OnPublish; subscribers have it and it is

@@ -91,7 +91,7 @@ func (l *link) attempt(ctx context.Context, u *url.URL) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(ctx, &paced{Conn: nc}, &intake{sink: l.sink, ledger: l.ledger})
+	c := newConn(ctx, newPaced(nc), &intake{sink: l.sink, ledger: l.ledger})
 	l.conn.Store(c)
 	return c, nil
 }

@@ -3,6 +3,8 @@ package mqtt
 import (
 	"net"
 	"time"
+
+	"github.com/doppel-iot/doppel/gateway/lowwater"
 )
 
 // A broker that forwards each message as it comes would make a read, a delivery and several wake-ups
@@ -17,13 +19,18 @@ const (
 // paced is a connection that is not read too often. Reads belong to one goroutine.
 type paced struct {
 	net.Conn
+	mark *lowwater.Mark
 	last time.Time // end of the last read, if it brought little
 }
+
+func newPaced(c net.Conn) *paced { return &paced{Conn: c, mark: lowwater.Of(c)} }
 
 // Read implements [net.Conn].
 func (c *paced) Read(p []byte) (int, error) {
 	if pause := breath - time.Since(c.last); pause > 0 {
+		c.mark.Raise()
 		time.Sleep(pause)
+		c.mark.Lower()
 	}
 	n, err := c.Conn.Read(p)
 	c.last = time.Time{}
