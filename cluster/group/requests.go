@@ -23,6 +23,8 @@ const (
 	// answerTimeout is after how long without an answer a connection is given up, beyond the time for
 	// which the coordinator may hold the request.
 	answerTimeout = 2 * time.Second
+	// leaveTimeout is shorter: with a connection given up, a new one would be made, and waited for.
+	leaveTimeout = answerTimeout * 3 / 4
 )
 
 // transport is what the client needs beyond a connection: it must notice soon that a broker is gone,
@@ -97,7 +99,7 @@ func (g *Group) askHeartbeat(ctx context.Context, cl *kgo.Client, s seat) error 
 }
 
 func (g *Group) askLeave(ctx context.Context, cl *kgo.Client, s seat) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
 	m := kmsg.NewLeaveGroupRequestMember()
 	m.MemberID, m.Reason = s.member, new("the node stops")
