@@ -96,8 +96,11 @@ func decode(text []byte, out any) error {
 	err := d.Decode(out)
 	var wrong *yaml.TypeError
 	switch {
-	case err == nil, errors.Is(err, io.EOF):
+	case err == nil:
 		return nil
+	case errors.Is(err, io.EOF):
+		// Also one that is just being written anew: nobody is to lose their access by that.
+		return errors.New("is empty: to let nobody in, write {}")
 	case errors.As(err, &wrong) && len(wrong.Errors) > 0:
 		line, what, _ := strings.Cut(wrong.Errors[0], ": ")
 		if !strings.HasPrefix(what, "field ") && !strings.HasPrefix(what, "role ") {

@@ -47,6 +47,7 @@ func TestTokensAreRefused(t *testing.T) {
 		"twice":          {"tokens:\n- {name: a, token: " + someToken + ", role: reader}\n- {name: b, token: " + someToken + ", role: reader}", "tokens[1] (b): has the token of a"},
 		"misspelt":       {"tokens:\n- {name: a, tokn: " + someToken + ", role: reader}", "line 2: field tokn"},
 		"another type":   {"tokens:\n- {name: a, token: [" + someToken + "], role: reader}", "line 2: not what belongs there"},
+		"nothing":        {"# being written\n", "is empty"},
 		"not YAML":       {"tokens: [" + someToken, "not YAML"},
 		"an empty tag":   {"tokens:\n- {name: a, token: " + someToken + ", role: reader, tags: {\"\": x}}", "a key is empty"},
 		"no certificate": {"certificates:\n- {role: admin}", "certificates[0]: name is missing"},

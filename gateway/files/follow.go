@@ -51,8 +51,8 @@ func Secret(path string) (string, error) {
 }
 
 // Follow calls read, since the files may have changed after they were first read, and again whenever one of
-// them has, until ctx ends. What is wrong with the new ones is logged once, and what was read before stays in
-// force. every 0: the default.
+// them has and has stood still for one look more, since it may be written in place; until ctx ends. What is
+// wrong with the new ones is logged once, and what was read before stays in force. every 0: the default.
 func Follow(ctx context.Context, every time.Duration, log *slog.Logger, what string, read func() error, paths ...string) error {
 	if every <= 0 {
 		every = Every
@@ -66,7 +66,7 @@ func Follow(ctx context.Context, every time.Duration, log *slog.Logger, what str
 		} else if !first {
 			log.InfoContext(ctx, "files read again", "files", what)
 		}
-		for sum(paths) == seen {
+		for before, now := seen, seen; now == seen || now != before; before, now = now, sum(paths) {
 			select {
 			case <-ctx.Done():
 				return nil
