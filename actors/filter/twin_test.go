@@ -3,6 +3,7 @@ package filter_test
 import (
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -188,14 +189,31 @@ func TestLookingAtATwinMakesNoMessage(t *testing.T) {
 			t.Fatal(err)
 		}
 		lazy := testing.AllocsPerRun(100, func() { _, _ = f.HoldsTwin(tw, filter.Facts{}) })
-		whole := testing.AllocsPerRun(100, func() { _ = filter.Message(tw, filter.Facts{}) })
+		whole := testing.AllocsPerRun(100, func() { _, _ = f.Matches(filter.Message(tw, filter.Facts{})) })
+		looking := bytesPerRun(100, func() { _, _ = f.HoldsTwin(tw, filter.Facts{}) })
+		making := bytesPerRun(100, func() { _ = filter.Message(tw, filter.Facts{}) })
 		if ok, err := f.HoldsTwin(tw, filter.Facts{}); !ok || err != nil {
 			t.Errorf("%s: %v, %v", text, ok, err)
 		}
-		if lazy > whole {
-			t.Errorf("%s: %v allocations, the message alone costs %v", text, lazy, whole)
+		if lazy >= whole {
+			t.Errorf("%s: %v allocations, %v with a message", text, lazy, whole)
+		}
+		if looking > making {
+			t.Errorf("%s: %d bytes, the message alone costs %d", text, looking, making)
 		}
 	}
+}
+
+// bytesPerRun is what fn allocates.
+func bytesPerRun(runs uint64, fn func()) uint64 {
+	var before, after runtime.MemStats
+	fn() // what is made once
+	runtime.ReadMemStats(&before)
+	for range runs {
+		fn()
+	}
+	runtime.ReadMemStats(&after)
+	return (after.TotalAlloc - before.TotalAlloc) / runs
 }
 
 func BenchmarkFilter(b *testing.B) {

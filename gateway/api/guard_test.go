@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -101,7 +103,7 @@ func invoke(ctx context.Context, w *world, m protoreflect.MethodDescriptor) erro
 	if err != nil {
 		return err
 	}
-	if err := s.SendMsg(in); err != nil {
+	if err := s.SendMsg(in); err != nil && !errors.Is(err, io.EOF) { // it has its status already
 		return err
 	}
 	return s.RecvMsg(out)

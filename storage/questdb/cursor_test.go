@@ -239,11 +239,16 @@ func TestASuspendedTableIsResumed(t *testing.T) {
 	f.settled()
 	want(t, db, "SELECT count() FROM telemetry", "[[1]]")
 	run(t, db, "ALTER TABLE telemetry SUSPEND WAL")
-	f.offer(f.log.event("d", sample(2, "m", 1.0)))
-	f.settled()
-	want(t, db, "SELECT count() FROM telemetry", "[[1]]")
+	// QuestDB may be about to end the turn that made the first row visible, and take one more along.
+	for seq := 2; seq <= 3; seq++ {
+		f.offer(f.log.event("d", sample(seq, "m", 1.0)))
+		f.settled()
+	}
+	const suspended = "SELECT suspended FROM wal_tables() WHERE name = 'telemetry'"
+	want(t, db, suspended, "[[true]]")
 	f.stop()
 	f.renew()
 	f.started()
-	want(t, db, "SELECT count() FROM telemetry", "[[2]]")
+	want(t, db, "SELECT count() FROM telemetry", "[[3]]")
+	want(t, db, suspended, "[[false]]")
 }

@@ -79,6 +79,11 @@ func (n *node) pass(ctx context.Context) error {
 func (n *node) paused() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.shut()
+}
+
+// shut says that the gate is. Under mu.
+func (n *node) shut() bool {
 	select {
 	case <-n.gate:
 		return false
@@ -94,9 +99,9 @@ func (n *node) pause() {
 }
 
 func (n *node) resume() {
-	if n.paused() {
-		n.mu.Lock()
-		defer n.mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.shut() { // two timers may come to it at once
 		close(n.gate)
 	}
 }
