@@ -67,6 +67,10 @@ func (d *device) subscribe(t testing.TB, filter string, qos byte) {
 	if _, err := d.Subscribe(ctx, &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{{Topic: filter, QoS: qos}}}); err != nil {
 		t.Fatalf("subscribe %s: %v", filter, err)
 	}
+	// A broker may look for retained messages after its SUBACK: what is published now would come twice.
+	if _, err := d.Unsubscribe(ctx, &paho.Unsubscribe{Topics: []string{"nothing"}}); err != nil {
+		t.Fatalf("behind subscribe %s: %v", filter, err)
+	}
 }
 
 func (d *device) received() []*paho.Publish {
