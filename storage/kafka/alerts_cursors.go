@@ -17,41 +17,13 @@ import (
 // ends or fn fails. Where it is nothing of ours Alert is nil, so that every offset is seen to be passed.
 // host.ErrNotRetained: the log begins behind one of the offsets, or ends before it.
 func (a *AlertLog) Tail(ctx context.Context, from map[int32]int64, fn func(host.Published) error) error {
-	topic := a.out.c.topics.Alerts
-	at := make(map[int32]kgo.Offset, len(from))
-	for p, offset := range from {
-		at[p] = kgo.NewOffset().At(offset)
-	}
-	cl, err := kgo.NewClient(append(a.out.c.cfg.connection(),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: at}),
-		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
-		kgo.KeepControlRecords(),
-		kgo.FetchMaxWait(alertsWait))...)
-	if err != nil {
-		return fmt.Errorf("tail alerts: %w", err)
-	}
-	defer cl.Close()
-	for {
-		fs := cl.PollFetches(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
+	return a.each(ctx, from, func(r *kgo.Record) error {
+		t, ok := published(r)
+		if !ok {
+			t = host.Published{Partition: r.Partition, At: r.Offset}
 		}
-		for _, e := range fs.Errors() {
-			if err := consumeError(e.Err); err != nil {
-				return fmt.Errorf("tail alerts p%d: %w", e.Partition, err)
-			}
-		}
-		for it := fs.RecordIter(); !it.Done(); {
-			r := it.Next()
-			t, ok := published(r)
-			if !ok {
-				t = host.Published{Partition: r.Partition, At: r.Offset}
-			}
-			if err := fn(t); err != nil {
-				return err
-			}
-		}
-	}
+		return fn(t)
+	})
 }
 
 // AlertCursors keeps how far a reader of doppel.alerts is with each partition, as the commits of a consumer

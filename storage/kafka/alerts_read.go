@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -85,15 +87,48 @@ func (a *AlertLog) Follow(ctx context.Context, from []int64, fn func(host.Publis
 	return a.consume(ctx, from, nil, fn)
 }
 
-// consume reads with a consumer of its own; left are the ends of the partitions to read, nil: all of
-// them, without end.
+// consume reads all partitions; left are the ends of those to read, nil: all of them, without end.
 func (a *AlertLog) consume(ctx context.Context, from []int64, left map[int32]int64, fn func(host.Published) error) error {
-	topic := a.out.c.topics.Alerts
-	at := make(map[int32]kgo.Offset)
+	at := make(map[int32]int64)
 	for p, offset := range from {
 		if _, read := left[int32(p)]; read || left == nil {
-			at[int32(p)] = kgo.NewOffset().At(offset)
+			at[int32(p)] = offset
 		}
+	}
+	err := a.each(ctx, at, func(r *kgo.Record) error {
+		end, bounded := left[r.Partition]
+		if left != nil && (!bounded || r.Offset >= end) {
+			return nil
+		}
+		if t, ok := published(r); ok {
+			if err := fn(t); err != nil {
+				return err
+			}
+		}
+		if bounded && r.Offset >= end-1 {
+			delete(left, r.Partition)
+			if len(left) == 0 {
+				return errEnds
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, errEnds) {
+		return nil
+	}
+	return err
+}
+
+// errEnds is that all has been read.
+var errEnds = errors.New("no more to read")
+
+// each calls fn with every record of some partitions from the offsets given on, as it comes, until ctx ends
+// or fn fails. host.ErrNotRetained: the log begins behind one of them, or ends before it.
+func (a *AlertLog) each(ctx context.Context, from map[int32]int64, fn func(*kgo.Record) error) error {
+	topic := a.out.c.topics.Alerts
+	at := make(map[int32]kgo.Offset, len(from))
+	for p, offset := range from {
+		at[p] = kgo.NewOffset().At(offset)
 	}
 	cl, err := kgo.NewClient(append(a.out.c.cfg.connection(),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: at}),
@@ -103,7 +138,7 @@ func (a *AlertLog) consume(ctx context.Context, from []int64, left map[int32]int
 	if err != nil {
 		return fmt.Errorf("read alerts: %w", err)
 	}
-	defer cl.Close()
+	defer closeConsumer(cl, topic, slices.Collect(maps.Keys(at)))
 	for {
 		fs := cl.PollFetches(ctx)
 		if ctx.Err() != nil {
@@ -115,24 +150,18 @@ func (a *AlertLog) consume(ctx context.Context, from []int64, left map[int32]int
 			}
 		}
 		for it := fs.RecordIter(); !it.Done(); {
-			r := it.Next()
-			end, bounded := left[r.Partition]
-			if left != nil && (!bounded || r.Offset >= end) {
-				continue
+			if err := fn(it.Next()); err != nil {
+				return err
 			}
-			if t, ok := published(r); ok {
-				if err := fn(t); err != nil {
-					return err
-				}
-			}
-			if bounded && r.Offset >= end-1 {
-				delete(left, r.Partition)
-			}
-		}
-		if left != nil && len(left) == 0 {
-			return nil
 		}
 	}
+}
+
+// closeConsumer closes cl, which consumes those partitions. What metadata brings for the first time while a
+// client closes, kgo begins to fetch, and closes its fetch session under it; but not what it has forgotten.
+func closeConsumer(cl *kgo.Client, topic string, partitions []int32) {
+	cl.RemoveConsumePartitions(map[string][]int32{topic: partitions})
+	cl.Close()
 }
 
 // consumeError is nil for what the consumer outlasts by itself.

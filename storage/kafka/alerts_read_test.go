@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -229,6 +230,33 @@ func TestAlertsNotRetained(t *testing.T) {
 			if err := l.Follow(ended, from, func(host.Published) error { return nil }); !errors.Is(err, context.Canceled) {
 				t.Errorf("follow when it has ended: %v", err)
 			}
+		})
+	}
+}
+
+// TestAlertsFollowedForAMoment: a consumer that is closed while it begins leaves nothing running (-race).
+func TestAlertsFollowedForAMoment(t *testing.T) {
+	for _, b := range backends() {
+		t.Run(b.name, func(t *testing.T) {
+			c := open(t, b.config(t))
+			l := c.AlertLog()
+			for p := range c.Partitions() {
+				tellAlert(t, c, fmt.Sprintf("pump-%d", p), 1, 0)
+			}
+			from := make([]int64, c.Partitions())
+			var all sync.WaitGroup
+			for range 8 {
+				all.Go(func() {
+					for i := range 50 {
+						ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*100*time.Microsecond)
+						if err := l.Follow(ctx, from, func(host.Published) error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
+							t.Errorf("follow when it has ended: %v", err)
+						}
+						cancel()
+					}
+				})
+			}
+			all.Wait()
 		})
 	}
 }

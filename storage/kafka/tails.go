@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -78,21 +80,27 @@ func (t *tails) open() error {
 // close ends all following with ErrClosed.
 func (t *tails) close() {
 	t.mu.Lock()
-	cl, done := t.cl, t.done
 	t.closed = true
+	done := t.done
+	if done != nil {
+		t.wake()
+	}
 	t.mu.Unlock()
-	if cl != nil {
-		cl.Close()
+	if done != nil {
 		<-done
 	}
 }
 
-// do has f run between two polls. It is not run any more once t is closed.
-func (t *tails) do(f func()) {
+// do has f run between two polls; false: t is closed.
+func (t *tails) do(f func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
 	t.todo = append(t.todo, f)
 	t.wake()
+	return true
 }
 
 func (t *tails) run() {
@@ -100,32 +108,25 @@ func (t *tails) run() {
 	for {
 		ctx, cancel := context.WithCancel(context.Background())
 		t.mu.Lock()
-		todo := t.todo
+		todo, closed := t.todo, t.closed
 		t.todo, t.wake = nil, cancel
 		t.mu.Unlock()
 		for _, f := range todo {
 			f()
 		}
-		fs := t.cl.PollFetches(ctx)
-		cancel()
-		if fs.IsClientClosed() {
+		if closed {
+			cancel()
 			break
 		}
+		fs := t.cl.PollFetches(ctx)
+		cancel()
 		fs.EachPartition(func(tp kgo.FetchTopicPartition) {
 			if f := t.followers[tp.Partition]; f != nil && tp.Topic == t.topic {
 				t.give(f, tp.Records, tp.Err)
 			}
 		})
 	}
-	// Nobody adds a follower any more: who starts now is told by fail.
-	t.mu.Lock()
-	todo := t.todo
-	t.todo = nil
-	t.closed = true
-	t.mu.Unlock()
-	for _, f := range todo {
-		f()
-	}
+	closeConsumer(t.cl, t.topic, slices.Collect(maps.Keys(t.followers)))
 	for _, f := range t.followers {
 		f.fail(ErrClosed)
 	}
@@ -165,18 +166,13 @@ func (t *tails) join(ctx context.Context, p int32, from int64) (*follower, error
 // start has f's partition consumed from its position on, again after a failure.
 func (t *tails) start(f *follower) {
 	f.reset()
-	t.mu.Lock()
-	closed := t.closed
-	t.mu.Unlock()
-	if closed {
-		f.fail(ErrClosed)
-		return
-	}
-	t.do(func() {
+	if !t.do(func() {
 		t.stop(f)
 		t.followers[f.p] = f
 		t.cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{t.topic: {f.p: kgo.NewOffset().At(f.position())}})
-	})
+	}) {
+		f.fail(ErrClosed)
+	}
 }
 
 // stop ends the consuming of f's partition, in run.
