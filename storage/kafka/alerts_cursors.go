@@ -8,23 +8,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/doppel-iot/doppel/actors/host"
 )
-
-// Tail calls fn with what stands in some partitions, from the offset given of each, as it comes, until ctx
-// ends or fn fails. Where it is nothing of ours Alert is nil, so that every offset is seen to be passed.
-// host.ErrNotRetained: the log begins behind one of the offsets, or ends before it.
-func (a *AlertLog) Tail(ctx context.Context, from map[int32]int64, fn func(host.Published) error) error {
-	return a.each(ctx, from, func(r *kgo.Record) error {
-		t, ok := published(r)
-		if !ok {
-			t = host.Published{Partition: r.Partition, At: r.Offset}
-		}
-		return fn(t)
-	})
-}
 
 // AlertCursors keeps how far a reader of doppel.alerts is with each partition, as the commits of a consumer
 // group without members: whichever node reads next finds them. The commit's metadata is the place of the

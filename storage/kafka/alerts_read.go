@@ -69,62 +69,58 @@ func (c *Client) offsets(ctx context.Context, topic string, list func(context.Co
 // Read calls fn with what stands at from <= offset < to of each partition, in the order of each, and
 // returns when it has come to the ends. host.ErrNotRetained: some of it is gone.
 func (a *AlertLog) Read(ctx context.Context, from, to []int64, fn func(host.Published) error) error {
-	left := make(map[int32]int64)
+	at, left := make(map[int32]int64), make(map[int32]int64)
 	for p := range from {
 		if from[p] < to[p] {
-			left[int32(p)] = to[p]
+			at[int32(p)], left[int32(p)] = from[p], to[p]
 		}
 	}
 	if len(left) == 0 {
 		return nil
 	}
-	return a.consume(ctx, from, left, fn)
-}
-
-// Follow calls fn with what stands in all partitions from the offsets given on, as it comes, until
-// ctx ends or fn fails. host.ErrNotRetained: the log begins behind one of them, or ends before it.
-func (a *AlertLog) Follow(ctx context.Context, from []int64, fn func(host.Published) error) error {
-	return a.consume(ctx, from, nil, fn)
-}
-
-// consume reads all partitions; left are the ends of those to read, nil: all of them, without end.
-func (a *AlertLog) consume(ctx context.Context, from []int64, left map[int32]int64, fn func(host.Published) error) error {
-	at := make(map[int32]int64)
-	for p, offset := range from {
-		if _, read := left[int32(p)]; read || left == nil {
-			at[int32(p)] = offset
-		}
-	}
-	err := a.each(ctx, at, func(r *kgo.Record) error {
-		end, bounded := left[r.Partition]
-		if left != nil && (!bounded || r.Offset >= end) {
-			return nil
-		}
-		if t, ok := published(r); ok {
+	err := a.Tail(ctx, at, func(t host.Published) error {
+		end, unread := left[t.Partition]
+		if unread && t.At < end && t.Alert != nil {
 			if err := fn(t); err != nil {
 				return err
 			}
 		}
-		if bounded && r.Offset >= end-1 {
-			delete(left, r.Partition)
-			if len(left) == 0 {
-				return errEnds
-			}
+		if t.At >= end-1 {
+			delete(left, t.Partition)
+		}
+		if len(left) == 0 {
+			return errRead
 		}
 		return nil
 	})
-	if errors.Is(err, errEnds) {
+	if errors.Is(err, errRead) {
 		return nil
 	}
 	return err
 }
 
-// errEnds is that all has been read.
-var errEnds = errors.New("no more to read")
+// errRead is that all was read.
+var errRead = errors.New("read to the ends")
 
-// each calls fn with every record of some partitions from the offsets given on, as it comes, until ctx ends
-// or fn fails. host.ErrNotRetained: the log begins behind one of them, or ends before it.
-func (a *AlertLog) each(ctx context.Context, from map[int32]int64, fn func(*kgo.Record) error) error {
+// Follow calls fn with what stands in all partitions from the offsets given on, as it comes, until
+// ctx ends or fn fails. host.ErrNotRetained: the log begins behind one of them, or ends before it.
+func (a *AlertLog) Follow(ctx context.Context, from []int64, fn func(host.Published) error) error {
+	at := make(map[int32]int64, len(from))
+	for p, offset := range from {
+		at[int32(p)] = offset
+	}
+	return a.Tail(ctx, at, func(t host.Published) error {
+		if t.Alert == nil {
+			return nil
+		}
+		return fn(t)
+	})
+}
+
+// Tail calls fn with what stands in some partitions, from the offset given of each, as it comes, until ctx
+// ends or fn fails. Where it is nothing of ours Alert is nil, so that every offset is seen to be passed.
+// host.ErrNotRetained: the log begins behind one of the offsets, or ends before it.
+func (a *AlertLog) Tail(ctx context.Context, from map[int32]int64, fn func(host.Published) error) error {
 	topic := a.out.c.topics.Alerts
 	at := make(map[int32]kgo.Offset, len(from))
 	for p, offset := range from {
@@ -133,7 +129,7 @@ func (a *AlertLog) each(ctx context.Context, from map[int32]int64, fn func(*kgo.
 	cl, err := kgo.NewClient(append(a.out.c.cfg.connection(),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: at}),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
-		kgo.KeepControlRecords(), // so that every offset is seen to be passed
+		kgo.KeepControlRecords(),
 		kgo.FetchMaxWait(alertsWait))...)
 	if err != nil {
 		return fmt.Errorf("read alerts: %w", err)
@@ -150,18 +146,16 @@ func (a *AlertLog) each(ctx context.Context, from map[int32]int64, fn func(*kgo.
 			}
 		}
 		for it := fs.RecordIter(); !it.Done(); {
-			if err := fn(it.Next()); err != nil {
+			r := it.Next()
+			t, ok := published(r)
+			if !ok {
+				t = host.Published{Partition: r.Partition, At: r.Offset}
+			}
+			if err := fn(t); err != nil {
 				return err
 			}
 		}
 	}
-}
-
-// closeConsumer closes cl, which consumes those partitions. What metadata brings for the first time while a
-// client closes, kgo begins to fetch, and closes its fetch session under it; but not what it has forgotten.
-func closeConsumer(cl *kgo.Client, topic string, partitions []int32) {
-	cl.RemoveConsumePartitions(map[string][]int32{topic: partitions})
-	cl.Close()
 }
 
 // consumeError is nil for what the consumer outlasts by itself.

@@ -94,6 +94,13 @@ func (c *Client) disconnect() {
 	c.side.Close()
 }
 
+// closeConsumer closes cl, which consumes those partitions. What metadata brings for the first time while a
+// client closes, kgo begins to fetch, and closes its fetch session under it; but not what it has forgotten.
+func closeConsumer(cl *kgo.Client, topic string, partitions []int32) {
+	cl.RemoveConsumePartitions(map[string][]int32{topic: partitions})
+	cl.Close()
+}
+
 // Ping returns nil if a broker answers before ctx ends. Its client goes on waiting for one that is
 // silent, so whoever pings meanwhile waits for the same answer.
 func (c *Client) Ping(ctx context.Context) error {
